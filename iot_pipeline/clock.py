@@ -1,0 +1,141 @@
+"""The one time zone of the data: Europe/Berlin, its months, and what a written timestamp means.
+
+Instants are microseconds since 1970-01-01 00:00 UTC, as Parquet stores them.
+"""
+
+import re
+from bisect import bisect_right
+from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+
+TIME_ZONE = "Europe/Berlin"
+BERLIN = ZoneInfo(TIME_ZONE)
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_YEAR = 2200
+_LAST_HOUR = (_LAST_YEAR - 1970) * 365 * 24
+_LARGEST_OFFSET = timedelta(hours=15)
+_TIMESTAMP = re.compile(
+    r"(?P<hour>\d{4}-\d\d-\d\d[T ]\d\d):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.(?P<fraction>\d+))?)?"
+    r" ?(?P<offset>[Zz]|[+-]\d\d(?::?[0-5]\d)?)?",
+    re.ASCII,
+)
+
+
+class Timestamp(NamedTuple):
+    """What a written timestamp means.
+
+    Attributes:
+        instant: Microseconds since the epoch; the first pass where the clock shows a time twice.
+        repeated: The hour (by the instant of its first pass) that the clock repeats and that this
+            time lies in; None at any other time.
+        wall: Microseconds since the full hour, the same in both passes.
+        naive: It was written without an offset.
+        missing: It was written without an offset and the clock never showed it.
+    """
+
+    instant: int
+    repeated: int | None = None
+    wall: int = 0
+    naive: bool = False
+    missing: bool = False
+
+
+def to_instant(moment: datetime) -> int:
+    """Return the microseconds since the epoch of a datetime; a naive one means Europe/Berlin."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=BERLIN)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def read_timestamp(text: str) -> Timestamp | None:
+    """Read an ISO 8601 date and time with or without an offset; None when it is not one.
+
+    Without an offset it is wall time in Europe/Berlin. A time that the clock skips in March is read with
+    the offset before the change, as ``zoneinfo`` does. Fractions are cut to microseconds.
+    """
+    match = _TIMESTAMP.fullmatch(text)
+    if match is None:
+        return None
+    hour_text, minute, second, fraction, offset = match.groups()
+    hour = _read_hour(hour_text, offset)
+    if hour is None:
+        return None
+    within = (int(minute) * 60 + int(second or 0)) * 1_000_000
+    if fraction:
+        within += int(f"{fraction:0<6}"[:6])
+    instant = hour.instant + within
+    if offset is None:
+        return Timestamp(instant, hour.repeated, within, naive=True, missing=hour.missing)
+    return Timestamp(instant, _repeated_hour(instant // HOUR), instant % HOUR)
+
+
+@lru_cache(maxsize=10_000)
+def _read_hour(text: str, offset: str | None) -> Timestamp | None:
+    """Read the part of a timestamp before its minutes; the clock only ever changes on a full hour."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if offset is None:
+        instant = to_instant(moment)
+        later = to_instant(moment.replace(fold=1))
+        return Timestamp(instant, instant if later > instant else None, naive=True, missing=later < instant)
+    if offset in "Zz":
+        offset = "+00"
+    sign = -1 if offset[0] == "-" else 1
+    shift = timedelta(hours=int(offset[1:3]), minutes=int(offset[3:].lstrip(":") or 0))
+    if shift > _LARGEST_OFFSET:
+        return None
+    return Timestamp(to_instant(moment.replace(tzinfo=UTC)) - sign * (shift // timedelta(microseconds=1)))
+
+
+@lru_cache(maxsize=10_000)
+def _repeated_hour(hour: int) -> int | None:
+    """Return the instant of the first pass when the clock shows this hour (since the epoch) twice."""
+    if not 0 < hour < _LAST_HOUR:
+        return None
+    before, now, after = (
+        datetime.fromtimestamp(h * 3600, BERLIN).utcoffset() or timedelta()
+        for h in (hour - 1, hour, hour + 1)
+    )
+    if now > after:
+        return hour * HOUR
+    return (hour - 1) * HOUR if before > now else None
+
+
+@cache
+def _month_starts() -> tuple[list[str], npt.NDArray[np.int64]]:
+    firsts = [
+        datetime(year, month, 1, tzinfo=BERLIN) for year in range(1970, _LAST_YEAR) for month in range(1, 13)
+    ]
+    names = [f"{first:%Y-%m}" for first in firsts]
+    starts = np.array([to_instant(first) for first in firsts], dtype=np.int64)
+    return names, starts
+
+
+def count_by_month(instants: npt.NDArray[np.int64]) -> dict[str, int]:
+    """Count instants (int64 microseconds) by month in Europe/Berlin, named like ``2013-01``, ascending."""
+    names, starts = _month_starts()
+    months, counts = np.unique(np.searchsorted(starts, instants, side="right") - 1, return_counts=True)
+    return {names[month]: int(count) for month, count in zip(months, counts, strict=True)}
+
+
+def month_bounds(month: str) -> tuple[int, int]:
+    """Return the first instant of a month in Europe/Berlin and the first one after it."""
+    names, starts = _month_starts()
+    position = names.index(month)
+    return int(starts[position]), int(starts[position + 1])
+
+
+def month_of(instant: int) -> str:
+    """Return the month in Europe/Berlin, like ``2013-01``, that an instant lies in."""
+    names, starts = _month_starts()
+    return names[max(bisect_right(starts, instant) - 1, 0)]

@@ -1,0 +1,224 @@
+"""The assets: each calls one function of the domain and shows what it reports."""
+
+import base64
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+
+from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.defs.resources import MeasurementsResource, SourceResource
+from iot_pipeline.drawing import write_report
+from iot_pipeline.errors import IotPipelineError
+from iot_pipeline.ingest import Progress, load_mapping, load_timeseries
+
+LOG_SECONDS = 5.0
+SHOWN_PICTURES = 3
+OWNERS = ["team:data-engineering"]
+
+bucket = dg.AssetSpec(
+    "bucket",
+    group_name="source",
+    kinds={"s3", "csv"},
+    owners=OWNERS,
+    description=(
+        "The object store that the sensors' backend fills: `mapping/mapping.csv` and the CSV files below"
+        " `Timeseries/`. A directory or `s3://bucket[/prefix]`, set by `IOT_SOURCE`."
+    ),
+)
+
+
+class LoadConfig(dg.Config):
+    """How to load."""
+
+    full_reload: bool = False
+
+
+def _columns(**columns: tuple[str, str]) -> dict[str, dg.TableSchema]:
+    schema = dg.TableSchema(
+        [dg.TableColumn(name, kind, description=text) for name, (kind, text) in columns.items()]
+    )
+    return {"dagster/column_schema": schema}
+
+
+@contextmanager
+def _readable_failures() -> Iterator[None]:
+    """Show errors that a user can mend as one line, without a traceback of ours."""
+    try:
+        yield
+    except IotPipelineError as error:
+        raise dg.Failure(str(error)) from None
+
+
+@dg.asset(
+    deps=[bucket],
+    group_name="measurements",
+    kinds={"sqlite"},
+    owners=OWNERS,
+    code_version="1",
+    metadata=_columns(
+        sensor_name=("TEXT", "What engineers call the sensor, like `sensor_00000`. Primary key."),
+        sensor_uuid=("TEXT", "What the backend calls it, lower case. Unique."),
+    ),
+)
+def mapping(source: SourceResource, measurements: MeasurementsResource) -> dg.MaterializeResult[Any]:
+    """The sensors: one row per sensor with its name and its uuid, in `mapping.sqlite`."""
+    with _readable_failures():
+        report = load_mapping(source=source.open(), warehouse=measurements.warehouse)
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": report.sensors, "source_key": report.source_key}
+    )
+
+
+@dg.asset(
+    deps=[bucket],
+    group_name="measurements",
+    kinds={"deltalake", "parquet"},
+    owners=OWNERS,
+    code_version="1",
+    metadata=_columns(
+        sensor_uuid=("string", "The sensor, lower case."),
+        timestamp=("timestamp[us, UTC]", "When the reading was taken."),
+        sensor_value=("double", "The reading, without a unit. Finite."),
+        month=("string", "Partition: the month in Europe/Berlin, like `2013-01`."),
+    ),
+)
+def timeseries(
+    context: dg.AssetExecutionContext,
+    config: LoadConfig,
+    source: SourceResource,
+    measurements: MeasurementsResource,
+) -> dg.MaterializeResult[Any]:
+    """The readings: one row per sensor, time and value, a Delta table partitioned by month.
+
+    Loaded incrementally: only new and changed files are read, only their months are written anew. Run it with
+    `full_reload: true` to start from nothing.
+    """
+    with _readable_failures():
+        report = load_timeseries(
+            source=source.open(),
+            warehouse=measurements.warehouse,
+            full_reload=config.full_reload,
+            on_progress=_log_progress(context.log.info),
+        )
+        with measurements.connect() as connection:
+            (rows,) = connection.execute("SELECT count(*) FROM measurements").fetchall()[0]
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": rows, **_shown(asdict(report))},
+    )
+
+
+def _log_progress(log: Callable[[str], None]) -> Callable[[Progress], None]:
+    logged_at = time.monotonic()
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal logged_at
+        if time.monotonic() - logged_at >= LOG_SECONDS:
+            logged_at = time.monotonic()
+            left = progress.seconds / progress.done * (progress.total - progress.done)
+            log(
+                f"{progress.stage}: {progress.done:,} of {progress.total:,} done,"
+                f" {progress.rows / progress.seconds:,.0f} rows/s, {left:.0f} s left"
+            )
+
+    return on_progress
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            "anomalies",
+            deps=[mapping, timeseries],
+            group_name="detection",
+            kinds={"deltalake", "python"},
+            owners=OWNERS,
+            code_version="1",
+            description="The anomalous readings: one row per flagged reading, with its kind and its event.",
+            metadata=_columns(
+                sensor_name=("string", "The sensor."),
+                timestamp=("timestamp[us, UTC]", "When the reading was taken."),
+                sensor_value=("double", "The reading."),
+                expected_value=("double", "What the sensor's model expects then."),
+                score=("double", "How far off, in standard deviations of the noise."),
+                kind=("string", "spike, burst, level_shift, drift, stuck, variance or gap."),
+                event_id=("long", "Readings of one event share it; unique within a sensor."),
+            ),
+        ),
+        dg.AssetSpec(
+            "sensor_models",
+            deps=[mapping, timeseries],
+            group_name="detection",
+            kinds={"deltalake", "python"},
+            owners=OWNERS,
+            code_version="1",
+            description="The models: one row per sensor with readings, and the reasons for what was flagged.",
+            metadata=_columns(
+                sensor_name=("string", "The sensor."),
+                model=("string", "The kind of model that fits its readings best."),
+                breakpoints=("array<timestamp>", "Where a piecewise model bends or jumps."),
+                noise_sd=("double", "Standard deviation of the noise, in the unit of the readings."),
+                n_points=("long", "Readings."),
+                n_anomalies=("long", "Flagged readings."),
+                n_events=("long", "Events they belong to."),
+                reasoning=("string", "Why this model, and why there are anomalies or none."),
+            ),
+        ),
+    ],
+    can_subset=True,
+)
+def detection(
+    context: dg.AssetExecutionContext, measurements: MeasurementsResource
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Fit a model to each sensor and flag what it can't explain."""
+    with _readable_failures():
+        report = flag_anomalies(warehouse=measurements.warehouse)
+    found: dict[str, dict[str, Any]] = {
+        "anomalies": {"dagster/row_count": sum(report.anomalies.values()), "by_kind": report.anomalies},
+        "sensor_models": {
+            "dagster/row_count": report.sensors,
+            "readings": report.readings,
+            "sensors_without_readings": list(report.sensors_without_readings),
+            "sensors_failed": report.failed,
+        },
+    }
+    for name, metadata in found.items():
+        # Both tables are always made together, also when only one of them was asked for.
+        if dg.AssetKey(name) in context.selected_asset_keys:
+            yield dg.MaterializeResult(asset_key=name, metadata=metadata)
+        else:
+            context.log_event(dg.AssetMaterialization(name, metadata=metadata))
+    if report.failed:
+        names = ", ".join(sorted(report.failed))
+        raise dg.Failure(f"{len(report.failed)} sensors could not be judged: {names}")
+
+
+@dg.asset(
+    deps=["anomalies", "sensor_models"],
+    group_name="detection",
+    kinds={"html", "matplotlib"},
+    owners=OWNERS,
+    code_version="1",
+)
+def anomaly_report(measurements: MeasurementsResource) -> dg.MaterializeResult[Any]:
+    """The report: one HTML page about all sensors and their anomalies, and pictures of the worst."""
+    with _readable_failures():
+        report = write_report(warehouse=measurements.warehouse)
+    pictures = "\n\n".join(
+        f"![picture {place}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+        for place, path in enumerate(list(report.pictures.values())[:SHOWN_PICTURES], start=1)
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "page": dg.MetadataValue.path(report.page),
+            "worst_sensors": list(report.pictures),
+            "pictures": dg.MetadataValue.md(pictures or "No sensor has anomalies."),
+        }
+    )
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report's fields in types that the web page can show."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,0 +1,60 @@
+"""What assets work with: the source they read from and the warehouse they write to and query."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+import dagster as dg
+import pandas as pd
+from dagster_aws.s3 import S3Resource
+from dagster_duckdb import DuckDBResource
+from duckdb import DuckDBPyConnection
+from pydantic import Field
+
+from iot_pipeline.query import connect, get_measurements
+from iot_pipeline.settings import get_settings
+from iot_pipeline.source import S3Connection, Source, open_source
+
+
+class SourceResource(dg.ConfigurableResource[Source]):
+    """Where the CSV files come from."""
+
+    location: str | None = Field(
+        default=None, description="A directory or s3://bucket[/prefix]; by default IOT_SOURCE."
+    )
+    s3: dg.ResourceDependency[S3Resource]
+
+    def open(self) -> Source:
+        """Open the source with the S3 resource's endpoint and credentials."""
+        s3 = self.s3
+        connection = S3Connection(
+            endpoint_url=s3.endpoint_url,
+            region_name=s3.region_name,
+            profile_name=s3.profile_name,
+            aws_access_key_id=s3.aws_access_key_id,
+            aws_secret_access_key=s3.aws_secret_access_key,
+            aws_session_token=s3.aws_session_token,
+        )
+        return open_source(self.location or get_settings().source, connection)
+
+
+class MeasurementsResource(dg.ConfigurableResource[None]):
+    """The warehouse: where the tables are, and how they are queried."""
+
+    warehouse: str | None = Field(
+        default=None, description="The warehouse directory; by default IOT_WAREHOUSE."
+    )
+    duckdb: dg.ResourceDependency[DuckDBResource]
+
+    def get_measurements(self, sensor_name: str, start: str | datetime, end: str | datetime) -> pd.DataFrame:
+        """Return the readings of a sensor, as ``iot_pipeline.get_measurements`` does."""
+        return get_measurements(sensor_name, start, end, warehouse=self.warehouse)
+
+    @contextmanager
+    def connect(self) -> Iterator[DuckDBPyConnection]:
+        """Open a connection with the views of ``iot_pipeline.connect``, closed at the end of the block."""
+        with self.duckdb.get_connection() as connection:
+            try:
+                yield connect(self.warehouse, connection=connection)
+            finally:
+                connection.close()

@@ -1,0 +1,149 @@
+"""Find and fit what repeats within days and weeks: sinusoids, or the profile of a day or a week."""
+
+import numpy as np
+from scipy import fft
+
+from iot_pipeline.detection.types import Cycle, FloatArray
+
+DAY = 86_400.0
+WEEK = 7 * DAY
+_CALENDAR = ((DAY, 6), (WEEK, 3))  # periods and their highest harmonic that is taken for them
+_MOST_CYCLES = 2
+_FEWEST_TURNS = 16  # a slower wave belongs to the trend
+_CONTRAST = 2.0  # of a line to all its neighbours; what a trend leaves falls off slowly
+_BAND = 64  # neighbouring frequencies that share one background
+_HARMONICS = (1, 2, 3, 4, 6)
+_FOLD = 336  # parts of a folded period: half hours of a week
+
+
+def find_periods(seconds: FloatArray, residual: FloatArray) -> tuple[float, ...]:
+    """Find the periods that stand far above the spectrum around them, in seconds, at most two.
+
+    The test against an exponentially distributed background is Fisher's ("Tests of significance in harmonic
+    analysis", Proc. R. Soc. A 125, 1929); the local median as background allows for red noise. Irregular readings
+    are put on the grid of their median step.
+
+    Args:
+        seconds: float64, shape (n,), ascending.
+        residual: float64, shape (n,), free of slow trend and of outliers.
+    """
+    n, span = len(seconds), float(seconds[-1])
+    step = max(float(np.median(np.diff(seconds))), span / (4 * n))
+    cells = np.rint(seconds / step).astype(np.intp)
+    count = np.bincount(cells)
+    grid = np.bincount(cells, weights=residual) / np.maximum(count, 1)
+    length = fft.next_fast_len(len(grid), real=True)
+    power = np.abs(fft.rfft(grid, length)) ** 2
+    frequency = np.arange(len(power)) / (length * step)
+
+    whole = len(power) // _BAND * _BAND
+    if not whole:
+        return ()
+    middle = np.median(power[:whole].reshape(-1, _BAND), axis=1)
+    background = np.maximum(np.repeat(middle, _BAND), 1e-3 * float(np.median(middle)) + 1e-300) / np.log(2)
+    ratio = power[:whole] / background
+    ratio[frequency[:whole] < _FEWEST_TURNS / span] = 0.0
+    ratio[frequency[:whole] > 1 / (4 * step)] = 0.0
+
+    periods: list[float] = []
+    for _ in range(_MOST_CYCLES):
+        peak = int(np.argmax(ratio))
+        nearby = np.concatenate((power[max(peak - 10, 1) : peak - 2], power[peak + 3 : peak + 11]))
+        if ratio[peak] < np.log(n) + 20.0 or power[peak] < _CONTRAST * nearby.max():
+            break
+        period = _calendar_period(frequency[peak], span)
+        if not period:
+            period = 2 * np.pi / _refine(seconds, residual, 2 * np.pi * frequency[peak])
+        periods.append(period)
+        turns = frequency[:whole] * period
+        ratio[np.abs(turns - np.rint(turns)) < 2.5 * period / span] = 0.0
+    return tuple(periods)
+
+
+def _calendar_period(frequency: float, span: float) -> float:
+    """Take a frequency for a harmonic of the day or the week where the span can't tell them apart."""
+    for base, highest in _CALENDAR:
+        turns = frequency * base
+        if 1 <= round(turns) <= highest and abs(turns - round(turns)) < base / span:
+            return base
+    return 0.0
+
+
+def _refine(seconds: FloatArray, residual: FloatArray, omega: float) -> float:
+    """Sharpen a frequency by the drift of its phase over the span (Kay, IEEE Trans. ASSP 37, 1989)."""
+    chunk = np.minimum((seconds / seconds[-1] * 16).astype(np.intp), 15)
+    times = np.bincount(chunk, weights=seconds, minlength=16) / np.maximum(np.bincount(chunk, minlength=16), 1)
+    for _ in range(2):
+        angle = omega * seconds
+        wave = np.bincount(chunk, residual * np.cos(angle), 16) - 1j * np.bincount(
+            chunk, residual * np.sin(angle), 16
+        )
+        weight = np.abs(wave)
+        if not weight.any():
+            break
+        centred = times - np.average(times, weights=weight)
+        phase = np.angle(wave * np.exp(-1j * np.angle(wave.sum())))
+        omega += float(np.sum(weight * centred * phase) / max(float(np.sum(weight * centred**2)), 1e-300))
+    return omega
+
+
+def fit_cycle(seconds: FloatArray, residual: FloatArray, period: float) -> Cycle | None:
+    """Fit a repeating curve by folding the residual on the period; None where nothing repeats.
+
+    The folded means are fitted by harmonics or taken as they are in half hours or so, whichever has the least BIC
+    (Schwarz, "Estimating the dimension of a model", Annals of Statistics 6, 1978).
+
+    Args:
+        seconds: float64, shape (n,).
+        residual: float64, shape (n,), free of trend, outliers clipped.
+        period: In seconds.
+    """
+    part = (np.mod(seconds, period) * (_FOLD / period)).astype(np.intp)
+    part[part == _FOLD] = 0
+    count = np.bincount(part, minlength=_FOLD).astype(np.float64)
+    mean = np.bincount(part, weights=residual, minlength=_FOLD) / np.maximum(count, 1.0)
+    rest = float(residual @ residual) - float(count @ mean**2)
+    n = len(residual)
+    free = np.count_nonzero(count)
+    if rest <= 0 or free < _FOLD // 2 or n <= free:
+        return None
+    variance = rest / (n - free)
+
+    phase = 2 * np.pi * (np.arange(_FOLD) + 0.5) / _FOLD
+    best, table = float(count @ mean**2) / variance, None
+    candidates = []
+    for harmonics in _HARMONICS:
+        angles = phase[:, None] * np.arange(1, harmonics + 1)
+        design = np.hstack((np.ones((_FOLD, 1)), np.cos(angles), np.sin(angles)))
+        gram = design.T @ (count[:, None] * design)
+        candidates.append((2 * harmonics, design @ np.linalg.lstsq(gram, design.T @ (count * mean))[0]))
+    for parts in (48, 168):
+        if not _FOLD % parts:
+            size = _FOLD // parts
+            total = count.reshape(parts, size).sum(axis=1)
+            level = (count * mean).reshape(parts, size).sum(axis=1) / np.maximum(total, 1.0)
+            candidates.append((parts, np.repeat(level, size)))
+    for parameters, curve in candidates:
+        criterion = float(count @ (mean - curve) ** 2) / variance + parameters * np.log(n)
+        if criterion < best:
+            best, table = criterion, curve
+    if table is None:
+        return None
+    return Cycle(period, table - np.average(table, weights=count))
+
+
+def fit_cycles(seconds: FloatArray, residual: FloatArray, periods: tuple[float, ...]) -> tuple[Cycle, ...]:
+    """Fit one cycle after the other, each to what the earlier ones leave.
+
+    Args:
+        seconds: float64, shape (n,).
+        residual: float64, shape (n,), free of trend, outliers clipped.
+        periods: In seconds, the strongest first.
+    """
+    cycles = []
+    for period in periods:
+        cycle = fit_cycle(seconds, residual, period)
+        if cycle:
+            cycles.append(cycle)
+            residual = residual - cycle(seconds)
+    return tuple(cycles)

@@ -1,0 +1,142 @@
+"""The detector from end to end: prepare, fit, judge, and give the verdict in the order of the input."""
+
+import numpy as np
+import numpy.typing as npt
+
+from iot_pipeline.detection.events import Run
+from iot_pipeline.detection.explain import model_name, model_parameters, reasoning
+from iot_pipeline.detection.judge import judge
+from iot_pipeline.detection.model import fit_model
+from iot_pipeline.detection.noise import local_scale
+from iot_pipeline.detection.prepare import Readings, prepare
+from iot_pipeline.detection.types import Curve, Cycle, Detection, Event, FloatArray, SensorModel, TimeArray
+
+_FEWEST = 12  # readings; fewer get a level and no flags
+_LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model is at fault
+_ALWAYS_POSSIBLE = 10  # readings that may be flagged however short the series
+_KIND = "<U11"  # as long as "level_shift"
+
+
+def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detection:
+    """Fit a model to a sensor and flag the readings that neither it nor chance explains.
+
+    Args:
+        timestamps: datetime64 of any unit, shape (n,), UTC, in any order; they may repeat.
+        values: float64, shape (n,). NaN and infinities are never flagged; their score is NaN.
+
+    Returns:
+        Flags, scores, expected values and events, aligned with the input, and the model.
+
+    Raises:
+        ValueError: if the two are no vectors of the same length.
+    """
+    times = np.asarray(timestamps, dtype="datetime64[us]")
+    raw = np.asarray(values, dtype=np.float64)
+    if times.ndim != 1 or times.shape != raw.shape:
+        raise ValueError(f"timestamps {times.shape} and values {raw.shape} are no vectors of the same length")
+    readings = prepare(times, raw)
+    n = len(readings.values)
+    span = float(readings.seconds[-1]) if n else 0.0
+    if n < _FEWEST or span <= 0:
+        return _too_few(times, readings)
+
+    x = readings.seconds * (2.0 / span) - 1.0
+    fit = fit_model(readings, x)
+    residual = readings.values - fit.expected
+    noise = local_scale(x, residual, fit.blocks.index, readings.floor)
+    verdict = judge(readings, residual / noise(x))
+    flagged = sum(run.stop - run.start for run in verdict.runs)
+    misfit = flagged > max(_LARGEST_SHARE * n, _ALWAYS_POSSIBLE)
+
+    seconds = span / 2
+    model = SensorModel(
+        name=model_name(fit),
+        breakpoints=tuple(
+            readings.origin + np.timedelta64(round((place + 1.0) * seconds * 1e6), "us")
+            for place in fit.trends[0].breaks
+        ),
+        parameters=model_parameters(fit, span, readings.scale),
+        noise_sd=float(np.median(noise.y)) * readings.scale,
+        tail_freedom=verdict.freedom,
+        autocorrelation=verdict.autocorrelation,
+        n_points=n,
+        misfit=misfit,
+        reasoning=reasoning(fit, verdict, share=flagged / n, misfit=misfit),
+        origin=readings.origin,
+        trend=Curve((fit.curve.x + 1.0) * seconds, readings.centre + readings.scale * fit.curve.y),
+        cycles=tuple(Cycle(cycle.period, cycle.table * readings.scale) for cycle in fit.cycles),
+        noise=Curve((noise.x + 1.0) * seconds, readings.scale * noise.y),
+    )
+    expected = readings.centre + readings.scale * fit.expected
+    return _aligned(times, readings, verdict.scores, expected, [] if misfit else verdict.runs, model)
+
+
+def _aligned(
+    times: TimeArray,
+    readings: Readings,
+    signed: FloatArray,
+    expected: FloatArray,
+    runs: list[Run],
+    model: SensorModel,
+) -> Detection:
+    """Put the verdict on the sorted readings back into the order of the input."""
+    order = readings.order
+    n = len(order)
+    residual = readings.centre + readings.scale * readings.values - expected
+    score = np.abs(signed)
+    event = np.full(n, -1, dtype=np.intp)
+    kind = np.zeros(n, dtype=_KIND)
+    events: list[Event] = []
+    for run in runs:
+        part = run.start + np.flatnonzero(event[run.start : run.stop] < 0)
+        if not len(part):
+            continue
+        event[part] = len(events)
+        kind[part] = run.kind
+        score[part] = np.maximum(score[part], run.score)
+        first = part[0] - 1 if run.kind == "gap" else part[0]
+        events.append(
+            Event(
+                kind=run.kind,
+                start=times[order[first]],
+                end=times[order[part[-1]]],
+                n_points=len(part),
+                peak_score=float(score[part].max()),
+                mean_residual=float(residual[part].mean()),
+            )
+        )
+
+    def back(sorted_values: npt.NDArray[np.generic], rest: object) -> npt.NDArray[np.generic]:
+        result = np.full(len(times), rest, dtype=sorted_values.dtype)
+        result[order] = sorted_values
+        return result
+
+    result = back(expected, np.nan)
+    if n < len(times):
+        dated = np.flatnonzero(np.isnan(result) & ~np.isnat(times))
+        result[dated] = model.expected_at(times[dated])
+    ids = back(event, -1)
+    return Detection(ids >= 0, back(score, np.nan), result, back(kind, ""), ids, tuple(events), model)
+
+
+def _too_few(times: TimeArray, readings: Readings) -> Detection:
+    """Answer for less than 12 readings or all at one time: their median, and no flags."""
+    n = len(readings.values)
+    level = readings.centre if n else np.nan
+    sd = 1.4826 * float(np.median(np.abs(readings.values))) * readings.scale if n else np.nan
+    model = SensorModel(
+        name="constant" if n else "none",
+        breakpoints=(),
+        parameters=(),
+        noise_sd=sd,
+        tail_freedom=np.inf,
+        autocorrelation=0.0,
+        n_points=n,
+        misfit=False,
+        reasoning=f"{n} usable readings at different times are too few to tell an anomaly from chance.",
+        origin=readings.origin,
+        trend=Curve(np.zeros(1), np.array([level])),
+        cycles=(),
+        noise=Curve(np.zeros(1), np.array([sd])),
+    )
+    return _aligned(times, readings, np.zeros(n), np.full(n, level), [], model)

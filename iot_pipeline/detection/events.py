@@ -1,0 +1,220 @@
+"""Collective anomalies: runs of readings that are anomalous together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iot_pipeline.detection.types import BoolArray, FloatArray
+
+_SHIFTS = (1.2, 3.0)  # standard deviations that the tests for a shifted mean are made for
+_SPREAD = 2.5  # the ratio of standard deviations that the test for more noise is made for
+_FALSE_ALARMS = 0.01  # per sensor and test
+_WINDOW = 2048
+_MARGIN = 25  # readings around an event within which its ends are sought
+_LONGEST_BURST = 100
+_CLIP = 30.0  # standard deviations, beyond which a reading tells no more about a run
+_RAMP_COST = 6.0  # a ramp has one parameter more than a shift and has to win clearly
+_SHORTEST_STUCK = 5
+
+
+@dataclass(frozen=True)
+class Run:
+    """Readings start to stop - 1 with the evidence against chance, as a log-likelihood ratio."""
+
+    start: int
+    stop: int
+    kind: str
+    evidence: float
+
+    @property
+    def score(self) -> float:
+        """The evidence as the standard deviations of one Gaussian reading."""
+        return float(np.sqrt(2.0 * self.evidence))
+
+
+def page_runs(gains: FloatArray, threshold: float) -> list[tuple[int, int, float]]:
+    """Find the runs in which log-likelihood ratios add up beyond a threshold, by Page's test.
+
+    A run starts where the sum was least, and ends where it was greatest before it fell by the threshold.
+    Source: Page, "Continuous inspection schemes", Biometrika 41 (1954).
+
+    Args:
+        gains: float64, shape (n,), negative on average for regular readings.
+        threshold: How far the sum has to climb.
+
+    Returns:
+        (start, stop, climb) of each run.
+    """
+    total = np.concatenate(([0.0], np.cumsum(gains)))
+    runs = []
+    begin = start = 0
+    while begin < len(gains):
+        part = total[begin : begin + _WINDOW + 1]
+        lowest = np.minimum.accumulate(np.minimum(part, total[start]))
+        crossed = part - lowest > threshold
+        cross = int(np.argmax(crossed))
+        if not crossed[cross]:
+            if lowest[-1] < total[start]:
+                start = begin + int(np.argmin(part))
+            begin += _WINDOW
+            continue
+        if lowest[cross] < total[start]:
+            start = begin + int(np.argmin(part[: cross + 1]))
+        stop = _summit(total, begin + cross, threshold)
+        runs.append((start, stop, float(total[stop] - total[start])))
+        begin = start = stop
+    return runs
+
+
+def _summit(total: FloatArray, begin: int, threshold: float) -> int:
+    """Find where a sum is greatest before it falls by the threshold."""
+    summit = begin
+    while begin < len(total):
+        part = total[begin : begin + _WINDOW]
+        highest = np.maximum.accumulate(np.maximum(part, total[summit]))
+        fallen = highest - part > threshold
+        fall = int(np.argmax(fallen))
+        seen = part[: fall + 1] if fallen[fall] else part
+        best = int(np.argmax(seen))
+        if seen[best] > total[summit]:
+            summit = begin + best
+        if fallen[fall]:
+            break
+        begin += _WINDOW
+    return summit
+
+
+def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list[Run]:
+    """Find shifts of the mean and of the spread, with their ends where the evidence is greatest.
+
+    Args:
+        scores: float64, shape (n,), Gaussian scores, zero where another test has decided.
+        z: float64, shape (n,), residuals in local standard deviations.
+        deflation: By how much sums of scores vary more than independent ones.
+    """
+    n = len(scores)
+    threshold = float(np.log(2.0 * n / _FALSE_ALARMS)) + 1.0
+    # One reading alone must not make a run: its gain is bounded to less than half of the threshold.
+    spread_gain = 1.0 - _SPREAD**-2
+    bound = np.sqrt((0.4 * threshold + np.log(_SPREAD)) * 2.0 / spread_gain)
+    found = page_runs(
+        (np.minimum(np.abs(scores), bound) ** 2 * spread_gain / 2 - np.log(_SPREAD)) / deflation, threshold
+    )
+    for shift in _SHIFTS:
+        bound = 0.45 * threshold / shift + shift / 2
+        for sign in (1.0, -1.0):
+            gains = np.minimum(sign * scores, bound) * (shift / deflation) - shift**2 / (2 * deflation)
+            found += page_runs(gains, threshold)
+    runs: list[Run] = []
+    for start, stop, climb in _merged(found):
+        run = _sharpened(scores, z, start, stop, climb)
+        first = max(run.start, runs[-1].stop if runs else 0)
+        last = min(run.stop, n)
+        if last > first:
+            runs.append(Run(first, last, run.kind, run.evidence))
+    return runs
+
+
+def _merged(found: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
+    """Unite runs that overlap."""
+    united: list[tuple[int, int, float]] = []
+    for start, stop, climb in sorted(found):
+        if united and start < united[-1][1]:
+            first, last, evidence = united[-1]
+            united[-1] = (first, max(last, stop), max(evidence, climb))
+        else:
+            united.append((start, stop, climb))
+    return united
+
+
+def _sharpened(scores: FloatArray, z: FloatArray, start: int, stop: int, climb: float) -> Run:
+    """Describe a run by a shift, more spread or a ramp, whichever is likeliest, with its ends where it fits best."""
+    low, high = max(start - _MARGIN, 0), min(stop + _MARGIN, len(scores))
+    around = np.clip(scores[low:high], -_CLIP, _CLIP)
+    part = around[start - low : stop - low]
+    mean = float(np.copysign(2.0, part.sum()))
+    for _ in range(2):
+        bounded = np.clip(around, -abs(mean) - 3.0, abs(mean) + 3.0)
+        shift = _best_part(bounded * mean - mean**2 / 2, low, "level_shift")
+        mean = float(np.median(scores[shift.start : shift.stop])) if shift.evidence > 0 else mean
+    spread = max(float(np.sqrt(np.mean(part**2))), 1.01)
+    gains = np.minimum(around**2, 6.0 * spread**2) * (1.0 - spread**-2) / 2 - np.log(spread)
+    ramp = _ramp(part, np.clip(z[start:stop], -_CLIP, _CLIP), start)
+    best = max((shift, _best_part(gains, low, "variance"), ramp), key=lambda run: run.evidence)
+    short = best.kind == "level_shift" and best.stop - best.start <= _LONGEST_BURST
+    return Run(best.start, best.stop, "burst" if short else best.kind, max(best.evidence, climb))
+
+
+def _best_part(gains: FloatArray, offset: int, kind: str) -> Run:
+    """Find the run of readings whose gains add up to most."""
+    total = np.concatenate(([0.0], np.cumsum(gains)))
+    last = int(np.argmax(total - np.minimum.accumulate(total)))
+    first = int(np.argmin(total[: last + 1]))
+    return Run(offset + first, offset + last, kind, float(total[last] - total[first]))
+
+
+def _ramp(scores: FloatArray, z: FloatArray, start: int) -> Run:
+    """Fit a line to a run, and let the run begin or end where the line meets zero."""
+    n = len(scores)
+    place = np.arange(n) - (n - 1) / 2
+    across = max(float(place @ place), 1.0)
+    evidence = n * float(scores.mean()) ** 2 / 2 + float(place @ scores) ** 2 / across / 2 - _RAMP_COST
+    # Heavy tails bend the scores; the deviations themselves are what climbs in a line.
+    mean, slope = float(z.mean()), float(place @ z) / across
+    first, last = start, start + n
+    if slope:
+        zero = start + round((n - 1) / 2 - mean / slope)
+        if mean * slope > 0:
+            first = min(max(zero, start - n // 2, 0), start)
+        else:
+            last = max(min(zero, start + n + n // 2), start + n)
+    return Run(first, last, "drift", evidence)
+
+
+def stuck_runs(values: FloatArray) -> list[Run]:
+    """Find runs of equal values longer than chance allows.
+
+    The longest run in n readings of which a share p repeat their predecessor is about ln n / ln(1/p) (Erdos &
+    Renyi, "On a new law of large numbers", 1970).
+
+    Args:
+        values: float64, shape (n,), in the order of time.
+    """
+    if len(values) < _SHORTEST_STUCK:
+        return []
+    change = np.flatnonzero(np.diff(values) != 0) + 1
+    starts = np.concatenate(([0], change))
+    lengths = np.diff(np.concatenate((starts, [len(values)])))
+    usual = lengths[lengths <= _SHORTEST_STUCK]
+    if len(usual) < len(values) // 20:
+        return []  # a sensor that mostly holds its value isn't stuck
+    repeats = float(np.sum(usual - 1) / np.sum(usual))
+    shortest = _SHORTEST_STUCK
+    if repeats > 0:
+        shortest = max(shortest, int(np.log(len(values) / 1e-3) / -np.log(repeats)) + 2)
+    return [
+        Run(int(starts[i]), int(starts[i] + lengths[i]), "stuck", float(min(lengths[i] * 5.0, 1e4)))
+        for i in np.flatnonzero(lengths >= shortest)
+    ]
+
+
+def gap_runs(seconds: FloatArray) -> list[Run]:
+    """Find time steps longer than chance allows; the run is the first reading after.
+
+    Steps beyond the 99th percentile are compared with an exponential tail (Pickands, "Statistical inference using
+    extreme order statistics", Annals of Statistics 3, 1975), and with five times the median.
+
+    Args:
+        seconds: float64, shape (n,), ascending.
+    """
+    steps = np.diff(seconds)
+    if len(steps) < 20:  # noqa: PLR2004  too few steps to know what is usual
+        return []
+    middle, high = np.quantile(steps, (0.5, 0.99))
+    excess = steps[steps > high] - high
+    tail = float(np.median(excess)) / np.log(2) if len(excess) else 0.0
+    limit = max(5.0 * middle, 1.5 * high, high + min(tail, high) * np.log(0.01 * len(steps) / 1e-3))
+    return [
+        Run(int(i) + 1, int(i) + 2, "gap", float(min(20.0 * steps[i] / limit, 1e4)))
+        for i in np.flatnonzero(steps > limit)
+    ]

@@ -1,0 +1,99 @@
+"""Decide which standardised residuals are anomalous, given the tails and the memory of the noise around them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from iot_pipeline.detection.events import Run, collective_runs, gap_runs, stuck_runs
+from iot_pipeline.detection.noise import gaussianise, inflation, memory, tail_freedom, whiten
+from iot_pipeline.detection.prepare import Readings
+from iot_pipeline.detection.types import BoolArray, FloatArray
+
+_CORE = 3.0  # standard deviations beyond which a reading is clipped before the noise's memory is judged
+_DISCOVERIES = 0.02  # the share of flagged points that may be regular
+_NEAREST = 3.0  # standard deviations that a flagged point has at least
+_BURST = 3  # flagged points in a row that make a burst
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What is anomalous, and the noise that it was judged by.
+
+    Attributes:
+        scores: float64, shape (n,), signed Gaussian scores.
+        runs: The anomalies in the order of time; a gap may lie within another one.
+        freedom: Degrees of freedom of the noise.
+        autocorrelation: The correlation of neighbouring readings, 0 where insignificant.
+    """
+
+    scores: FloatArray
+    runs: list[Run]
+    freedom: float
+    autocorrelation: float
+
+
+def judge(readings: Readings, z: FloatArray) -> Verdict:
+    """Test standardised residuals, first by the noise of all readings, then by that outside the events found.
+
+    Args:
+        readings: n of them.
+        z: float64, shape (n,), residuals in local standard deviations.
+    """
+    stuck = stuck_runs(readings.values)
+    testable = _outside(stuck, np.ones(len(z), dtype=bool))
+    regular, collective, known = testable, [], None
+    for _ in range(2):
+        core = np.where(regular, np.clip(z, -_CORE, _CORE), 0.0)
+        coefficients = memory(core)
+        white = whiten(z, coefficients)
+        tails = tail_freedom(white[regular])
+        scores = gaussianise(white, *tails)
+        deflation = inflation(np.clip(scores, -_CORE, _CORE), regular)
+        noise = (tails, deflation, coefficients.tobytes())
+        if noise == known:
+            break
+        known = noise
+        collective = collective_runs(np.where(testable, scores, 0.0), z, deflation)
+        regular = _outside(collective, testable)
+
+    points = point_runs(scores, regular)
+    runs = sorted([*stuck, *collective, *points, *gap_runs(readings.seconds)], key=lambda run: run.start)
+    power = float(core @ core)
+    correlation = float(core[1:] @ core[:-1]) / power if len(coefficients) and power > 0 else 0.0
+    return Verdict(scores, runs, tails[0], correlation)
+
+
+def _outside(runs: list[Run], free: BoolArray) -> BoolArray:
+    rest = free.copy()
+    for run in runs:
+        rest[run.start : run.stop] = False
+    return rest
+
+
+def point_runs(scores: FloatArray, free: BoolArray) -> list[Run]:
+    """Find single readings at a false discovery rate; neighbours make one run.
+
+    Source: Benjamini & Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57 (1995).
+
+    Args:
+        scores: float64, shape (n,), Gaussian scores.
+        free: bool, shape (n,), the readings that may be flagged.
+    """
+    size = np.abs(scores)
+    far = np.flatnonzero(free & (size > _NEAREST))
+    far = far[np.argsort(-size[far], kind="stable")]
+    p = 2.0 * special.ndtr(-size[far])
+    passed = np.flatnonzero(p <= _DISCOVERIES * np.arange(1, len(p) + 1) / max(np.count_nonzero(free), 1))
+    if not len(passed):
+        return []
+    flagged = np.sort(far[: passed[-1] + 1])
+    return [
+        Run(
+            start=int(part[0]),
+            stop=int(part[-1]) + 1,
+            kind="spike" if len(part) < _BURST else "burst",
+            evidence=float(size[part].max()) ** 2 / 2,
+        )
+        for part in np.split(flagged, np.flatnonzero(np.diff(flagged) > 1) + 1)
+    ]

@@ -1,0 +1,86 @@
+"""The regular behaviour of a sensor: cycles and the best trend, fitted in turns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iot_pipeline.detection.blocks import Blocks, condense
+from iot_pipeline.detection.cycles import DAY, find_periods, fit_cycles
+from iot_pipeline.detection.piecewise import piecewise_trends
+from iot_pipeline.detection.prepare import Readings
+from iot_pipeline.detection.trends import Trend, is_adequate, smooth_trends
+from iot_pipeline.detection.types import Curve, Cycle, FloatArray
+
+YEAR = 365.25 * DAY
+_COARSE = 24  # parts of the span whose medians make a first trend
+_NODES = 2048  # of a smooth trend's polygon
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted model in scaled units and time in [-1, 1].
+
+    Attributes:
+        trends: All candidates, the chosen one first.
+        curve: The chosen trend.
+        cycles: What repeats, over seconds.
+        blocks: The blocks that the trend was fitted to.
+        expected: float64, shape (n,), the model at the readings.
+    """
+
+    trends: list[Trend]
+    curve: Curve
+    cycles: tuple[Cycle, ...]
+    blocks: Blocks
+    expected: FloatArray
+
+
+def fit_model(readings: Readings, x: FloatArray) -> Fit:
+    """Fit cycles to what a coarse trend leaves, the trend to what the cycles leave, and the cycles once more.
+
+    Such turns are backfitting (Hastie & Tibshirani, "Generalized Additive Models", 1990). Piecewise lines are tried
+    only where no smooth trend is adequate.
+
+    Args:
+        readings: n of them.
+        x: float64, shape (n,), their time in [-1, 1].
+    """
+    seconds, values = readings.seconds, readings.values
+    blocks = condense(x, values, readings.floor)
+    rough = _clipped(values - _coarse_trend(blocks)(x), 4.0)
+    periods = find_periods(seconds, rough)
+    cycles = fit_cycles(seconds, rough, periods)
+    season = cycle_sum(cycles, seconds)
+    if cycles:
+        blocks = condense(x, values - season, readings.floor)
+
+    year = np.pi * float(seconds[-1]) / YEAR
+    trends = smooth_trends(blocks.x, blocks.level, blocks.error, year)
+    if not is_adequate((blocks.level - trends[0].fitted) / blocks.error):
+        trends += piecewise_trends(blocks, x, values - season)
+        trends.sort(key=lambda trend: trend.criterion)
+    curve = trends[0].evaluate
+    if not isinstance(curve, Curve):
+        grid = np.linspace(-1.0, 1.0, _NODES + 1)
+        curve = Curve(grid, curve(grid))
+    trend = curve(x)
+    if cycles:
+        cycles = fit_cycles(seconds, season + _clipped(values - trend - season, 2.5), periods)
+        season = cycle_sum(cycles, seconds)
+    return Fit(trends, curve, cycles, blocks, trend + season)
+
+
+def cycle_sum(cycles: tuple[Cycle, ...], seconds: FloatArray) -> FloatArray | float:
+    """Evaluate all cycles at seconds since the first reading, float64[n], or 0 where there are none."""
+    return sum((cycle(seconds) for cycle in cycles), start=np.float64(0.0))
+
+
+def _coarse_trend(blocks: Blocks) -> Curve:
+    parts = min(_COARSE, len(blocks.x))
+    x, level = (np.array_split(part, parts) for part in (blocks.x, blocks.level))
+    return Curve(np.array([part.mean() for part in x]), np.array([np.median(part) for part in level]))
+
+
+def _clipped(residual: FloatArray, deviations: float) -> FloatArray:
+    bound = deviations * 1.4826 * float(np.median(np.abs(residual)))
+    return np.clip(residual, -bound, bound)

@@ -1,0 +1,158 @@
+"""The noise around the model: its local size, its tails and its memory."""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import linalg, signal, special
+
+from iot_pipeline.detection.blocks import row_medians
+from iot_pipeline.detection.types import BoolArray, Curve, FloatArray, IntArray
+
+_WINSOR = 2.5
+_CLIPPED_MEAN = 0.79395  # the mean of |Z| clipped at 2.5 for standard normal Z
+_GROUPS = 16
+_WINDOW = 0.06  # of the blocks: wider than any event
+_FREEDOMS = np.array([2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 10.0, 13.0, 18.0, 30.0])
+_SCALES = np.linspace(0.6, 1.15, 23)
+_CORE = 4.0  # standard deviations within which the tails are judged
+_CELLS = 64
+_LAGS = 16
+
+
+def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: float) -> Curve:
+    """Estimate the standard deviation of the noise over time; constant where its variation is insignificant.
+
+    Winsorised mean deviations per block (Tukey, 1962; Huber & Ronchetti, "Robust Statistics", 2009), smoothed by
+    a running median wider than any event, then a running mean.
+
+    Args:
+        x: float64, shape (n,), time, ascending.
+        residual: float64, shape (n,).
+        index: int, shape (B, m), the blocks.
+        floor: The smallest standard deviation.
+    """
+    size = np.abs(residual[index])
+    middle = np.maximum(1.4826 * row_medians(size), floor)
+    scale = np.minimum(size, _WINSOR * middle[:, None]).mean(axis=1) / _CLIPPED_MEAN
+    logs = np.log(np.maximum(scale, floor))
+    typical = float(np.exp(np.median(logs)))
+    constant = Curve(np.array([x[0], x[-1]]), np.array([typical, typical]))
+    count = len(logs)
+    if count < 4 * _GROUPS:
+        return constant
+    width = max(5, int(_WINDOW * count) | 1)
+    groups = np.array([np.median(part) for part in np.array_split(logs, _GROUPS)])
+    scatter = 1.4826 * np.median(np.abs(np.diff(logs))) / np.sqrt(2.0)
+    error = 1.2533 * scatter / np.sqrt(count / _GROUPS)
+    if np.sum((groups - groups.mean()) ** 2) <= 3.0 * _GROUPS * error**2:
+        return constant
+    padded = np.pad(logs, width // 2, mode="reflect")
+    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+    short = width // 2 | 1
+    smooth = np.convolve(np.pad(smooth, short // 2, mode="edge"), np.full(short, 1.0 / short), mode="valid")
+    return Curve(x[index].mean(axis=1), np.exp(smooth))
+
+
+def tail_freedom(z: FloatArray) -> tuple[float, float]:
+    """Fit a Student t to the core of standardised residuals; infinite freedom unless it is significantly better.
+
+    Maximum likelihood of the truncated distribution on cells (Lange, Little & Taylor, "Robust statistical modeling
+    using the t distribution", JASA 84, 1989).
+
+    Args:
+        z: float64, shape (n,), without events.
+
+    Returns:
+        The degrees of freedom, and the scale of the distribution in units of z.
+    """
+    size = np.abs(z)
+    cells = (size[size < _CORE] * (_CELLS / _CORE)).astype(np.intp)
+    count = np.bincount(cells, minlength=_CELLS).astype(np.float64)
+    gaussian, student = (shares @ count for shares in _log_shares())
+    row, column = np.unravel_index(int(np.argmax(student)), student.shape)
+    if student[row, column] - gaussian.max() < 10.0:  # noqa: PLR2004  odds of e^10
+        return np.inf, 1.0
+    return float(_FREEDOMS[row]), float(_SCALES[column])
+
+
+@lru_cache(maxsize=1)
+def _log_shares() -> tuple[FloatArray, FloatArray]:
+    """Tabulate the log probability of each cell, [scale, cell] for a Gaussian, [freedom, scale, cell] for a t."""
+    edges = np.linspace(0.0, _CORE, _CELLS + 1) / _SCALES[:, None]
+    tables = []
+    for cumulative in (special.ndtr(edges), special.stdtr(_FREEDOMS[:, None, None], edges)):
+        share = np.diff(cumulative, axis=-1) / (cumulative[..., -1:] - cumulative[..., :1])
+        tables.append(np.log(share))
+    return tables[0], tables[1]
+
+
+def gaussianise(z: FloatArray, freedom: float, scale: float) -> FloatArray:
+    """Map standardised residuals to Gaussian scores of the same tail probability, float64[n]."""
+    if not np.isfinite(freedom):
+        return z
+    grid = np.concatenate((np.linspace(0.0, 8.0, 400), np.geomspace(8.05, 1e12, 400)))
+    tail = np.maximum(special.stdtr(freedom, -grid / scale), 1e-300)
+    return np.sign(z) * np.interp(np.abs(z), grid, -special.ndtri(tail))
+
+
+def memory(z: FloatArray) -> FloatArray:
+    """Fit an autoregression to standardised residuals; empty unless neighbours are clearly correlated.
+
+    Source: the Yule-Walker equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
+
+    Args:
+        z: float64, shape (n,), clipped, zero within events.
+
+    Returns:
+        The coefficients of the preceding readings, float64[p], the latest first.
+    """
+    n = len(z)
+    lags = min(_LAGS, n // 20)
+    power = float(z @ z)
+    if lags < 1 or power <= 0:
+        return np.empty(0)
+    correlation = np.ones(lags + 1)
+    for lag in range(1, lags + 1):
+        correlation[lag] = float(z[lag:] @ z[:-lag]) / power
+        if lag == min(3, lags) and np.max(np.abs(correlation[1 : lag + 1])) < max(0.05, 5.0 / np.sqrt(n)):
+            return np.empty(0)
+    correlation[0] += 1e-6
+    coefficients: FloatArray = linalg.solve_toeplitz(correlation[:-1], correlation[1:])
+    return coefficients
+
+
+def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
+    """Subtract from each score what the preceding ones predict, and standardise, float64[n].
+
+    The predecessors are clipped, so that an outlier has no long echo.
+    """
+    if not len(coefficients):
+        return z
+    past = np.clip(z, -3.0, 3.0)
+    predicted = signal.lfilter(np.concatenate(([0.0], coefficients)), [1.0], past)
+    rest = z - predicted
+    spread = float(np.mean(np.minimum(np.abs(rest), 3.0))) / _CLIPPED_MEAN
+    return rest / max(spread, 1e-9)
+
+
+def inflation(z: FloatArray, free: BoolArray) -> float:
+    """Tell by how much sums of scores vary more than independent ones would; 1 where insignificant.
+
+    The variance of block means over that of independent readings (Geyer, "Practical Markov chain Monte Carlo",
+    Statistical Science 7, 1992), for blocks of several lengths, by the median absolute deviation.
+
+    Args:
+        z: float64, shape (n,), clipped scores.
+        free: bool, shape (n,), outside events.
+    """
+    kept = z[free]
+    result = 1.0
+    for size in (16, 64, 256):
+        count = len(kept) // size
+        if count < 16:  # noqa: PLR2004  too few blocks to tell
+            break
+        sums = kept[: count * size].reshape(count, size).sum(axis=1)
+        ratio = (1.4826 * float(np.median(np.abs(sums - np.median(sums))))) ** 2 / size
+        if ratio > 1.0 + 5.0 * np.sqrt(2.7 / count):
+            result = max(result, ratio)
+    return result

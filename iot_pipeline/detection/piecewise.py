@@ -1,0 +1,275 @@
+"""Piecewise linear trends: breakpoints by exact dynamic programming on the blocks, lines through pwlf."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iot_pipeline.detection.blocks import Blocks
+from iot_pipeline.detection.trends import Trend, capped_bic, huber_weights, solve
+from iot_pipeline.detection.types import BoolArray, Curve, FloatArray
+
+_NODES = 256  # the dynamic program is quadratic in their number
+_PENALTY = 3.9  # per segment, in units of ln(nodes)
+_REGIME = 0.018  # a shorter part of the span is an event
+_MOST_SEGMENTS = 12
+_SIGNIFICANT = 4.0  # standard errors of a jump
+_JUMP_WIDTH = 2e-6  # of the span; narrower than a step between two of 105,000 readings
+_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Break:
+    """A place at x in [-1, 1] where the line bends or, with `jump`, starts anew."""
+
+    x: float
+    jump: bool
+
+
+class _SegmentCosts:
+    """The weighted squared error of a line through every run of nodes, from prefix sums.
+
+    Attributes:
+        cost: float64, shape (k + 1, k + 1), [i, j] for the nodes i to j - 1.
+    """
+
+    def __init__(self, x: FloatArray, y: FloatArray, weight: FloatArray) -> None:
+        self._sums = [
+            np.concatenate(([0.0], np.cumsum(weight * term)))
+            for term in (np.ones_like(x), x, x * x, y, x * y, y * y)
+        ]
+        s, sx, sxx, sy, sxy, syy = (sums[None, :] - sums[:, None] for sums in self._sums)
+        tiny = 1e-12 * max(float(weight.max()), 1e-300)
+        s = np.maximum(s, tiny)
+        across = np.maximum(sxx - sx**2 / s, tiny * 1e-6)
+        error = syy - sy**2 / s - (sxy - sx * sy / s) ** 2 / across
+        self.cost = np.maximum(error, 0.0)
+
+    def line(self, i: int, j: int) -> tuple[float, float, FloatArray]:
+        """Fit a line to the nodes i to j - 1: intercept, slope and their covariance, float64[2, 2]."""
+        s, sx, sxx, sy, sxy, _ = (sums[j] - sums[i] for sums in self._sums)
+        determinant = max(s * sxx - sx**2, 1e-12 * s * s)
+        covariance = np.array([[sxx, -sx], [-sx, s]]) / determinant
+        intercept, slope = covariance @ (sy, sxy)
+        return float(intercept), float(slope), covariance
+
+
+def _segment(cost: FloatArray, penalty: float, shortest: int) -> list[int]:
+    """Find the edges of the segmentation with the least penalised cost.
+
+    Source: Jackson et al., "An algorithm for optimal partitioning of data on an interval", IEEE Signal Processing
+    Letters 12 (2005).
+    """
+    count = len(cost) - 1
+    best = np.full(count + 1, np.inf)
+    best[0] = 0.0
+    origin = np.zeros(count + 1, dtype=int)
+    for stop in range(shortest, count + 1):
+        total = best[: stop - shortest + 1] + cost[: stop - shortest + 1, stop]
+        origin[stop] = np.argmin(total)
+        best[stop] = total[origin[stop]] + penalty
+    edges = [count]
+    while edges[-1] > 0:
+        edges.append(int(origin[edges[-1]]))
+    return edges[::-1]
+
+
+def find_breaks(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Break]:
+    """Find where the trend bends or jumps; what returns within 1.8 % of the span is an event and ignored.
+
+    Args:
+        blocks: The blocks, B of them.
+        x: float64, shape (n,), the readings' time in [-1, 1], ascending.
+        values: float64, shape (n,), the readings.
+    """
+    group = -(-len(blocks.x) // _NODES)
+    count = len(blocks.x) // group
+    weight = (blocks.error[: count * group] ** -2.0).reshape(count, group)
+    total = weight.sum(axis=1)
+    node_x, node_y = (
+        (part[: count * group].reshape(count, group) * weight).sum(axis=1) / total
+        for part in (blocks.x, blocks.level)
+    )
+    regime = max(3, int(np.ceil(_REGIME * count)))
+    penalty = _PENALTY * np.log(count)
+
+    # First any run may be a segment. Short ones are events, or nodes that straddle a jump: they lose their weight.
+    edges = _segment(_SegmentCosts(node_x, node_y, total).cost, penalty, 1)
+    kept = total.copy()
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        if stop - start < regime:
+            kept[start:stop] = 0.0
+    if np.count_nonzero(kept) < 2 * regime:
+        return []
+    costs = _SegmentCosts(node_x, node_y, kept)
+    for _ in range(20):
+        edges = _segment(costs.cost, penalty, regime)
+        if len(edges) <= _MOST_SEGMENTS + 1:
+            break
+        penalty *= 1.5
+
+    regimes = []
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        live = start + np.flatnonzero(kept[start:stop])
+        if len(live) >= regime - 1:
+            regimes.append((start, stop, int(live[0]), int(live[-1])))
+    half = 0.75 / count * (node_x[-1] - node_x[0])
+    breaks = []
+    for left, right in zip(regimes[:-1], regimes[1:], strict=True):
+        a, slope_a, cov_a = costs.line(*left[:2])
+        b, slope_b, cov_b = costs.line(*right[:2])
+        low, high = float(node_x[left[3]]), float(node_x[right[2]])
+        at = np.array((1.0, (low + high) / 2))
+        gap = b - a + (slope_b - slope_a) * at[1]
+        error = np.sqrt(at @ cov_a @ at + at @ cov_b @ at)
+        crossing = (a - b) / (slope_b - slope_a) if slope_a != slope_b else np.inf
+        near = low - half <= crossing <= high + half
+        if near or abs(gap) < _SIGNIFICANT * error:
+            breaks.append(Break(float(np.clip(crossing, low, high)), jump=False))
+        else:
+            place = _place_jump((low - half, high + half), (a, slope_a), (b, slope_b), x, values)
+            breaks.append(Break(place, jump=True))
+    return breaks
+
+
+def _place_jump(
+    window: tuple[float, float],
+    left: tuple[float, float],
+    right: tuple[float, float],
+    x: FloatArray,
+    values: FloatArray,
+) -> float:
+    """Put a jump between the two readings where the change of line fits best, with bounded loss."""
+    start, stop = np.searchsorted(x, window)
+    start, stop = max(int(start) - 1, 0), min(int(stop) + 1, len(x))
+    here, y = x[start:stop], values[start:stop]
+    away = [np.abs(y - a - slope * here) for a, slope in (left, right)]
+    bound = 8.0 * float(np.median(np.minimum(*away))) + 1e-12
+    change = np.cumsum(np.minimum(away[0], bound) - np.minimum(away[1], bound))
+    last = start + int(np.argmin(change))
+    return float(x[last] + x[min(last + 1, len(x) - 1)]) / 2
+
+
+def _design(x: FloatArray, breaks: list[Break]) -> FloatArray:
+    columns = [np.ones_like(x), x]
+    for each in breaks:
+        columns.append(np.maximum(x - each.x, 0.0))
+        if each.jump:
+            columns.append((x >= each.x).astype(float))
+    return np.column_stack(columns)
+
+
+def _straddling(blocks: Blocks, x: FloatArray, breaks: list[Break]) -> BoolArray:
+    """Mark the blocks that hold readings from both sides of a jump, bool[B]."""
+    first, last = x[blocks.index[:, 0]], x[blocks.index[:, -1]]
+    mixed = np.zeros(len(first), dtype=bool)
+    for each in breaks:
+        if each.jump:
+            mixed |= (first < each.x) & (each.x < last)
+    return mixed
+
+
+def _improve(
+    x: FloatArray, level: FloatArray, error: FloatArray, breaks: list[Break]
+) -> tuple[list[Break], FloatArray]:
+    """Move the bends to where they fit best, and give the robust weights of the blocks there.
+
+    Source: Muggeo, "Estimating regression models with unknown break-points", Statistics in Medicine 22 (2003).
+
+    Args:
+        x: float64, shape (B,).
+        level: float64, shape (B,).
+        error: float64, shape (B,), infinite for blocks without weight.
+        breaks: Where to start from.
+    """
+    weights = error**-2.0
+    bends = [i for i, each in enumerate(breaks) if not each.jump]
+    for _ in range(_ROUNDS):
+        design = _design(x, breaks)
+        coefficients = solve(design, level, weights)
+        weights = error**-2.0 * huber_weights((level - design @ coefficients) / error)
+        if not bends:
+            continue
+        places = np.array([-1.0, *(each.x for each in breaks), 1.0])
+        slope_at = 2 + np.cumsum([0, *(1 + each.jump for each in breaks[:-1])])
+        derivative = [-coefficients[slope_at[i]] * (x > breaks[i].x) for i in bends]
+        steps = solve(np.column_stack([design, *derivative]), level, weights)[design.shape[1] :]
+        room = 0.3 * np.minimum(np.diff(places)[:-1], np.diff(places)[1:])
+        breaks = list(breaks)
+        for i, step in zip(bends, steps, strict=True):
+            breaks[i] = Break(float(breaks[i].x + np.clip(step, -room[i], room[i])), jump=False)
+    return breaks, weights
+
+
+def _through_pwlf(
+    x: FloatArray, level: FloatArray, weights: FloatArray, breaks: list[Break], *, flat: bool
+) -> Curve:
+    """Fit the lines between given breakpoints by least squares.
+
+    Source: Jekel & Venter, "pwlf: a Python library for fitting 1D continuous piecewise linear functions" (2019).
+    A jump is a pair of breakpoints closer together than two readings.
+    """
+    from pwlf import PiecewiseLinFit  # noqa: PLC0415  takes a second to import, and most sensors don't need it
+
+    used = weights > 0
+    ends = (min(-1.0, x[0]), max(1.0, x[-1]))
+    fit = PiecewiseLinFit(
+        x[used], level[used], degree=0 if flat else 1, weights=np.sqrt(weights[used]), lapack_driver="gelsy"
+    )
+    inner = [each.x for each in breaks]
+    if flat:
+        fit.fit_with_breaks(np.array([ends[0], *inner, ends[1]]))
+        edges = np.array([ends[0], *inner, ends[1]])
+        heights = fit.predict((edges[1:] + edges[:-1]) / 2)
+        knots = np.repeat(edges, 2)[1:-1]
+        knots[1:-1:2] -= _JUMP_WIDTH / 2
+        knots[2::2] += _JUMP_WIDTH / 2
+        knots[-1] = ends[1]
+        return Curve(knots, np.repeat(heights, 2))
+    knots = np.array(
+        [
+            ends[0],
+            *(
+                each.x + side * _JUMP_WIDTH / 2
+                for each in breaks
+                for side in ((-1, 1) if each.jump else (0,))
+            ),
+            ends[1],
+        ]
+    )
+    fit.fit_with_breaks(knots)
+    return Curve(knots, fit.predict(knots))
+
+
+def piecewise_trends(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Trend]:
+    """Fit lines between breakpoints, and levels where all breakpoints are jumps.
+
+    Args:
+        blocks: The blocks, B of them.
+        x: float64, shape (n,), the readings' time in [-1, 1], ascending.
+        values: float64, shape (n,), the readings.
+
+    Returns:
+        The candidates; none where no breakpoint is found.
+    """
+    breaks = find_breaks(blocks, x, values)
+    if not breaks:
+        return []
+    error = np.where(_straddling(blocks, x, breaks), np.inf, blocks.error)
+    breaks, weights = _improve(blocks.x, blocks.level, error, breaks)
+    trends = []
+    for flat in (False, True) if all(each.jump for each in breaks) else (False,):
+        curve = _through_pwlf(blocks.x, blocks.level, weights, breaks, flat=flat)
+        fitted = curve(blocks.x)
+        jumps = sum(each.jump for each in breaks)
+        parameters = 1 + 2 * len(breaks) if flat else 2 + 2 * len(breaks) + jumps
+        trends.append(
+            Trend(
+                name="steps" if flat else "piecewise linear" + (" with jumps" if jumps else ""),
+                evaluate=curve,
+                criterion=capped_bic((blocks.level - fitted) / error, parameters),
+                fitted=fitted,
+                parameters=(("segments", float(len(breaks) + 1)),),
+                breaks=tuple(each.x for each in breaks),
+            )
+        )
+    return trends

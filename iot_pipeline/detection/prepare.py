@@ -1,0 +1,78 @@
+"""Bring readings of any order, unit and size into one shape: finite, sorted, centred and scaled."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray, TimeArray
+
+_HUGE = 1e300  # beyond this a difference of two values may overflow
+_FAR = 1e9  # scaled values beyond this are as far away as anything can be
+_LATTICE_SHARE = 0.01  # the share of changing readings from which their smallest change tells the resolution
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """The usable readings of a sensor in the order of time.
+
+    Attributes:
+        order: int, shape (n,), where each reading stood in the input.
+        origin: datetime64[us], the first time.
+        seconds: float64, shape (n,), since the first reading, ascending.
+        values: float64, shape (n,), centred and scaled.
+        centre: The median of the values.
+        scale: The unit of the scaled values.
+        floor: The smallest standard deviation that noise can have, in scaled units.
+    """
+
+    order: IntArray
+    origin: np.datetime64
+    seconds: FloatArray
+    values: FloatArray
+    centre: float
+    scale: float
+    floor: float
+
+
+def prepare(times: TimeArray, values: FloatArray) -> Readings:
+    """Drop what is not finite, sort by time and scale by the median absolute deviation.
+
+    Centring by the median and scaling by the MAD is Hampel's proposal (Hampel, "The influence curve and its
+    role in robust estimation", JASA 69, 1974).
+
+    Args:
+        times: datetime64[us], shape (n,); NaT is dropped.
+        values: float64, shape (n,); NaN and infinities are dropped.
+
+    Returns:
+        The usable readings; there may be none.
+    """
+    usable: BoolArray = np.isfinite(values) & ~np.isnat(times)
+    order: IntArray = np.flatnonzero(usable)
+    ticks = times[order].astype(np.int64)
+    if np.any(ticks[1:] < ticks[:-1]):
+        place = np.argsort(ticks, kind="stable")
+        order, ticks = order[place], ticks[place]
+    if not len(order):
+        return Readings(order, np.datetime64(0, "us"), ticks.astype(float), ticks.astype(float), 0.0, 1.0, 1.0)
+
+    kept = np.clip(values[order], -_HUGE, _HUGE)
+    centre = float(np.median(kept))
+    deviations = kept - centre
+    distance = np.abs(deviations)
+    scale = float(np.median(distance)) or float(distance.mean()) or 1.0
+    with np.errstate(over="ignore", under="ignore"):
+        scaled = np.clip(deviations / scale, -_FAR, _FAR)
+        resolution = abs(centre) * 1e-15 / scale
+    changes = np.abs(np.diff(scaled))
+    changes = changes[changes > 0]
+    lattice = float(changes.min()) / 2 if len(changes) > _LATTICE_SHARE * len(scaled) else 0.0
+    return Readings(
+        order=order,
+        origin=times[order[0]],
+        seconds=(ticks - ticks[0]) / 1e6,
+        values=scaled,
+        centre=centre,
+        scale=scale,
+        floor=max(lattice, resolution, 1e-9),
+    )

@@ -1,0 +1,226 @@
+"""Smooth trends on the blocks: polynomials, exponential decay and slow waves, the best by a capped BIC."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from iot_pipeline.detection.types import FloatArray
+
+_HUBER = 1.5
+_CAP = 4.0  # standard errors, beyond which a block is an event and costs no more
+_ROUNDS = 8
+_SETTLED = 1e-3  # standard errors
+_EVENTFUL = 0.08  # the share of blocks that events may spoil
+_FEWEST_CURVED = 12  # blocks, for a non-linear fit
+_GROUPS = 24
+_LIKE_A_YEAR = 0.03
+
+Basis = Callable[[FloatArray, float], FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class Trend:
+    """A fitted trend.
+
+    Attributes:
+        name: What it is called.
+        evaluate: The trend as a function of time in [-1, 1], in scaled units.
+        criterion: The capped BIC; the less the better.
+        fitted: float64, shape (B,), its values at the blocks.
+        parameters: (name, value) pairs, times as shares of the span's half.
+        breaks: Where it bends or jumps, in [-1, 1].
+    """
+
+    name: str
+    evaluate: Callable[[FloatArray], FloatArray]
+    criterion: float
+    fitted: FloatArray
+    parameters: tuple[tuple[str, float], ...] = ()
+    breaks: tuple[float, ...] = field(default=())
+
+
+def capped_bic(z: FloatArray, parameters: int) -> float:
+    """Schwarz's criterion with bounded loss, so that events in the data decide nothing.
+
+    Source: Ronchetti, "Robust model selection in regression", Statistics & Probability Letters 3 (1985).
+
+    Args:
+        z: float64, shape (B,), standardised residuals of the blocks.
+        parameters: How many numbers were fitted.
+    """
+    return float(np.minimum(z**2, _CAP**2).sum()) + parameters * float(np.log(len(z)))
+
+
+def huber_weights(z: FloatArray) -> FloatArray:
+    """Weigh standardised residuals, float64[B], as Huber's estimator does.
+
+    While a fit is far off, the residuals' own spread is the yardstick; the standard errors take over as it shrinks.
+    """
+    size = np.abs(z)
+    middle = len(z) // 2
+    spread = max(1.0, 1.4826 * float(np.partition(size, middle)[middle]))
+    return _HUBER * spread / np.maximum(size, _HUBER * spread)
+
+
+def solve(design: FloatArray, target: FloatArray, weights: FloatArray) -> FloatArray:
+    """Solve a weighted least-squares problem by its normal equations, with a ridge too small to matter."""
+    weighted = design.T * weights
+    gram = weighted @ design
+    diagonal = gram.ravel()[:: len(gram) + 1]
+    diagonal *= 1.0 + 1e-12
+    diagonal += 1e-300
+    return np.linalg.solve(gram, weighted @ target)
+
+
+def fit_robustly(design: FloatArray, level: FloatArray, error: FloatArray) -> FloatArray:
+    """Fit by iteratively reweighted least squares with Huber's weights.
+
+    Source: Holland & Welsch, "Robust regression using iteratively reweighted least-squares", Communications in
+    Statistics A 6 (1977).
+
+    Args:
+        design: float64, shape (B, p).
+        level: float64, shape (B,).
+        error: float64, shape (B,).
+
+    Returns:
+        The coefficients, float64[p].
+    """
+    precision = error**-2.0
+    coefficients = solve(design, level, precision)
+    z = (level - design @ coefficients) / error
+    for _ in range(_ROUNDS):
+        coefficients = solve(design, level, precision * huber_weights(z))
+        previous, z = z, (level - design @ coefficients) / error
+        if np.max(np.abs(z - previous)) < _SETTLED:
+            break
+    return coefficients
+
+
+def _polynomial(degree: int) -> Basis:
+    return lambda x, _: np.polynomial.chebyshev.chebvander(x, degree)
+
+
+def _exponential(x: FloatArray, rate: float) -> FloatArray:
+    """Span a constant and an exponential that starts or ends at one: a positive rate decays."""
+    return np.column_stack((np.ones_like(x), np.exp(-np.abs(rate) * (1.0 + np.sign(rate) * x))))
+
+
+def _wave(degree: int, harmonics: int) -> Basis:
+    def basis(x: FloatArray, omega: float) -> FloatArray:
+        angles = omega * x[:, None] * np.arange(1, harmonics + 1)
+        return np.hstack((np.polynomial.chebyshev.chebvander(x, degree), np.cos(angles), np.sin(angles)))
+
+    return basis
+
+
+def _refine(
+    basis: Basis, theta: float, bounds: tuple[float, float], data: tuple[FloatArray, FloatArray, FloatArray]
+) -> float:
+    """Improve the one non-linear parameter to convergence by robust Gauss-Newton steps.
+
+    The linear coefficients are fitted anew at each step, "variable projection" (Golub & Pereyra, SIAM Journal on
+    Numerical Analysis 10, 1973).
+    """
+    x, level, error = data
+    weights = precision = error**-2.0
+    for _ in range(3 * _ROUNDS):
+        design = basis(x, theta)
+        coefficients = solve(design, level, weights)
+        rest = level - design @ coefficients
+        weights = precision * huber_weights(rest / error)
+        h = 1e-5 * abs(theta)
+        slope = (basis(x, theta + h) @ coefficients - basis(x, theta - h) @ coefficients) / (2 * h)
+        step = float(solve(np.column_stack((design, slope)), rest, weights)[-1])
+        previous = theta
+        theta = float(np.clip(theta + np.clip(step, -0.3 * abs(theta), 0.3 * abs(theta)), *bounds))
+        if abs(theta - previous) < 1e-7 * abs(theta):
+            break
+    return theta
+
+
+def _start(basis: Basis, grid: FloatArray, data: tuple[FloatArray, FloatArray, FloatArray]) -> float:
+    """Choose the best start on a grid by the sum of absolute residuals of a plain fit."""
+    x, level, error = data
+    weights = error**-2.0
+    losses = []
+    for theta in grid:
+        design = basis(x, float(theta))
+        losses.append(np.sum(np.abs(level - design @ solve(design, level, weights)) / error))
+    return float(grid[int(np.argmin(losses))])
+
+
+def smooth_trends(x: FloatArray, level: FloatArray, error: FloatArray, year: float) -> list[Trend]:
+    """Fit the smooth candidates to the blocks and rank them, the best first.
+
+    Args:
+        x: float64, shape (B,), in [-1, 1].
+        level: float64, shape (B,).
+        error: float64, shape (B,).
+        year: The angular frequency of the year in this time.
+    """
+    most = max(1, len(x) // 4)  # parameters
+    trends = [
+        _fitted(name, _polynomial(degree), (x, level, error))
+        for degree, name in enumerate(("constant", "linear", "quadratic", "cubic")[:most])
+    ]
+    trends.sort(key=lambda trend: trend.criterion)
+    if len(x) < _FEWEST_CURVED or is_adequate((level - trends[0].fitted) / error):
+        return trends
+
+    rates = np.geomspace(0.4, 40.0, 10)
+    rate = _start(_exponential, np.concatenate((-rates, rates)), (x, level, error))
+    rate = _refine(_exponential, rate, (0.1, 100.0) if rate > 0 else (-100.0, -0.1), (x, level, error))
+    name = "exponential decay" if rate > 0 else "exponential growth"
+    trends.append(_fitted(name, _exponential, (x, level, error), "rate", rate))
+
+    omegas = np.append(np.pi * np.arange(0.75, min(16.0, len(x) / 8), 0.5), min(max(year, 1.0), len(x) / 2))
+    omega = _start(_wave(1, 1), omegas, (x, level, error))
+    for degree, harmonics in ((1, 1), (0, 1), (1, 2), (0, 2)):
+        basis = _wave(degree, harmonics)
+        omega = _refine(basis, omega, (0.8, len(x)), (x, level, error))
+        name = "annual wave" if abs(omega / year - 1) < _LIKE_A_YEAR else "slow wave"
+        name += (" with overtone" if harmonics > 1 else "") + (" on a slope" if degree else "")
+        trends.append(_fitted(name, basis, (x, level, error), "omega", omega))
+    return sorted(trends, key=lambda trend: trend.criterion)
+
+
+def _fitted(
+    name: str,
+    basis: Basis,
+    data: tuple[FloatArray, FloatArray, FloatArray],
+    symbol: str = "",
+    theta: float = 0.0,
+) -> Trend:
+    x, level, error = data
+    design = basis(x, theta)
+    coefficients = fit_robustly(design, level, error)
+    fitted = design @ coefficients
+    return Trend(
+        name=name,
+        evaluate=lambda at: basis(at, theta) @ coefficients,
+        criterion=capped_bic((level - fitted) / error, design.shape[1] + bool(symbol)),
+        fitted=fitted,
+        parameters=((symbol, theta),) if symbol else (),
+    )
+
+
+def is_adequate(z: FloatArray) -> bool:
+    """Say whether standardised residuals of the blocks, float64[B], look like noise apart from a few events.
+
+    What is no event should have unit variance, no correlation between neighbours (Box & Pierce, JASA 65, 1970), and
+    means over longer groups that vary no more than chance has it.
+    """
+    regular = np.abs(z) < _CAP
+    if np.count_nonzero(~regular) > _EVENTFUL * len(z):
+        return False
+    kept = np.where(regular, z, 0.0)
+    limit = 4.0 / np.sqrt(len(z))
+    groups = min(_GROUPS, len(z))
+    slow = sum(float(part.sum()) ** 2 / len(part) for part in np.array_split(kept, groups))
+    return (
+        float(kept @ kept) / len(z) < 1.0 + 1.5 * limit
+        and float(kept[1:] @ kept[:-1]) / len(z) < limit
+        and slow < groups + 3.0 * np.sqrt(2.0 * groups)
+    )

@@ -1,0 +1,144 @@
+"""What the detector returns: plain frozen values that can be pickled, stored and drawn. No computation lives here
+beyond evaluating a fitted curve."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.intp]
+TimeArray = npt.NDArray[np.datetime64]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A polygon through points; two points close together make a jump.
+
+    Attributes:
+        x: float64, shape (k,), ascending.
+        y: float64, shape (k,).
+    """
+
+    x: FloatArray
+    y: FloatArray
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """Evaluate at x, float64[n]; beyond the ends the last value holds."""
+        return np.interp(x, self.x, self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class Cycle:
+    """A curve that repeats, as values at equally spaced phases.
+
+    Attributes:
+        period: The period in seconds.
+        table: float64, shape (k,), the value at the middle of each k-th part of the period.
+    """
+
+    period: float
+    table: FloatArray
+
+    def __call__(self, seconds: FloatArray) -> FloatArray:
+        """Evaluate at seconds since the first reading, float64[n]."""
+        k = len(self.table)
+        closed = np.concatenate((self.table[-1:], self.table, self.table[:1]))
+        turns = seconds / self.period
+        place = (turns - np.floor(turns)) * k + 0.5
+        left = place.astype(np.intp)
+        return closed.take(left) + (place - left) * np.diff(closed, append=0.0).take(left)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One anomaly: a run of readings that belong together.
+
+    Attributes:
+        kind: spike, burst, level_shift, drift, stuck, variance or gap.
+        start: datetime64[us], UTC, the first flagged reading. A gap starts at the last reading before it.
+        end: datetime64[us], UTC, the last flagged reading.
+        n_points: How many readings are flagged.
+        peak_score: The greatest score among them, in standard deviations of the noise.
+        mean_residual: Their mean deviation from the model, signed, in the unit of the values.
+    """
+
+    kind: str
+    start: np.datetime64
+    end: np.datetime64
+    n_points: int
+    peak_score: float
+    mean_residual: float
+
+
+@dataclass(frozen=True, eq=False)
+class SensorModel:
+    """The regular behaviour of a sensor: a trend, repeating cycles and noise.
+
+    Attributes:
+        name: The kind of model, such as "quadratic" or "piecewise linear + daily cycle".
+        breakpoints: datetime64[us], UTC, where the trend bends or jumps.
+        parameters: What describes the model best, (name, value) pairs, such as ("period_days", 365.2).
+        noise_sd: The typical standard deviation of the noise, in the unit of the values.
+        tail_freedom: Degrees of freedom of the noise's Student t; infinite for Gaussian noise.
+        autocorrelation: The correlation of the noise of neighbouring readings; 0 where insignificant.
+        n_points: How many readings the model was fitted to.
+        misfit: Whether so much would be flagged that the model is at fault, and nothing was.
+        reasoning: Why this model, and why these anomalies, in a few sentences.
+        origin: datetime64[us], UTC, the zero of the curves' time.
+        trend: The trend over seconds since `origin`, in the unit of the values.
+        cycles: The repeating parts over seconds since `origin`, in the unit of the values.
+        noise: The local standard deviation of the noise over seconds since `origin`.
+    """
+
+    name: str
+    breakpoints: tuple[np.datetime64, ...]
+    parameters: tuple[tuple[str, float], ...]
+    noise_sd: float
+    tail_freedom: float
+    autocorrelation: float
+    n_points: int
+    misfit: bool
+    reasoning: str
+    origin: np.datetime64
+    trend: Curve
+    cycles: tuple[Cycle, ...]
+    noise: Curve
+
+    def expected_at(self, timestamps: TimeArray) -> FloatArray:
+        """Evaluate the model at datetime64[n], UTC; float64[n] in the unit of the values."""
+        seconds = self._seconds(timestamps)
+        return np.add.reduce([self.trend(seconds), *(cycle(seconds) for cycle in self.cycles)])
+
+    def noise_at(self, timestamps: TimeArray) -> FloatArray:
+        """Evaluate the noise's standard deviation at datetime64[n], UTC; float64[n]."""
+        return self.noise(self._seconds(timestamps))
+
+    def _seconds(self, timestamps: TimeArray) -> FloatArray:
+        return (np.asarray(timestamps, "datetime64[us]") - self.origin).astype(np.float64) / 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """The verdict on one sensor; all arrays are aligned with the readings as they were handed in.
+
+    Attributes:
+        flags: bool, shape (n,), whether a reading is anomalous.
+        scores: float64, shape (n,), absolute, in standard deviations of Gaussian noise: the deviation of the
+            reading itself or, within an event, the evidence for the whole event where that is greater.
+            NaN where the reading or its time was missing or infinite.
+        expected: float64, shape (n,), the model's value; NaN where the time was missing.
+        kinds: str, shape (n,), the kind of the anomaly, "" where not flagged.
+        event_ids: int, shape (n,), an index into `events`, -1 where not flagged.
+        events: The anomalies in the order of time.
+        model: The regular behaviour that the readings were compared with.
+    """
+
+    flags: BoolArray
+    scores: FloatArray
+    expected: FloatArray
+    kinds: npt.NDArray[np.str_]
+    event_ids: IntArray
+    events: tuple[Event, ...]
+    model: SensorModel

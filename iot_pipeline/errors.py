@@ -1,0 +1,29 @@
+"""The errors that a user can mend. Each one's text is a single line that says what to do."""
+
+
+class IotPipelineError(Exception):
+    """The base of all errors that this project raises on purpose."""
+
+
+class ConfigurationError(IotPipelineError):
+    """A setting is missing or can't be used."""
+
+
+class SourceError(IotPipelineError):
+    """The source can't be listed or an object of it can't be read."""
+
+
+class MappingError(IotPipelineError):
+    """``mapping.csv`` is missing or not a one-to-one mapping."""
+
+
+class WarehouseBusyError(IotPipelineError):
+    """Another load writes to the warehouse."""
+
+
+class WarehouseNotReadyError(IotPipelineError):
+    """What is asked for has not been loaded yet."""
+
+
+class UnknownSensorError(IotPipelineError, LookupError):
+    """No sensor has this name."""

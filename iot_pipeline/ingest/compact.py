@@ -1,0 +1,195 @@
+"""One month → one sorted file: the distinct union of the month's rows in all fragments.
+
+It is a pure function of the set of fragments, so a changed, repeated or interrupted load can simply do it
+again. The rows of a source file come in time order and most files don't overlap. So a radix sort by sensor,
+stable over fragments in the order of time, leaves the rows sorted; only where a check shows that it didn't is
+more done.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iot_pipeline.clock import month_bounds
+from iot_pipeline.delta import DataFile
+from iot_pipeline.files import publish_file
+from iot_pipeline.ingest.convert import READINGS, fragment_path
+
+MEASUREMENTS = pa.schema(
+    [
+        pa.field("sensor_uuid", pa.string()),
+        pa.field("timestamp", pa.timestamp("us", tz="UTC")),
+        pa.field("sensor_value", pa.float64()),
+    ]
+)
+ROW_GROUP_ROWS = 40_000
+WRITE_OPTIONS: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["sensor_uuid"],
+    "column_encoding": {"timestamp": "DELTA_BINARY_PACKED", "sensor_value": "BYTE_STREAM_SPLIT"},
+    "store_schema": False,
+}
+PASS_ROWS = 4_000_000
+"""How many rows are sorted in memory at once; a larger month is written sensor range by sensor range."""
+
+
+@dataclass(frozen=True, slots=True)
+class MonthTask:
+    """What to compact.
+
+    Attributes:
+        month: Like ``2013-01``.
+        fragments: Names of the fragments with rows in the month. The same reading in two of them is counted
+            as the first one's and as a duplicate of the second.
+        n_rows: Rows of the month in all of them.
+    """
+
+    month: str
+    fragments: tuple[str, ...]
+    n_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompactedMonth:
+    """What came of it.
+
+    Attributes:
+        month: Like ``2013-01``.
+        file: The new file of the table.
+        loaded: By fragment, the rows that are not duplicates.
+        n_conflicts: Rows with another value for the same sensor and time.
+    """
+
+    month: str
+    file: DataFile
+    loaded: dict[str, int]
+    n_conflicts: int
+
+
+_NO_ROWS = (np.empty(0, np.uint16), np.empty(0, np.int64), np.empty(0, np.float64), np.empty(0, np.int32))
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of several fragments."""
+
+    sensors: npt.NDArray[np.integer]
+    instants: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+    owners: npt.NDArray[np.int32]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["_Rows"]) -> "_Rows":
+        columns = [(p.sensors, p.instants, p.values, p.owners) for p in parts] or [_NO_ROWS]
+        return cls(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+    def take(self, order: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> "_Rows":
+        return _Rows(self.sensors[order], self.instants[order], self.values[order], self.owners[order])
+
+    def same_time(self) -> npt.NDArray[np.bool_]:
+        """Tell for each row but the first whether it has the sensor and time of the row before."""
+        same_sensor: npt.NDArray[np.bool_] = np.equal(self.sensors[1:], self.sensors[:-1])
+        return same_sensor & np.equal(self.instants[1:], self.instants[:-1])
+
+
+def compact_month(task: MonthTask, bronze: Path, table: Path) -> CompactedMonth:
+    """Write the sorted file of one month.
+
+    Args:
+        task: The month and its fragments.
+        bronze: The directory of fragments.
+        table: The directory of the table.
+    """
+    directory = table / f"month={task.month}"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"part-{uuid4().hex}.parquet"
+    paths = [fragment_path(bronze, fragment) for fragment in task.fragments]
+    bounds = month_bounds(task.month)
+    loaded = np.zeros(len(paths), dtype=np.int64)
+    n_conflicts = 0
+    with publish_file(path) as part, pq.ParquetWriter(part, READINGS, **WRITE_OPTIONS) as writer:
+        for sensors in _sensor_ranges(paths, n_passes=-(-task.n_rows // PASS_ROWS)):
+            rows, n = _deduplicate(_sort(_read_rows(paths, sensors, bounds)))
+            n_conflicts += n
+            loaded += np.bincount(rows.owners, minlength=len(paths))
+            if len(rows.values):
+                names = pa.DictionaryArray.from_arrays(
+                    pa.array(rows.sensors.astype(np.int32)), pa.array(sensors, pa.string())
+                )
+                times = pa.array(rows.instants).view(READINGS.field("timestamp").type)
+                rows_of_pass = pa.table([names, times, pa.array(rows.values)], schema=READINGS)
+                writer.write_table(rows_of_pass, row_group_size=ROW_GROUP_ROWS)
+    return CompactedMonth(
+        task.month,
+        DataFile.describe(path, table, {"month": task.month}),
+        dict(zip(task.fragments, loaded.tolist(), strict=True)),
+        n_conflicts,
+    )
+
+
+def _sensor_ranges(paths: Sequence[Path], n_passes: int) -> list[list[str]]:
+    """Split the sorted names of all sensors in fragments into as many parts of equal size."""
+    names: set[str] = set()
+    for path in paths:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            for chunk in file.read(["sensor_uuid"], use_threads=False).column(0).chunks:
+                names.update(chunk.dictionary.to_pylist())
+    ordered = sorted(names)
+    size = max(1, -(-len(ordered) // max(n_passes, 1)))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def _read_rows(paths: Sequence[Path], sensors: list[str], bounds: tuple[int, int]) -> _Rows:
+    """Read the rows of some sensors within bounds; fragments are put in the order of their first reading."""
+    rank = {name: position for position, name in enumerate(sensors)}
+    code_type = np.uint16 if len(sensors) < 2**16 - 1 else np.uint32
+    outside = len(sensors)
+    parts: list[_Rows] = []
+    for owner, path in enumerate(paths):
+        with pq.ParquetFile(path, memory_map=True) as file:
+            table = file.read(use_threads=False).unify_dictionaries().combine_chunks()
+        names, times, values = (column.chunk(0) for column in table.columns)
+        codes = np.array([rank.get(name, outside) for name in names.dictionary.to_pylist()], code_type)
+        part = _Rows(
+            codes[names.indices.to_numpy()],
+            times.view(pa.int64()).to_numpy(),
+            values.to_numpy(),
+            np.broadcast_to(np.int32(owner), len(values)),
+        )
+        inside = (part.sensors < outside) & (part.instants >= bounds[0]) & (part.instants < bounds[1])
+        part = part if inside.all() else part.take(inside)
+        if len(part.values):
+            parts.append(part)
+    parts.sort(key=lambda part: int(part.instants.min()))
+    return _Rows.concatenate(parts)
+
+
+def _sort(rows: _Rows) -> _Rows:
+    """Sort by sensor, time, value and owner."""
+    rows = rows.take(np.argsort(rows.sensors, kind="stable"))
+    if np.any((rows.sensors[1:] == rows.sensors[:-1]) & (rows.instants[1:] < rows.instants[:-1])):
+        rows = rows.take(np.lexsort((rows.instants, rows.sensors)))
+    same = rows.same_time()
+    if same.any():
+        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        ties = rows.take(tied)
+        order = np.arange(len(rows.values))
+        order[tied] = tied[np.lexsort((ties.owners, ties.values, ties.instants, ties.sensors))]
+        rows = rows.take(order)
+    return rows
+
+
+def _deduplicate(rows: _Rows) -> tuple[_Rows, int]:
+    """Keep the first of equal rows; return also how many other values stand beside one at the same time."""
+    same = rows.same_time()
+    if not same.any():
+        return rows, 0
+    equal = same & (rows.values[1:] == rows.values[:-1])
+    return rows.take(np.append(True, ~equal)), int((same & ~equal).sum())

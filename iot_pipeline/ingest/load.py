@@ -1,0 +1,315 @@
+"""The load: list, convert what is new, compact the months that it touches, commit, write the ledger.
+
+The law: after any sequence of additions, changes, crashes and repeats, the content equals a load from scratch
+of the last version of every file.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from iot_pipeline.clock import DAY, to_instant
+from iot_pipeline.delta import commit, files_by_partition, open_table, remove_old_files
+from iot_pipeline.errors import SourceError
+from iot_pipeline.executor import open_executor, run_tasks
+from iot_pipeline.ingest.compact import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
+from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_name
+from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
+from iot_pipeline.settings import get_settings
+from iot_pipeline.source import (
+    ObjectChangedError,
+    ObjectVanishedError,
+    S3Source,
+    Source,
+    SourceObject,
+    as_source,
+)
+from iot_pipeline.warehouse import Warehouse, open_warehouse
+
+FOLDER = "timeseries"
+PARALLEL_BYTES = 64 * 2**20
+"""Less than this is converted sooner than processes have started."""
+BATCH_FILES = 8
+FETCH_THREADS = 4
+RELISTINGS = 3
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a load did. Always: rows_read = rows_loaded + rows_rejected + rows_duplicate.
+
+    Attributes:
+        files_new: Files loaded for the first time, the rejected ones included.
+        files_changed: Files loaded again because their content changed, the rejected ones included.
+        files_unchanged: Files that were loaded before.
+        files_rejected: New and changed files that were quarantined as a whole.
+        files_missing: Files that were loaded before and are gone from the source; their rows stay.
+        files_skipped: Keys in the folder that are no CSV files.
+        files_vanished: Keys that were deleted between being listed and being read.
+        rows_read: Rows of the new and changed files.
+        rows_loaded: Readings that the table has from them.
+        rows_rejected: Rows of them that were quarantined.
+        rows_duplicate: Rows of them that the table has already from the same or another file.
+        rows_conflicting: Readings in the touched months with another value for the same sensor and time.
+        rows_in_missing_hour: Rows whose wall time the clock skipped in March.
+        months: The months that were written anew.
+    """
+
+    files_new: int
+    files_changed: int
+    files_unchanged: int
+    files_rejected: int
+    files_missing: int
+    files_skipped: tuple[str, ...]
+    files_vanished: tuple[str, ...]
+    rows_read: int
+    rows_loaded: int
+    rows_rejected: int
+    rows_duplicate: int
+    rows_conflicting: int
+    rows_in_missing_hour: int
+    months: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a load is.
+
+    Attributes:
+        stage: ``converting`` files or ``compacting`` months.
+        done: How many are done.
+        total: How many there are.
+        rows: Rows of what is done.
+        seconds: Time since the stage began.
+    """
+
+    stage: str
+    done: int
+    total: int
+    rows: int
+    seconds: float
+
+
+def load_timeseries(
+    *,
+    source: str | Source | None = None,
+    warehouse: str | Path | None = None,
+    full_reload: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> LoadReport:
+    """Load every new and changed CSV file below the source's ``Timeseries`` folders.
+
+    Args:
+        source: A directory, ``s3://bucket[/prefix]`` or an open source; by default the setting's.
+        warehouse: The warehouse directory; by default the setting's.
+        full_reload: Start from nothing and hold only what the source holds now, published in one commit.
+        on_progress: Called after each batch of files and each month.
+
+    Raises:
+        ConfigurationError: A setting can't be used.
+        SourceError: The source can't be read; nothing is loaded then.
+        WarehouseBusyError: Another load is running.
+    """
+    origin = as_source(source)
+    house = open_warehouse(warehouse)
+    with house.writing():
+        return _load(origin, house, full_reload=full_reload, on_progress=on_progress or (lambda _: None))
+
+
+def _load(
+    source: Source, house: Warehouse, *, full_reload: bool, on_progress: Callable[[Progress], None]
+) -> LoadReport:
+    now = datetime.now(UTC)
+    recorded = read_ledger(house.source_files)
+    ledger = Ledger() if full_reload else recorded
+    objects, skipped = _list_csv_files(source)
+    if not objects:
+        logger.warning("there are no CSV files in a folder %r of the source: check IOT_SOURCE", FOLDER)
+    wanted = [obj for obj in objects if not _is_loaded(obj, ledger)]
+    workers = get_settings().workers
+    parallel = sum(obj.size for obj in wanted) > PARALLEL_BYTES
+    with open_executor(workers, parallel=parallel) as executor:
+        fragments, vanished = _convert(
+            executor, source, wanted, house.bronze, now=now, again=full_reload, on_progress=on_progress
+        )
+        touched = _months_left_by_a_killed_load(house, recorded)
+        for info in fragments:
+            replaced = ledger.files.get(info.key)
+            touched.update(info.months, replaced.info.months if replaced else ())
+        files = ledger.files | {info.key: LoadedFile(info, now) for info in fragments}
+        months = _compact(executor, house, files.values(), touched, on_progress=on_progress)
+    if fragments or touched or full_reload or recorded.timeseries_version is None:
+        _publish(house, files, months, touched=None if full_reload else touched, recorded=recorded)
+        _clean_up(house, {entry.info.fragment for entry in files.values()})
+    loaded = [files[info.key] for info in fragments]
+    listed = {obj.key for obj in objects}
+    return LoadReport(
+        files_new=sum(info.key not in ledger.files for info in fragments),
+        files_changed=sum(info.key in ledger.files for info in fragments),
+        files_unchanged=len(objects) - len(wanted),
+        files_rejected=sum(bool(info.error) for info in fragments),
+        files_missing=sum(key not in listed for key in files),
+        files_skipped=tuple(skipped),
+        files_vanished=tuple(vanished),
+        rows_read=sum(info.rows_read for info in fragments),
+        rows_loaded=sum(entry.rows_loaded for entry in loaded),
+        rows_rejected=sum(info.rows_rejected for info in fragments),
+        rows_duplicate=sum(entry.rows_duplicate for entry in loaded),
+        rows_conflicting=sum(month.n_conflicts for month in months),
+        rows_in_missing_hour=sum(info.rows_in_missing_hour for info in fragments),
+        months=tuple(sorted(touched)),
+    )
+
+
+def _list_csv_files(source: Source) -> tuple[list[SourceObject], list[str]]:
+    files, skipped = [], []
+    for obj in source.list_objects():
+        *folders, name = obj.key.split("/")
+        if FOLDER in map(str.lower, folders) and name:
+            if name.lower().endswith(".csv"):
+                files.append(obj)
+            else:
+                skipped.append(obj.key)
+    return files, skipped
+
+
+def _is_loaded(obj: SourceObject, ledger: Ledger) -> bool:
+    entry = ledger.files.get(obj.key)
+    return entry is not None and entry.info.fragment == fragment_name(obj)
+
+
+def _convert(
+    executor: Executor,
+    source: Source,
+    objects: Sequence[SourceObject],
+    bronze: Path,
+    *,
+    now: datetime,
+    again: bool,
+    on_progress: Callable[[Progress], None],
+) -> tuple[list[FragmentInfo], list[str]]:
+    """Convert objects; those that were overwritten since they were listed are listed and converted again."""
+    convert = partial(_convert_batch, source, bronze, latest=to_instant(now) + DAY, again=again)
+    started = time.monotonic()
+    fragments: list[FragmentInfo] = []
+    vanished: list[str] = []
+    rows = 0
+    for _ in range(RELISTINGS):
+        overwritten = set()
+        batches = [objects[start : start + BATCH_FILES] for start in range(0, len(objects), BATCH_FILES)]
+        for batch in run_tasks(executor, convert, batches, ahead=4 * get_settings().workers):
+            for key, outcome in batch:
+                if isinstance(outcome, FragmentInfo):
+                    fragments.append(outcome)
+                    rows += outcome.rows_read
+                elif isinstance(outcome, ObjectVanishedError):
+                    vanished.append(key)
+                else:
+                    overwritten.add(key)
+            done = len(fragments) + len(vanished)
+            seconds = time.monotonic() - started
+            on_progress(Progress("converting", done, done + len(objects), rows, seconds))
+        if not overwritten:
+            return fragments, vanished
+        listing, _skipped = _list_csv_files(source)
+        objects = [obj for obj in listing if obj.key in overwritten]
+        vanished.extend(overwritten - {obj.key for obj in objects})
+    raise SourceError(f"{min(overwritten)} is overwritten again and again: load when its writer is done")
+
+
+def _convert_batch(
+    source: Source, bronze: Path, objects: Sequence[SourceObject], *, latest: int, again: bool
+) -> list[tuple[str, FragmentInfo | ObjectVanishedError | ObjectChangedError]]:
+    def convert(obj: SourceObject) -> FragmentInfo | ObjectVanishedError | ObjectChangedError:
+        try:
+            return convert_object(source, obj, bronze, latest=latest, again=again)
+        except (ObjectVanishedError, ObjectChangedError) as outcome:
+            return outcome
+
+    if isinstance(source, S3Source):  # fetch some while another is parsed
+        with ThreadPoolExecutor(FETCH_THREADS) as threads:
+            outcomes = list(threads.map(convert, objects))
+    else:
+        outcomes = list(map(convert, objects))
+    return [(obj.key, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
+
+
+def _months_left_by_a_killed_load(house: Warehouse, recorded: Ledger) -> set[str]:
+    """Return the months that a load changed in the table before it was killed, short of its ledger."""
+    latest = files_by_partition(open_table(house.timeseries), "month")
+    known = files_by_partition(open_table(house.timeseries, recorded.timeseries_version or 0), "month")
+    return {month for month in latest.keys() | known.keys() if latest.get(month) != known.get(month)}
+
+
+def _compact(
+    executor: Executor,
+    house: Warehouse,
+    files: Iterable[LoadedFile],
+    months: set[str],
+    *,
+    on_progress: Callable[[Progress], None],
+) -> list[CompactedMonth]:
+    fragments: dict[str, list[str]] = {month: [] for month in months}
+    rows = dict.fromkeys(months, 0)
+    for entry in sorted(files, key=lambda entry: (entry.loaded_at, entry.info.key)):
+        for month in months & entry.info.months.keys():
+            fragments[month].append(entry.info.fragment)
+            rows[month] += entry.info.months[month]
+    tasks = [
+        MonthTask(month, tuple(fragments[month]), rows[month]) for month in sorted(months) if rows[month]
+    ]
+    compact = partial(compact_month, bronze=house.bronze, table=house.timeseries)
+    compacted: list[CompactedMonth] = []
+    rows_done = 0
+    started = time.monotonic()
+    for result in run_tasks(executor, compact, tasks, ahead=2 * get_settings().workers):
+        compacted.append(result)
+        rows_done += rows[result.month]
+        seconds = time.monotonic() - started
+        on_progress(Progress("compacting", len(compacted), len(tasks), rows_done, seconds))
+    return compacted
+
+
+def _publish(
+    house: Warehouse,
+    files: dict[str, LoadedFile],
+    months: Sequence[CompactedMonth],
+    *,
+    touched: set[str] | None,
+    recorded: Ledger,
+) -> None:
+    """Commit the months, then the ledger that pins that commit."""
+    entries = {entry.info.fragment: entry for entry in files.values()}
+    for month in months:
+        for fragment, n_loaded in month.loaded.items():
+            entries[fragment].loaded[month.month] = n_loaded
+    version = recorded.timeseries_version
+    if version is None or touched is None or touched:
+        version = commit(
+            house.timeseries,
+            schema=MEASUREMENTS.append(pa.field("month", pa.string())),
+            partition_by="month",
+            add=[month.file for month in months],
+            replace=touched,
+        )
+    write_ledger(house.source_files, Ledger(files, version))
+
+
+def _clean_up(house: Warehouse, fragments: set[str]) -> None:
+    """Delete what no table version within the grace period uses any more."""
+    grace_period = get_settings().grace_period
+    remove_old_files(house.timeseries, grace_period)
+    remove_old_files(house.source_files, grace_period)
+    oldest = time.time() - grace_period.total_seconds()
+    for path in house.bronze.iterdir():
+        if path.name.lstrip(".").split(".")[0] not in fragments and path.stat().st_mtime <= oldest:
+            path.unlink()

@@ -1,0 +1,111 @@
+"""``mapping.csv`` (name ↔ uuid) into SQLite."""
+
+import csv
+import io
+import re
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from iot_pipeline.errors import MappingError
+from iot_pipeline.source import Source, SourceObject, as_source
+from iot_pipeline.warehouse import open_warehouse
+
+FILE_NAME = "mapping.csv"
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SCHEMA = """
+    CREATE TABLE IF NOT EXISTS sensors (
+        sensor_name TEXT NOT NULL PRIMARY KEY,
+        sensor_uuid TEXT NOT NULL UNIQUE
+    ) STRICT
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingReport:
+    """What was loaded.
+
+    Attributes:
+        source_key: The object it came from.
+        sensors: How many sensors it names.
+    """
+
+    source_key: str
+    sensors: int
+
+
+def load_mapping(*, source: str | Source | None = None, warehouse: str | Path | None = None) -> MappingReport:
+    """Load the source's ``mapping.csv``, replacing what was loaded before in one transaction.
+
+    Args:
+        source: A directory, ``s3://bucket[/prefix]`` or an open source; by default the setting's.
+        warehouse: The warehouse directory; by default the setting's.
+
+    Raises:
+        MappingError: There is not exactly one ``mapping.csv``, or it is not a one-to-one mapping.
+        ConfigurationError: A setting can't be used.
+        SourceError: The source can't be read.
+        WarehouseBusyError: Another load is running.
+    """
+    origin = as_source(source)
+    house = open_warehouse(warehouse)
+    obj = _find_mapping(origin)
+    with origin.open_object(obj) as stream:
+        sensors = read_mapping(stream.read(), obj.key)
+    with house.writing(), closing(sqlite3.connect(house.mapping)) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        with connection:
+            connection.execute(_SCHEMA)
+            connection.execute("DELETE FROM sensors")
+            connection.executemany("INSERT INTO sensors VALUES (?, ?)", sensors)
+    return MappingReport(obj.key, len(sensors))
+
+
+def _find_mapping(source: Source) -> SourceObject:
+    found = [obj for obj in source.list_objects() if obj.key.split("/")[-1].lower() == FILE_NAME]
+    if len(found) != 1:
+        keys = ", ".join(obj.key for obj in found) or "none"
+        raise MappingError(f"the source must hold one {FILE_NAME}, found {keys}: check IOT_SOURCE")
+    return found[0]
+
+
+def read_mapping(data: bytes, key: str) -> list[tuple[str, str]]:
+    """Read the names and uuids of a mapping file.
+
+    Args:
+        data: The file's content.
+        key: How to call it in errors.
+
+    Returns:
+        Pairs of sensor_name and lower-case sensor_uuid in the file's order.
+
+    Raises:
+        MappingError: A column or value is missing, or a name or uuid stands twice.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MappingError(f"{key} is not UTF-8: {error}") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";")
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    if not {"sensor_name", "sensor_uuid"} <= set(columns):
+        raise MappingError(f"{key} needs the header sensor_name;sensor_uuid, it has {';'.join(columns)!r}")
+    reader.fieldnames = columns
+    sensors: list[tuple[str, str]] = []
+    for row in reader:
+        name = (row["sensor_name"] or "").strip()
+        uuid = (row["sensor_uuid"] or "").strip().lower()
+        if not name or not _UUID.fullmatch(uuid):
+            raise MappingError(
+                f"{key} line {reader.line_num}: not a sensor name and uuid: {name!r}, {uuid!r}"
+            )
+        sensors.append((name, uuid))
+    for what, counts in zip(
+        ("sensor_name", "sensor_uuid"), map(Counter, zip(*sensors, strict=True)), strict=False
+    ):
+        twice = [value for value, count in counts.items() if count > 1]
+        if twice:
+            raise MappingError(f"{key} is not one-to-one: {what} {twice[0]} stands {counts[twice[0]]} times")
+    return sensors

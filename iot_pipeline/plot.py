@@ -1,0 +1,193 @@
+"""Pictures of one sensor: its readings against its model, and what was flagged.
+
+Draws what it is handed; where readings come from and what is wrong with them is decided elsewhere.
+"""
+
+import io
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, StrMethodFormatter
+
+from iot_pipeline.detection import Detection
+
+FloatArray = npt.NDArray[np.float64]
+TimeArray = npt.NDArray[np.datetime64]
+IndexArray = npt.NDArray[np.intp]
+
+_BERLIN = ZoneInfo("Europe/Berlin")
+_COLUMNS = 1000  # about as many as the panels have pixels
+
+# Okabe and Ito's palette, which colour-blind people can tell apart; the markers differ for print in grey.
+_MODEL = "#0072B2"
+_READINGS = "#b0b0b0"
+_STYLES = {
+    "spike": ("#D55E00", "o"),
+    "burst": ("#E69F00", "^"),
+    "level_shift": ("#CC79A7", "s"),
+    "stuck": ("#000000", "D"),
+    "drift": ("#009E73", ">"),
+    "variance": ("#56B4E9", "X"),
+    "gap": ("#6B4F00", "v"),
+}
+
+
+def plot_sensor(
+    name: str,
+    timestamps: TimeArray,
+    values: FloatArray,
+    detection: Detection,
+    *,
+    start: np.datetime64 | None = None,
+    end: np.datetime64 | None = None,
+) -> Figure:
+    """Draw a sensor's readings with its model above, and below what the model leaves unexplained.
+
+    Args:
+        name: The sensor's name.
+        timestamps: datetime64[n], UTC, in any order; the axis shows Europe/Berlin.
+        values: float64[n]; what isn't finite is left out.
+        detection: What `detect_anomalies` said about these readings.
+        start: The first time to be drawn, UTC; the first reading unless given.
+        end: The last time to be drawn, UTC, included; the last reading unless given.
+
+    Returns:
+        The figure, 1200 by 650 pixels, with two panels: readings, and residuals in standard deviations.
+    """
+    model = detection.model
+    shown = np.isfinite(values) & np.isfinite(detection.expected)
+    if start is not None:
+        shown &= timestamps >= start
+    if end is not None:
+        shown &= timestamps <= end
+    order = np.flatnonzero(shown)[np.argsort(timestamps[shown], kind="stable")]
+    times, readings, expected = timestamps[order], values[order], detection.expected[order]
+    noise = np.maximum(model.noise_at(times), np.finfo(np.float64).tiny)
+    residuals = (readings - expected) / noise
+
+    figure = Figure(figsize=(12, 6.5), dpi=100)
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+    figure.subplots_adjust(left=0.075, right=0.985, top=0.86, bottom=0.085, hspace=0.06)
+    figure.text(0.075, 0.955, name, size=14, weight="bold", parse_math=False)
+    figure.text(0.985, 0.955, f"{model.name}, noise sd {model.noise_sd:.3g}", color="#555555", ha="right")
+    for panel, points, centre, spread in (
+        (above, readings, expected, noise),
+        (below, residuals, np.zeros_like(expected), np.ones_like(noise)),
+    ):
+        panel.plot(*_thin_line(times, points), color=_READINGS, lw=0.7, label="readings")
+        _draw_model(panel, times, centre, spread)
+        _draw_flags(panel, times, points, detection.kinds[order])
+        for event in detection.events:
+            if event.start < event.end:
+                panel.axvspan(event.start, event.end, color=_style(event.kind)[0], alpha=0.2, lw=0)
+        for position in model.breakpoints:
+            panel.axvline(position, color="#333333", lw=0.9, ls=(0, (4, 3)), label="breakpoint")
+        panel.margins(y=0.08)
+        panel.grid(color="#ececec", lw=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    _label_axes(above, below)
+    if len(times):
+        margin = (times[-1] - times[0]) / 200 + np.timedelta64(1, "m")
+        below.set_xlim(times[0] - margin, times[-1] + margin)
+    handles, labels = above.get_legend_handles_labels()
+    legend = dict(zip(labels, handles, strict=True))
+    figure.legend(
+        legend.values(),
+        legend.keys(),
+        loc="upper left",
+        bbox_to_anchor=(0.068, 0.945),
+        ncols=10,
+        frameon=False,
+    )
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """Render a figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def thin(timestamps: TimeArray, values: FloatArray, columns: int) -> IndexArray:
+    """Choose the readings that a picture needs: of each pixel column the first, last, lowest and highest.
+
+    Args:
+        timestamps: datetime64[n], ascending.
+        values: float64[n], finite.
+        columns: Width of the picture in pixels.
+
+    Returns:
+        intp[m], ascending positions, at most four per column.
+    """
+    column, firsts = _pixel_columns(timestamps, columns)
+    lasts = np.append(firsts[1:], len(values))[: len(firsts)] - 1
+    by_value = np.lexsort((values, column))
+    return np.unique(np.concatenate((firsts, lasts, by_value[firsts], by_value[lasts])))
+
+
+def _pixel_columns(timestamps: TimeArray, columns: int) -> tuple[IndexArray, IndexArray]:
+    """Give each reading's column, and the position of the first reading in every column that has one."""
+    elapsed = (timestamps - timestamps[:1]).astype(np.float64)
+    column = np.minimum(elapsed * columns / max(elapsed.max(initial=0), 1), columns - 1).astype(np.intp)
+    return column, np.flatnonzero(np.diff(column, prepend=-1))
+
+
+def _thin_line(times: TimeArray, values: FloatArray) -> tuple[TimeArray, FloatArray]:
+    """Thin a line, and break it where readings are missing: it must not bridge what nobody measured."""
+    if len(times) == 0:
+        return times, values
+    chosen = thin(times, values, _COLUMNS)
+    longest = max(12 * np.median(np.diff(times, append=times[-1:])), 2 * (times[-1] - times[0]) / _COLUMNS)
+    times, values = times[chosen], values[chosen]
+    breaks = np.flatnonzero(np.diff(times) > longest) + 1
+    return np.insert(times, breaks, times[breaks]), np.insert(values, breaks, np.nan)
+
+
+def _draw_model(panel: Axes, times: TimeArray, expected: FloatArray, noise: FloatArray) -> None:
+    """Draw the model's mean over each pixel column: a season that is faster would make a solid block."""
+    if len(times) == 0:
+        return
+    _, firsts = _pixel_columns(times, _COLUMNS)
+    mean = np.add.reduceat(expected, firsts) / np.diff(np.append(firsts, len(expected)))
+    low = np.minimum.reduceat(expected - 3 * noise, firsts)
+    high = np.maximum.reduceat(expected + 3 * noise, firsts)
+    at = times[firsts]
+    panel.plot(at, mean, color=_MODEL, lw=1.6, label="model")
+    panel.fill_between(at, low, high, fc=f"{_MODEL}26", ec=f"{_MODEL}99", lw=0.7, label="± 3 sd of noise")
+
+
+def _draw_flags(panel: Axes, times: TimeArray, values: FloatArray, kinds: npt.NDArray[np.str_]) -> None:
+    for kind in np.unique(kinds[kinds != ""]):
+        here = np.flatnonzero(kinds == kind)
+        # A marker covers some pixels.
+        chosen = here[thin(times[here], values[here], _COLUMNS // 4)]
+        colour, marker = _style(kind)
+        label = f"{kind.replace('_', ' ')} ({len(here):,})"
+        panel.plot(
+            times[chosen], values[chosen], marker, ms=6, mec="white", mew=0.4, color=colour, label=label
+        )
+
+
+def _style(kind: str) -> tuple[str, str]:
+    return _STYLES.get(kind, ("#882255", "*"))
+
+
+def _label_axes(above: Axes, below: Axes) -> None:
+    above.set_ylabel("reading")
+    above.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    below.set_ylabel("residual (sd)")
+    # Linear where the noise lies, logarithmic beyond, so that one huge residual doesn't flatten the rest.
+    below.set_yscale("symlog", linthresh=6)
+    below.yaxis.set_major_locator(FixedLocator([-1000, -100, -30, -10, -3, 0, 3, 10, 30, 100, 1000]))
+    below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    below.set_xlabel("time (Europe/Berlin)")
+    locator = AutoDateLocator(tz=_BERLIN)  # type: ignore[no-untyped-call]
+    below.xaxis.set_major_locator(locator)
+    below.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=_BERLIN))  # type: ignore[no-untyped-call]

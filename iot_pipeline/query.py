@@ -1,0 +1,267 @@
+"""Reading the warehouse: one sensor's readings in milliseconds, or anything in SQL.
+
+What a call needs to know of the warehouse (which version, which files, which sensors) is kept in the process
+and read again only when a newer version has been committed.
+"""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
+from iot_pipeline.delta import files_by_partition, list_files, open_table, pinned_version
+from iot_pipeline.errors import UnknownSensorError, WarehouseNotReadyError
+from iot_pipeline.ingest.convert import rejects_path
+from iot_pipeline.warehouse import Warehouse, open_warehouse
+
+Moment = str | date | datetime
+
+HOW_TO_LOAD = "run: dagster asset materialize --select mapping,timeseries"
+
+_VIEWS = {
+    "readings": "sensor_uuid VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE",
+    "source_files": "key VARCHAR",
+    "rejected_rows": "source_key VARCHAR, line_number BIGINT, reason VARCHAR, raw VARCHAR",
+    "anomalies": "sensor_name VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE, expected_value DOUBLE,"
+    " score DOUBLE, kind VARCHAR, event_id BIGINT",
+    "sensor_models": "sensor_name VARCHAR, model VARCHAR, breakpoints TIMESTAMPTZ[], noise_sd DOUBLE,"
+    " n_points BIGINT, n_anomalies BIGINT, n_events BIGINT, reasoning VARCHAR",
+}
+"""The views over Parquet files and the columns they have while there is no file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What queries need to know of one version of a warehouse.
+
+    Attributes:
+        stamp: Differs when anything else does.
+        files: The Parquet files by month.
+        sensors: The uuids by sensor name.
+    """
+
+    stamp: tuple[object, ...]
+    files: dict[str, list[str]]
+    sensors: dict[str, str]
+
+
+def get_measurements(
+    sensor_name: str, start: Moment, end: Moment, *, warehouse: str | Path | None = None
+) -> pd.DataFrame:
+    """Return the readings of a sensor in a range of time, both ends included.
+
+    Args:
+        sensor_name: Like ``sensor_00000``.
+        start: ISO 8601 text, a date (its midnight), a datetime or a pandas Timestamp; without a time zone
+            it means Europe/Berlin.
+        end: Likewise.
+        warehouse: The warehouse directory; by default the setting's.
+
+    Returns:
+        Columns ``timestamp`` (datetime64[us, Europe/Berlin]) and ``sensor_value`` (float64), ascending. No
+        reading in the range: no row.
+
+    Raises:
+        UnknownSensorError: The mapping has no such sensor.
+        ValueError: A time can't be read, or the start is after the end.
+        WarehouseNotReadyError: Nothing has been loaded yet.
+    """
+    first, last = read_moment(start), read_moment(end)
+    if first > last:
+        raise ValueError(f"start {start} is after end {end}")
+    snapshot = take_snapshot(open_warehouse(warehouse))
+    sensor_uuid = snapshot.sensors.get(sensor_name)
+    if sensor_uuid is None:
+        near = get_close_matches(str(sensor_name), snapshot.sensors, n=3)
+        hint = f": did you mean {', '.join(near)}?" if near else f" among {len(snapshot.sensors)} sensors"
+        raise UnknownSensorError(f"there is no sensor {sensor_name!r}{hint}")
+    months = (month_of(first), month_of(last))
+    paths = [
+        path for month, files in snapshot.files.items() if months[0] <= month <= months[1] for path in files
+    ]
+    if not paths:
+        return _to_frame(
+            pa.table({"timestamp": pa.array([], pa.int64()), "sensor_value": pa.array([], pa.float64())})
+        )
+    with closing(_database().cursor()) as cursor:
+        rows = cursor.sql(
+            f"SELECT epoch_us(timestamp) AS timestamp, sensor_value FROM {_read_parquet(paths)}"
+            " WHERE sensor_uuid = $uuid"
+            " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)"
+            " ORDER BY timestamp, sensor_value",
+            params={"uuid": sensor_uuid, "first": first, "last": last},
+        ).to_arrow_table()
+    return _to_frame(rows)
+
+
+def read_readings(
+    paths: list[str], sensor_uuids: list[str]
+) -> dict[str, tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]]:
+    """Read all readings of some sensors.
+
+    Args:
+        paths: Parquet files of a snapshot.
+        sensor_uuids: Which sensors.
+
+    Returns:
+        By uuid, for those that have readings: datetime64[us][n] in UTC, ascending, and float64[n].
+    """
+    if not paths:
+        return {}
+    with closing(_database().cursor()) as cursor:
+        rows = cursor.sql(
+            f"SELECT sensor_uuid, epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
+            " WHERE sensor_uuid IN (SELECT unnest($uuids)) ORDER BY ALL",
+            params={"uuids": sensor_uuids},
+        ).to_arrow_table()
+    uuids, starts = np.unique(rows["sensor_uuid"].to_numpy().astype("U36"), return_index=True)
+    instants = np.split(rows["instant"].to_numpy().view("datetime64[us]"), starts[1:])
+    values = np.split(rows["sensor_value"].to_numpy(), starts[1:])
+    return dict(zip(uuids.tolist(), zip(instants, values, strict=True), strict=True))
+
+
+def connect(
+    warehouse: str | Path | None = None, *, connection: duckdb.DuckDBPyConnection | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB connection on one consistent version of all tables.
+
+    The views are ``measurements``, ``sensors``, ``source_files``, ``rejected_rows``, ``anomalies`` and
+    ``sensor_models``. The connection is in memory and the caller's own; later loads don't change what it
+    sees.
+
+    Args:
+        warehouse: The warehouse directory; by default the setting's.
+        connection: A connection to an empty database to make the views in, instead of opening one.
+
+    Raises:
+        WarehouseNotReadyError: Nothing has been loaded yet.
+    """
+    house = open_warehouse(warehouse)
+    ledger = open_table(house.source_files)
+    if ledger is None:
+        raise WarehouseNotReadyError(f"nothing has been loaded into {house.root} yet: {HOW_TO_LOAD}")
+    timeseries = open_table(house.timeseries, pinned_version(ledger, "timeseries"))
+    models = open_table(house.sensor_models)
+    flagged = open_table(house.anomalies, pinned_version(models, "anomalies")) if models else None
+    connection = connection or duckdb.connect(":memory:")
+    _configure(connection)
+    files = {
+        "readings": _paths(timeseries, house.timeseries),
+        "source_files": _paths(ledger, house.source_files),
+        "sensor_models": _paths(models, house.sensor_models),
+        "anomalies": _paths(flagged, house.anomalies),
+    }
+    _create_view(connection, "source_files", files["source_files"])
+    rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0").fetchall()
+    files["rejected_rows"] = [str(rejects_path(house.bronze, fragment)) for (fragment,) in rejecting]
+    for name in _VIEWS.keys() - {"source_files"}:
+        _create_view(connection, name, files[name])
+    connection.execute("CREATE TABLE sensors (sensor_name VARCHAR, sensor_uuid VARCHAR)")
+    sensors = _read_sensors(house) if house.mapping.exists() else {}
+    if sensors:
+        connection.executemany("INSERT INTO sensors VALUES (?, ?)", list(sensors.items()))
+    connection.execute(
+        "CREATE VIEW measurements AS SELECT sensor_name, sensor_uuid, timestamp, sensor_value"
+        " FROM readings LEFT JOIN sensors USING (sensor_uuid)"
+    )
+    return connection
+
+
+def read_moment(moment: Moment) -> int:
+    """Return the microseconds since the epoch that a user means."""
+    try:
+        if isinstance(moment, str):
+            moment = datetime.fromisoformat(moment.strip())
+        elif isinstance(moment, date) and not isinstance(moment, datetime):
+            moment = datetime.combine(moment, time())
+        return to_instant(moment)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"can't read the time {moment!r}: write it like 2013-01-31 or 2013-01-31T12:00+01:00"
+        ) from error
+
+
+_snapshots: dict[Path, Snapshot] = {}
+
+
+def take_snapshot(house: Warehouse) -> Snapshot:
+    """Return the warehouse's latest version, from memory if it is still the latest."""
+    known = _snapshots.get(house.root)
+    if known and known.stamp == _stamp(house, int(str(known.stamp[0]))):
+        return known
+    ledger = open_table(house.source_files)
+    if ledger is None or not house.mapping.exists():
+        raise WarehouseNotReadyError(f"nothing has been loaded into {house.root} yet: {HOW_TO_LOAD}")
+    stamp = _stamp(house, ledger.version())
+    timeseries = open_table(house.timeseries, pinned_version(ledger, "timeseries"))
+    files = {
+        month: [str(house.timeseries / path) for path in paths]
+        for month, paths in sorted(files_by_partition(timeseries, "month").items())
+    }
+    snapshot = _snapshots[house.root] = Snapshot(stamp, files, _read_sensors(house))
+    return snapshot
+
+
+def _stamp(house: Warehouse, version: int) -> tuple[object, ...]:
+    """Return what changes with the ledger or the mapping, at the price of three looks at the disk."""
+    log = house.source_files / "_delta_log"
+    is_latest = not (log / f"{version + 1:020}.json").exists()
+    return version, is_latest, *_file_stamp(log / f"{version:020}.json"), *_file_stamp(house.mapping)
+
+
+def _file_stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def _read_sensors(house: Warehouse) -> dict[str, str]:
+    with closing(sqlite3.connect(f"{house.mapping.as_uri()}?mode=ro", uri=True)) as connection:
+        return dict(connection.execute("SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"))
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(":memory:")
+    _configure(connection)
+    return connection
+
+
+def _configure(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(f"SET GLOBAL TimeZone = '{TIME_ZONE}'")  # a cursor inherits only global settings
+    connection.execute("SET python_enable_replacements = false")
+
+
+def _read_parquet(paths: list[str]) -> str:
+    quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{quoted}], hive_partitioning = false)"
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[str]) -> None:
+    if paths:
+        connection.execute(f"CREATE VIEW {name} AS FROM {_read_parquet(paths)}")
+    else:
+        connection.execute(f"CREATE TABLE {name} ({_VIEWS[name]})")
+
+
+def _paths(table: DeltaTable | None, directory: Path) -> list[str]:
+    return [str(directory / file.path) for file in list_files(table)] if table else []
+
+
+def _to_frame(rows: pa.Table) -> pd.DataFrame:
+    instants = rows["timestamp"].to_numpy().view("datetime64[us]")
+    timestamps = pd.DatetimeIndex(instants, tz="UTC").tz_convert(TIME_ZONE)
+    return pd.DataFrame({"timestamp": timestamps, "sensor_value": rows["sensor_value"].to_numpy()})

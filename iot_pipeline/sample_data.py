@@ -1,0 +1,231 @@
+"""Writes a bucket like the challenge's: the mapping, and measurement files with every quirk of the real ones.
+
+The rows are clean; only their spelling varies, so what a load must find in them is known exactly. What one
+sensor measures, and what is anomalous about it, comes from `sample_series`.
+"""
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import csv
+from tqdm import tqdm
+
+from iot_pipeline.sample_series import (
+    ANOMALIES,
+    FAMILIES,
+    NOISES,
+    LabelledSeries,
+    irregular_timestamps,
+    make_series,
+)
+
+_BERLIN = ZoneInfo("Europe/Berlin")
+_START = datetime(2012, 12, 31, 23, 53, tzinfo=_BERLIN)
+
+_LAYOUTS = (
+    ("timestamp", "sensor_uuid", "sensor_value"),
+    ("", "timestamp", "sensor_uuid", "sensor_value"),
+    ("timestamp", "sensor_uuid", "sensor_value", "unit", "status"),
+    ("sensor_value", "timestamp", "sensor_uuid"),
+)
+
+
+def _naive(time: datetime) -> str:
+    return str(time.replace(tzinfo=None))
+
+
+def _zulu(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _short_offset(time: datetime) -> str:
+    return str(time.astimezone(UTC)).removesuffix(":00")
+
+
+# The rows of a file take turns in its spellings (`str` and `isoformat` keep the offset). Files take turns in
+# layouts and in spellings: with four of the ones and seven of the others, 28 files show every pair.
+_SPELLINGS: tuple[tuple[Callable[[datetime], str], ...], ...] = (
+    (str,),
+    (_naive,),
+    (str, _naive),
+    (datetime.isoformat,),
+    (_zulu,),
+    (_short_offset,),
+    (_naive, datetime.isoformat),
+)
+
+
+@dataclass(frozen=True)
+class SampleReport:
+    """What was written.
+
+    Attributes:
+        files: Measurement files.
+        rows: Readings in them.
+        bytes: Size of the measurement files.
+    """
+
+    files: int
+    rows: int
+    bytes: int
+
+
+def write_sample_bucket(
+    directory: Path,
+    *,
+    sensors: int,
+    days: float,
+    seed: int,
+    start: datetime = _START,
+    rows_per_file: int | None = None,
+) -> SampleReport:
+    """Write a challenge-like bucket; the same arguments give the same bytes.
+
+    The pipeline reads `mapping/mapping.csv` and `timeseries/data{1,2}/data_N.csv`. The truth about the
+    anomalies, `labels.csv` (`sensor_name;timestamp;kind`), is there for tests and people only.
+
+    Args:
+        directory: Where to write: missing or empty.
+        sensors: Number of sensors; one of every three has no anomalies.
+        days: Time span.
+        seed: Decides all that is drawn.
+        start: Time of the first readings; naive means Europe/Berlin.
+        rows_per_file: Readings in a file; by default 100 per sensor, about 25 hours.
+
+    Returns:
+        The figures of what was written.
+
+    Raises:
+        FileExistsError: The directory holds something already.
+        ValueError: A number is not positive.
+    """
+    rows_per_file = 100 * sensors if rows_per_file is None else rows_per_file
+    if min(sensors, days, rows_per_file) <= 0:
+        raise ValueError("sensors, days and rows per file must be positive")
+    if directory.exists() and any(directory.iterdir()):
+        raise FileExistsError(f"{directory} is not empty: a sample bucket needs a directory of its own")
+
+    rng = np.random.default_rng(seed)
+    names = [f"sensor_{number:05d}" for number in range(sensors)]
+    uuids = [str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in names]
+    (directory / "mapping").mkdir(parents=True)
+    with (directory / "mapping" / "mapping.csv").open("w", newline="\n") as file:
+        file.write("sensor_name;sensor_uuid\n")
+        file.writelines(f"{name};{identity}\n" for name, identity in zip(names, uuids, strict=True))
+
+    with (directory / "labels.csv").open("w", newline="\n") as file:
+        file.write("sensor_name;timestamp;kind\n")
+        rows = _draw_rows(rng, file, names, uuids, start=start, days=days)
+    order = np.argsort(rows.minutes, kind="stable")
+    firsts = range(0, len(order), rows_per_file)
+    size = 0
+    for number, first in enumerate(tqdm(firsts, desc="Writing files", unit="file", disable=None)):
+        folder = directory / "timeseries" / ("data1" if 2 * number < len(firsts) else "data2")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"data_{number}.csv"
+        _write_file(path, number, rows, order[first : first + rows_per_file])
+        size += path.stat().st_size
+    return SampleReport(files=len(firsts), rows=len(order), bytes=size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The readings of all sensors, one sensor after the other.
+
+    Attributes:
+        minutes: int32[n], minutes since 1970, UTC.
+        values: float64[n].
+        ends: int64[s], the row behind each sensor's last.
+        uuids: string[s].
+    """
+
+    minutes: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float64]
+    ends: npt.NDArray[np.int64]
+    uuids: pa.Array
+
+
+def _draw_rows(
+    rng: np.random.Generator,
+    labels: TextIO,
+    names: list[str],
+    uuids: list[str],
+    *,
+    start: datetime,
+    days: float,
+) -> _Rows:
+    """Draw every sensor, and write its labels while they are in memory."""
+    minutes, values = [], []
+    sensors = zip(names, _draw_sensors(rng, len(names), start=start, days=days), strict=True)
+    for name, series in tqdm(sensors, desc="Drawing sensors", unit="sensor", total=len(names), disable=None):
+        minutes.append(series.timestamps.astype("datetime64[m]").astype(np.int32))
+        values.append(series.values)
+        odd = series.labels != ""
+        labels.writelines(
+            f"{name};{_berlin_time(minute)};{kind}\n"
+            for minute, kind in zip(minutes[-1][odd], series.labels[odd], strict=True)
+        )
+    return _Rows(
+        minutes=np.concatenate(minutes),
+        values=np.concatenate(values),
+        ends=np.cumsum([len(one) for one in values]),
+        uuids=pa.array(uuids),
+    )
+
+
+def _draw_sensors(
+    rng: np.random.Generator, count: int, *, start: datetime, days: float
+) -> Iterator[LabelledSeries]:
+    """Draw the sensors; families and kinds of anomalies take turns, so that a dozen sensors show them all."""
+    begin = start if start.tzinfo else start.replace(tzinfo=_BERLIN)
+    utc = np.datetime64(begin.astimezone(UTC).replace(tzinfo=None), "m")
+    kinds = itertools.cycle(rng.permutation(ANOMALIES).tolist())
+    clean = 0
+    for number in range(count):
+        if number % 3 == 0:
+            clean = number + int(rng.integers(3))
+        anomalies = [] if number == clean else list(itertools.islice(kinds, int(rng.integers(1, 3))))
+        yield make_series(
+            rng,
+            irregular_timestamps(rng, start=utc, days=days),
+            family=FAMILIES[number % len(FAMILIES)],
+            noise=str(rng.choice(NOISES)),
+            anomalies=anomalies,
+        )
+
+
+def _write_file(path: Path, number: int, rows: _Rows, chosen: npt.NDArray[np.intp]) -> None:
+    """Write the chosen rows, in the layout and the spellings that are the number's turn."""
+    layout = _LAYOUTS[number % len(_LAYOUTS)]
+    spellings = _SPELLINGS[number % len(_SPELLINGS)]
+    distinct, position = np.unique(rows.minutes[chosen], return_inverse=True)
+    times = [_berlin_time(minute) for minute in distinct]
+    stamps = pa.array([spell(time) for spell in spellings for time in times])
+    index = np.arange(len(chosen))
+    columns = {
+        "": pa.array(index),
+        "timestamp": stamps.take(pa.array(index % len(spellings) * len(times) + position)),
+        "sensor_uuid": rows.uuids.take(pa.array(np.searchsorted(rows.ends, chosen, side="right"))),
+        # pyarrow would write 35 for 35.0, as nothing in the real files does.
+        "sensor_value": pa.array([repr(value) for value in rows.values[chosen].tolist()]),
+        "unit": pa.repeat("K", len(chosen)),
+        "status": pa.repeat("ok", len(chosen)),
+    }
+    with path.open("wb") as file:
+        # pyarrow would quote the names.
+        file.write(f"{';'.join(layout)}\n".encode())
+        options = csv.WriteOptions(include_header=False, delimiter=";", quoting_style="none")
+        csv.write_csv(pa.table([columns[name] for name in layout], names=layout), file, options)
+
+
+def _berlin_time(minute: np.int32) -> datetime:
+    return datetime.fromtimestamp(60 * int(minute), _BERLIN)

@@ -1,0 +1,105 @@
+"""What a warehouse holds, in a few figures."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from iot_pipeline.clock import BERLIN
+from iot_pipeline.query import connect
+from iot_pipeline.warehouse import open_warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a warehouse holds.
+
+    Attributes:
+        warehouse: Its directory.
+        sensors: Sensors in the mapping.
+        files: Loaded source files.
+        files_rejected: Those that were quarantined as a whole.
+        readings: Readings in the table.
+        first: The first reading's time in Europe/Berlin.
+        last: The last reading's time in Europe/Berlin.
+        loaded_at: When the last file was loaded, in Europe/Berlin.
+        rejected_rows: Quarantined rows by reason, the most frequent first.
+        anomalies: Anomalous readings by kind, the most frequent first.
+    """
+
+    warehouse: Path
+    sensors: int
+    files: int
+    files_rejected: int
+    readings: int
+    first: datetime | None
+    last: datetime | None
+    loaded_at: datetime | None
+    rejected_rows: dict[str, int]
+    anomalies: dict[str, int]
+
+
+def read_status(warehouse: str | Path | None = None) -> Status:
+    """Read what a warehouse holds.
+
+    Args:
+        warehouse: The warehouse directory; by default the setting's.
+
+    Raises:
+        WarehouseNotReadyError: Nothing has been loaded yet.
+    """
+    with connect(warehouse) as connection:
+        figures = connection.execute("""
+            SELECT
+                (SELECT count(*) FROM sensors),
+                (SELECT count(*) FROM source_files),
+                (SELECT count(error) FROM source_files),
+                count(*),
+                epoch_us(min(timestamp)),
+                epoch_us(max(timestamp)),
+                (SELECT epoch_us(max(loaded_at)) FROM source_files)
+            FROM measurements
+        """).fetchall()
+        ((sensors, files, files_rejected, readings, *moments),) = figures
+        first, last, loaded_at = (
+            datetime.fromtimestamp(moment / 1e6, BERLIN) if moment is not None else None for moment in moments
+        )
+        return Status(
+            warehouse=open_warehouse(warehouse).root,
+            sensors=sensors,
+            files=files,
+            files_rejected=files_rejected,
+            readings=readings,
+            first=first,
+            last=last,
+            loaded_at=loaded_at,
+            rejected_rows=_count(connection, "rejected_rows", "reason"),
+            anomalies=_count(connection, "anomalies", "kind"),
+        )
+
+
+def _count(connection: duckdb.DuckDBPyConnection, view: str, column: str) -> dict[str, int]:
+    counts = connection.execute(f"SELECT {column}, count(*) AS n FROM {view} GROUP BY 1 ORDER BY n DESC, 1")
+    return dict(counts.fetchall())
+
+
+def describe(status: Status) -> str:
+    """Return a status as lines for a person."""
+    span = f" from {status.first:%Y-%m-%d %H:%M} to {status.last:%Y-%m-%d %H:%M}" if status.first else ""
+    loaded = f", the last one at {status.loaded_at:%Y-%m-%d %H:%M}" if status.loaded_at else ""
+    quarantined = f" ({status.files_rejected:,} quarantined)" if status.files_rejected else ""
+    lines = {
+        "warehouse": str(status.warehouse),
+        "files": f"{status.files:,} loaded{quarantined}{loaded}",
+        "readings": f"{status.readings:,}{span}",
+        "sensors": f"{status.sensors:,}",
+        "rejected rows": _counts(status.rejected_rows),
+        "anomalies": _counts(status.anomalies),
+    }
+    return "\n".join(f"{name + ':':<15}{text}" for name, text in lines.items())
+
+
+def _counts(counts: dict[str, int]) -> str:
+    parts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
+    return f"{sum(counts.values()):,}" + (f" ({parts})" if parts else "")

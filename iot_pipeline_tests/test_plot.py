@@ -1,0 +1,203 @@
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.dates import date2num
+
+from iot_pipeline.detection import Detection, Event, SensorModel
+from iot_pipeline.detection.types import Curve
+from iot_pipeline.plot import plot_sensor, png, thin
+
+MINUTE = np.timedelta64(1, "m")
+START = np.datetime64("2013-10-27T00:00", "us")
+TIMES = START + 15 * MINUTE * np.arange(200)
+
+
+def values_and_detection(
+    kinds: dict[int, str] | None = None, *, events: tuple[Event, ...] = (), breakpoints: tuple[int, ...] = ()
+) -> tuple[npt.NDArray[np.float64], Detection]:
+    """Make a constant sensor around 100 with a noise of 10, flagged where told."""
+    values = 100 + 10 * np.random.default_rng(1).standard_normal(len(TIMES))
+    labels = np.array([(kinds or {}).get(row, "") for row in range(len(TIMES))])
+    model = SensorModel(
+        name="constant",
+        breakpoints=tuple(TIMES[list(breakpoints)]),
+        parameters=(),
+        noise_sd=10.0,
+        tail_freedom=np.inf,
+        autocorrelation=0.0,
+        n_points=len(TIMES),
+        misfit=False,
+        reasoning="",
+        origin=START,
+        trend=Curve(np.array([0.0]), np.array([100.0])),
+        cycles=(),
+        noise=Curve(np.array([0.0]), np.array([10.0])),
+    )
+    detection = Detection(
+        flags=labels != "",
+        scores=np.abs(values - 100) / 10,
+        expected=np.full(len(TIMES), 100.0),
+        kinds=labels,
+        event_ids=np.full(len(TIMES), -1),
+        events=events,
+        model=model,
+    )
+    return values, detection
+
+
+def head(count: int) -> tuple[npt.NDArray[np.float64], Detection]:
+    values, detection = values_and_detection()
+    shorter = replace(detection, expected=detection.expected[:count], kinds=detection.kinds[:count])
+    return values[:count], shorter
+
+
+def on_axis(time: np.datetime64) -> float:
+    return float(date2num(time))  # type: ignore[no-untyped-call]
+
+
+def drawn(panel: Axes, label: str) -> npt.NDArray[np.float64]:
+    """Give the points of a labelled line, float64[n, 2]."""
+    (line,) = (line for line in panel.lines if str(line.get_label()).startswith(label))
+    return np.asarray(line.get_xydata(), dtype=np.float64)
+
+
+@st.composite
+def series(draw: st.DrawFn) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]:
+    count = draw(st.integers(1, 60))
+    seconds = np.sort(draw(arrays(np.int64, count, elements=st.integers(0, 10_000))))
+    values = draw(arrays(np.float64, count, elements=st.floats(-1e9, 1e9)))
+    return START + seconds.astype("timedelta64[s]"), values
+
+
+@given(series(), st.integers(1, 20))
+def test_thinning_keeps_the_extremes_of_every_pixel_column(
+    given_series: tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]], columns: int
+) -> None:
+    times, values = given_series
+    kept = thin(times, values, columns)
+
+    elapsed = (times - times[0]).astype("timedelta64[s]").astype(np.int64)
+    column = np.minimum(elapsed * columns // max(elapsed[-1], 1), columns - 1)
+    for number in np.unique(column):
+        assert values[kept][column[kept] == number].max() == values[column == number].max()
+        assert values[kept][column[kept] == number].min() == values[column == number].min()
+
+
+@given(series(), st.integers(1, 20))
+def test_thinning_keeps_ascending_positions_and_both_ends(
+    given_series: tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]], columns: int
+) -> None:
+    kept = thin(*given_series, columns)
+
+    assert (np.diff(kept) > 0).all()
+    assert (kept[0], kept[-1]) == (0, len(given_series[0]) - 1)
+    assert len(kept) <= 4 * columns
+
+
+def test_thinning_nothing_gives_nothing() -> None:
+    assert len(thin(TIMES[:0], np.empty(0), 10)) == 0
+
+
+def test_a_figure_has_a_panel_of_readings_and_one_of_residuals() -> None:
+    above, below = plot_sensor("sensor_00000", TIMES, *values_and_detection()).axes
+
+    assert (above.get_ylabel(), below.get_ylabel()) == ("reading", "residual (sd)")
+    assert drawn(above, "readings")[:, 1] == pytest.approx(100 + 10 * drawn(below, "readings")[:, 1])
+
+
+def test_the_time_axis_shows_berlin() -> None:
+    _, below = plot_sensor("sensor_00000", TIMES[:5], *head(5)).axes
+
+    # 00:00 UTC is 02:00 in summer; an hour later it is 02:00 once more.
+    formatter = below.xaxis.get_major_formatter()
+    assert formatter.format_ticks([on_axis(TIMES[1])]) == ["02:15"]
+
+
+def test_flagged_readings_are_marked_and_counted_by_kind() -> None:
+    values, detection = values_and_detection({10: "spike", 50: "level_shift", 51: "level_shift"})
+    values[10] = 500
+    figure = plot_sensor("sensor_00000", TIMES, values, detection)
+
+    assert drawn(figure.axes[0], "spike").tolist() == [[on_axis(TIMES[10]), 500]]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["readings", "model", "± 3 sd of noise", "level shift (2)", "spike (1)"]
+
+
+def test_an_unknown_kind_is_drawn_too() -> None:
+    figure = plot_sensor("sensor_00000", TIMES, *values_and_detection({10: "novelty"}))
+
+    assert len(drawn(figure.axes[0], "novelty (1)")) == 1
+
+
+def test_a_breakpoint_is_a_vertical_line_in_both_panels() -> None:
+    figure = plot_sensor("sensor_00000", TIMES, *values_and_detection(breakpoints=(70,)))
+
+    for panel in figure.axes:
+        assert drawn(panel, "breakpoint")[:, 0].tolist() == [on_axis(TIMES[70])] * 2
+
+
+def test_an_event_that_lasts_is_shaded() -> None:
+    spell = Event("stuck", TIMES[20], TIMES[40], n_points=21, peak_score=9.0, mean_residual=0.0)
+    moment = Event("spike", TIMES[90], TIMES[90], n_points=1, peak_score=9.0, mean_residual=90.0)
+    above, _ = plot_sensor("sensor_00000", TIMES, *values_and_detection(events=(spell, moment))).axes
+
+    (patch,) = above.patches
+    left, right = patch.get_extents().transformed(above.transData.inverted()).intervalx
+    assert (left, right) == pytest.approx((on_axis(TIMES[20]), on_axis(TIMES[40])))
+
+
+def test_missing_readings_are_not_bridged() -> None:
+    values, detection = values_and_detection()
+    values[80:120] = np.nan
+    above, _ = plot_sensor("sensor_00000", TIMES, values, detection).axes
+
+    line = drawn(above, "readings")
+    assert line[np.isnan(line[:, 1]), 0].tolist() == [on_axis(TIMES[120])]
+
+
+def test_the_order_of_the_readings_does_not_matter() -> None:
+    values, detection = values_and_detection({10: "spike"})
+    upside_down = replace(detection, kinds=detection.kinds[::-1])
+
+    assert png(plot_sensor("sensor_00000", TIMES, values, detection)) == png(
+        plot_sensor("sensor_00000", TIMES[::-1], values[::-1], upside_down)
+    )
+
+
+def test_a_window_limits_what_is_drawn() -> None:
+    values, detection = values_and_detection(breakpoints=(10, 70))
+    above, _ = plot_sensor("sensor_00000", TIMES, values, detection, start=TIMES[50], end=TIMES[99]).axes
+
+    assert len(drawn(above, "readings")) == 50
+    left, right = above.get_xlim()
+    assert on_axis(TIMES[49]) < left < on_axis(TIMES[50])
+    assert on_axis(TIMES[99]) < right < on_axis(TIMES[100])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_hardly_any_readings_make_a_picture(count: int) -> None:
+    assert png(plot_sensor("sensor_00000", TIMES[:count], *head(count)))
+
+
+def test_a_name_is_not_read_as_a_formula() -> None:
+    assert png(plot_sensor(r"$\frac{", TIMES, *values_and_detection()))
+
+
+def test_a_picture_is_a_png_of_1200_by_650_pixels() -> None:
+    picture = png(plot_sensor("sensor_00000", TIMES, *values_and_detection()))
+
+    assert picture.startswith(b"\x89PNG")
+    assert (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])) == (1200, 650)
+
+
+def test_drawing_leaves_no_figure_behind() -> None:
+    plot_sensor("sensor_00000", TIMES, *values_and_detection())
+
+    assert plt.get_fignums() == []
