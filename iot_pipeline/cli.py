@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
     except (IotPipelineError, ValueError, OSError) as error:
-        print(f"iot-pipeline: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - the command's answer
+        print(f"iot-pipeline: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 
@@ -90,7 +90,7 @@ def _positive_int(text: str) -> int:
 
 
 def _query(options: argparse.Namespace) -> None:
-    from iot_pipeline.query import get_measurements  # noqa: PLC0415 - each command imports what it needs
+    from iot_pipeline.query import get_measurements
 
     if options.format == "parquet" and options.output is None:
         raise ValueError("a Parquet file needs a name: add -o FILE")
@@ -102,7 +102,7 @@ def _query(options: argparse.Namespace) -> None:
     if options.output:
         options.output.write_text(text + "\n", encoding="utf-8")
     else:
-        print(text)  # noqa: T201
+        print(text)
 
 
 def _csv(rows: "pd.DataFrame") -> str:
@@ -127,9 +127,9 @@ def _table(rows: "pd.DataFrame") -> str:
 
 
 def _sql(options: argparse.Namespace) -> None:
-    import duckdb  # noqa: PLC0415
+    import duckdb
 
-    from iot_pipeline.query import connect  # noqa: PLC0415
+    from iot_pipeline.query import connect
 
     with connect() as connection:
         try:
@@ -137,26 +137,26 @@ def _sql(options: argparse.Namespace) -> None:
         except duckdb.Error as error:
             raise ValueError(error) from error
         if result is not None:
-            print(result)  # noqa: T201
+            print(result)
 
 
 def _plot(options: argparse.Namespace) -> None:
-    from iot_pipeline.drawing import draw_sensor  # noqa: PLC0415
+    from iot_pipeline.drawing import draw_sensor
 
     picture = draw_sensor(options.sensor, options.start, options.end)
     path = options.output or Path(f"{options.sensor}.png")
     path.write_bytes(picture)
-    print(path)  # noqa: T201
+    print(path)
 
 
 def _status(_options: argparse.Namespace) -> None:
-    from iot_pipeline.status import describe, read_status  # noqa: PLC0415
+    from iot_pipeline.status import describe, read_status
 
-    print(describe(read_status()))  # noqa: T201
+    print(describe(read_status()))
 
 
 def _sample_data(options: argparse.Namespace) -> None:
-    from iot_pipeline.sample_data import write_sample_bucket  # noqa: PLC0415
+    from iot_pipeline.sample_data import write_sample_bucket
 
     report = write_sample_bucket(
         options.directory,
@@ -166,7 +166,7 @@ def _sample_data(options: argparse.Namespace) -> None:
         start=options.start,
     )
     size = f"{report.bytes / 1e6:,.1f} MB"
-    print(f"{options.directory}: {report.rows:,} readings in {report.files:,} files, {size}")  # noqa: T201
+    print(f"{options.directory}: {report.rows:,} readings in {report.files:,} files, {size}")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from iot_pipeline.ingest import Progress, load_mapping, load_timeseries
 LOG_SECONDS = 5.0
 SHOWN_PICTURES = 3
 OWNERS = ["team:data-engineering"]
+GROUP = "iot_pipeline"
 
 bucket = dg.AssetSpec(
     "bucket",
-    group_name="source",
+    group_name=GROUP,
     kinds={"s3", "csv"},
     owners=OWNERS,
     description=(
@@ -55,7 +56,7 @@ def _readable_failures() -> Iterator[None]:
 
 @dg.asset(
     deps=[bucket],
-    group_name="measurements",
+    group_name=GROUP,
     kinds={"sqlite"},
     owners=OWNERS,
     code_version="1",
@@ -75,7 +76,7 @@ def mapping(source: SourceResource, measurements: MeasurementsResource) -> dg.Ma
 
 @dg.asset(
     deps=[bucket],
-    group_name="measurements",
+    group_name=GROUP,
     kinds={"deltalake", "parquet"},
     owners=OWNERS,
     code_version="1",
@@ -106,9 +107,9 @@ def timeseries(
         )
         with measurements.connect() as connection:
             (rows,) = connection.execute("SELECT count(*) FROM measurements").fetchall()[0]
-    return dg.MaterializeResult(
-        metadata={"dagster/row_count": rows, **_shown(asdict(report))},
-    )
+    n_files = report.files_new + report.files_changed + report.files_unchanged
+    context.log_event(dg.AssetMaterialization("bucket", metadata={"csv_files": n_files}))
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows, **_shown(asdict(report))})
 
 
 def _log_progress(log: Callable[[str], None]) -> Callable[[Progress], None]:
@@ -132,7 +133,7 @@ def _log_progress(log: Callable[[str], None]) -> Callable[[Progress], None]:
         dg.AssetSpec(
             "anomalies",
             deps=[mapping, timeseries],
-            group_name="detection",
+            group_name=GROUP,
             kinds={"deltalake", "python"},
             owners=OWNERS,
             code_version="1",
@@ -150,7 +151,7 @@ def _log_progress(log: Callable[[str], None]) -> Callable[[Progress], None]:
         dg.AssetSpec(
             "sensor_models",
             deps=[mapping, timeseries],
-            group_name="detection",
+            group_name=GROUP,
             kinds={"deltalake", "python"},
             owners=OWNERS,
             code_version="1",
@@ -197,7 +198,7 @@ def detection(
 
 @dg.asset(
     deps=["anomalies", "sensor_models"],
-    group_name="detection",
+    group_name=GROUP,
     kinds={"html", "matplotlib"},
     owners=OWNERS,
     code_version="1",

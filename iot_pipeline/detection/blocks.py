@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.types import FloatArray, IntArray
+from iot_pipeline.detection.results import FloatArray, IntArray
 
 _BLOCKS = 512
 _SMALLEST_BLOCK = 8  # readings; fewer only when there would be less than 16 blocks
 _FEWEST_BLOCKS = 16
 _HUBER = 1.5
+_NEIGHBOURS = 9  # blocks whose errors are taken together
+_LARGE_BLOCK = 20  # readings from which the error is known well from within
+_LEAST_RATIO = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +75,23 @@ def condense(x: FloatArray, values: FloatArray, floor: float) -> Blocks:
         clipped = np.clip(deviation - shift, -bound, bound)
         inside = np.maximum(np.count_nonzero(np.abs(clipped) < bound, axis=1), 1)[:, None]
         shift += clipped.sum(axis=1, keepdims=True) / inside
-    m = index.shape[1]
-    error = np.sqrt(m * np.mean(clipped**2, axis=1)) / inside[:, 0]
-    # A stuck or bursting block tells little about its own noise; its error is taken from the many.
-    typical = float(np.median(np.maximum(error, floor / np.sqrt(m))))
-    return Blocks(index, centre, level + shift[:, 0], np.clip(error, 0.5 * typical, 10.0 * typical))
+    level = level + shift[:, 0]
+    error = np.sqrt(index.shape[1] * np.mean(clipped**2, axis=1)) / inside[:, 0]
+    return Blocks(index, centre, level, _calibrated(level, np.maximum(error, floor), index.shape[1]))
+
+
+def _calibrated(level: FloatArray, error: FloatArray, size: int) -> FloatArray:
+    """Smooth the standard errors, and raise them to what the levels' second differences show.
+
+    A stuck or bursting block tells little about its own noise, and readings that depend on one another vary more in
+    the mean than the block's inside tells. Source: Gasser, Sroka & Jennen-Steinmetz, "Residual variance and
+    residual pattern in nonlinear regression", Biometrika 73 (1986).
+    """
+    if len(error) < _NEIGHBOURS:
+        return error
+    padded = np.pad(error, _NEIGHBOURS // 2, mode="edge")
+    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, _NEIGHBOURS), axis=1)
+    difference = np.abs(level[:-2] - 2.0 * level[1:-1] + level[2:])
+    expected = np.sqrt(smooth[:-2] ** 2 + 4.0 * smooth[1:-1] ** 2 + smooth[2:] ** 2)
+    ratio = 1.4826 * float(np.median(difference / expected))
+    return smooth * max(ratio, _LEAST_RATIO if size < _LARGE_BLOCK else 1.0)

@@ -3,17 +3,20 @@
 import numpy as np
 from scipy import fft
 
-from iot_pipeline.detection.types import Cycle, FloatArray
+from iot_pipeline.detection.results import Cycle, FloatArray
 
 DAY = 86_400.0
 WEEK = 7 * DAY
-_CALENDAR = ((DAY, 6), (WEEK, 3))  # periods and their highest harmonic that is taken for them
+_CALENDAR = ((DAY, 12), (WEEK, 48))  # periods and their highest harmonic that is taken for them
 _MOST_CYCLES = 2
 _FEWEST_TURNS = 16  # a slower wave belongs to the trend
 _CONTRAST = 2.0  # of a line to all its neighbours; what a trend leaves falls off slowly
 _BAND = 64  # neighbouring frequencies that share one background
+_NEAR = 0.1  # turns of the base period that a frequency may be off
 _HARMONICS = (1, 2, 3, 4, 6)
-_FOLD = 336  # parts of a folded period: half hours of a week
+_MOST_PARTS = 672  # of a folded period: quarters of an hour in a week
+_FEWEST_PARTS = 8
+_COVERED = 0.9  # the share of the parts that must hold readings
 
 
 def find_periods(seconds: FloatArray, residual: FloatArray) -> tuple[float, ...]:
@@ -40,7 +43,7 @@ def find_periods(seconds: FloatArray, residual: FloatArray) -> tuple[float, ...]
     if not whole:
         return ()
     middle = np.median(power[:whole].reshape(-1, _BAND), axis=1)
-    background = np.maximum(np.repeat(middle, _BAND), 1e-3 * float(np.median(middle)) + 1e-300) / np.log(2)
+    background = np.maximum(np.repeat(middle, _BAND), 1e-12 * float(power.max()) + 1e-300) / np.log(2)
     ratio = power[:whole] / background
     ratio[frequency[:whole] < _FEWEST_TURNS / span] = 0.0
     ratio[frequency[:whole] > 1 / (4 * step)] = 0.0
@@ -64,7 +67,7 @@ def _calendar_period(frequency: float, span: float) -> float:
     """Take a frequency for a harmonic of the day or the week where the span can't tell them apart."""
     for base, highest in _CALENDAR:
         turns = frequency * base
-        if 1 <= round(turns) <= highest and abs(turns - round(turns)) < base / span:
+        if 1 <= round(turns) <= highest and abs(turns - round(turns)) < min(base / span, _NEAR):
             return base
     return 0.0
 
@@ -90,7 +93,7 @@ def _refine(seconds: FloatArray, residual: FloatArray, omega: float) -> float:
 def fit_cycle(seconds: FloatArray, residual: FloatArray, period: float) -> Cycle | None:
     """Fit a repeating curve by folding the residual on the period; None where nothing repeats.
 
-    The folded means are fitted by harmonics or taken as they are in half hours or so, whichever has the least BIC
+    The folded means are fitted by harmonics or joined as they are, whichever has the least BIC
     (Schwarz, "Estimating the dimension of a model", Annals of Statistics 6, 1978).
 
     Args:
@@ -98,31 +101,34 @@ def fit_cycle(seconds: FloatArray, residual: FloatArray, period: float) -> Cycle
         residual: float64, shape (n,), free of trend, outliers clipped.
         period: In seconds.
     """
-    part = (np.mod(seconds, period) * (_FOLD / period)).astype(np.intp)
-    part[part == _FOLD] = 0
-    count = np.bincount(part, minlength=_FOLD).astype(np.float64)
-    mean = np.bincount(part, weights=residual, minlength=_FOLD) / np.maximum(count, 1.0)
-    rest = float(residual @ residual) - float(count @ mean**2)
+    step = max(float(np.median(np.diff(seconds))), period / _MOST_PARTS)
+    parts = max(round(period / step), _FEWEST_PARTS)
+    turns = seconds / period
+    part = np.rint((turns - np.floor(turns)) * parts).astype(np.intp) % parts
+    count = np.bincount(part, minlength=parts).astype(np.float64)
+    mean = np.bincount(part, weights=residual, minlength=parts) / np.maximum(count, 1.0)
+    rest = float(np.sum(residual**2)) - float(count @ mean**2)
     n = len(residual)
-    free = np.count_nonzero(count)
-    if rest <= 0 or free < _FOLD // 2 or n <= free:
+    if np.count_nonzero(count) < _COVERED * parts or n < 2 * parts:
         return None
-    variance = rest / (n - free)
+    variance = max(rest, 1e-12 * n) / (n - parts)
 
-    phase = 2 * np.pi * (np.arange(_FOLD) + 0.5) / _FOLD
+    phase = 2 * np.pi * np.arange(parts) / parts
     best, table = float(count @ mean**2) / variance, None
     candidates = []
     for harmonics in _HARMONICS:
-        angles = phase[:, None] * np.arange(1, harmonics + 1)
-        design = np.hstack((np.ones((_FOLD, 1)), np.cos(angles), np.sin(angles)))
-        gram = design.T @ (count[:, None] * design)
-        candidates.append((2 * harmonics, design @ np.linalg.lstsq(gram, design.T @ (count * mean))[0]))
-    for parts in (48, 168):
-        if not _FOLD % parts:
-            size = _FOLD // parts
-            total = count.reshape(parts, size).sum(axis=1)
-            level = (count * mean).reshape(parts, size).sum(axis=1) / np.maximum(total, 1.0)
-            candidates.append((parts, np.repeat(level, size)))
+        if 2 * harmonics < parts // 2:
+            angles = phase[:, None] * np.arange(1, harmonics + 1)
+            design = np.hstack((np.ones((parts, 1)), np.cos(angles), np.sin(angles)))
+            gram = design.T @ (count[:, None] * design)
+            candidates.append((2 * harmonics, design @ np.linalg.solve(gram, design.T @ (count * mean))))
+    for levels in {parts, parts // 2, parts // 4}:
+        if parts % levels == 0:
+            size = parts // levels
+            total = count.reshape(levels, size).sum(axis=1)
+            level = (count * mean).reshape(levels, size).sum(axis=1) / np.maximum(total, 1.0)
+            middle = (np.arange(levels) + 0.5) * size - 0.5
+            candidates.append((levels, np.interp(np.arange(parts), middle, level, period=parts)))
     for parameters, curve in candidates:
         criterion = float(count @ (mean - curve) ** 2) / variance + parameters * np.log(n)
         if criterion < best:

@@ -9,11 +9,12 @@ from iot_pipeline.detection.judge import judge
 from iot_pipeline.detection.model import fit_model
 from iot_pipeline.detection.noise import local_scale
 from iot_pipeline.detection.prepare import Readings, prepare
-from iot_pipeline.detection.types import Curve, Cycle, Detection, Event, FloatArray, SensorModel, TimeArray
+from iot_pipeline.detection.results import Curve, Cycle, Detection, Event, FloatArray, SensorModel, TimeArray
 
-_FEWEST = 12  # readings; fewer get a level and no flags
+_FEWEST = 24  # readings; fewer get a level and no flags
 _LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model is at fault
 _ALWAYS_POSSIBLE = 10  # readings that may be flagged however short the series
+_PRECISION = 1e-5  # of the trend's height: a polygon follows a curve no closer
 _KIND = "<U11"  # as long as "level_shift"
 
 
@@ -38,13 +39,15 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     n = len(readings.values)
     span = float(readings.seconds[-1]) if n else 0.0
     if n < _FEWEST or span <= 0:
-        return _too_few(times, readings)
+        return _too_few(times, raw, readings)
 
     x = readings.seconds * (2.0 / span) - 1.0
     fit = fit_model(readings, x)
     residual = readings.values - fit.expected
-    noise = local_scale(x, residual, fit.blocks.index, readings.floor)
-    verdict = judge(readings, residual / noise(x))
+    floor = max(readings.floor, _PRECISION * float(np.max(np.abs(fit.curve.y))))
+    freedom = max(n - fit.trends[0].size, 1)
+    noise = local_scale(x, residual * np.sqrt(n / freedom), fit.blocks.index, floor)
+    verdict = judge(readings, x, residual / noise(x), fit)
     flagged = sum(run.stop - run.start for run in verdict.runs)
     misfit = flagged > max(_LARGEST_SHARE * n, _ALWAYS_POSSIBLE)
 
@@ -68,11 +71,12 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
         noise=Curve((noise.x + 1.0) * seconds, readings.scale * noise.y),
     )
     expected = readings.centre + readings.scale * fit.expected
-    return _aligned(times, readings, verdict.scores, expected, [] if misfit else verdict.runs, model)
+    return _aligned(times, raw, readings, verdict.scores, expected, [] if misfit else verdict.runs, model)
 
 
 def _aligned(
     times: TimeArray,
+    values: FloatArray,
     readings: Readings,
     signed: FloatArray,
     expected: FloatArray,
@@ -81,46 +85,40 @@ def _aligned(
 ) -> Detection:
     """Put the verdict on the sorted readings back into the order of the input."""
     order = readings.order
-    n = len(order)
-    residual = readings.centre + readings.scale * readings.values - expected
-    score = np.abs(signed)
-    event = np.full(n, -1, dtype=np.intp)
-    kind = np.zeros(n, dtype=_KIND)
+    scores = np.full(len(times), np.nan)
+    scores[order] = np.abs(signed)
+    everywhere = np.full(len(times), np.nan)
+    everywhere[order] = expected
+    if len(order) < len(times):
+        dated = np.flatnonzero(np.isnan(everywhere) & ~np.isnat(times))
+        everywhere[dated] = model.expected_at(times[dated])
+    ids = np.full(len(times), -1, dtype=np.intp)
+    kinds = np.zeros(len(times), dtype=_KIND)
     events: list[Event] = []
     for run in runs:
-        part = run.start + np.flatnonzero(event[run.start : run.stop] < 0)
-        if not len(part):
+        place = order[run.start : run.stop]
+        place = place[ids[place] < 0]
+        if not len(place):
             continue
-        event[part] = len(events)
-        kind[part] = run.kind
-        score[part] = np.maximum(score[part], run.score)
-        first = part[0] - 1 if run.kind == "gap" else part[0]
+        ids[place] = len(events)
+        kinds[place] = run.kind
+        scores[place] = np.maximum(scores[place], run.score)
+        first = order[run.start - 1] if run.kind == "gap" else place[0]
         events.append(
             Event(
                 kind=run.kind,
-                start=times[order[first]],
-                end=times[order[part[-1]]],
-                n_points=len(part),
-                peak_score=float(score[part].max()),
-                mean_residual=float(residual[part].mean()),
+                start=times[first],
+                end=times[place[-1]],
+                n_points=len(place),
+                peak_score=float(scores[place].max()),
+                mean_residual=float(np.mean(values[place] - everywhere[place])),
             )
         )
-
-    def back(sorted_values: npt.NDArray[np.generic], rest: object) -> npt.NDArray[np.generic]:
-        result = np.full(len(times), rest, dtype=sorted_values.dtype)
-        result[order] = sorted_values
-        return result
-
-    result = back(expected, np.nan)
-    if n < len(times):
-        dated = np.flatnonzero(np.isnan(result) & ~np.isnat(times))
-        result[dated] = model.expected_at(times[dated])
-    ids = back(event, -1)
-    return Detection(ids >= 0, back(score, np.nan), result, back(kind, ""), ids, tuple(events), model)
+    return Detection(ids >= 0, scores, everywhere, kinds, ids, tuple(events), model)
 
 
-def _too_few(times: TimeArray, readings: Readings) -> Detection:
-    """Answer for less than 12 readings or all at one time: their median, and no flags."""
+def _too_few(times: TimeArray, raw: FloatArray, readings: Readings) -> Detection:
+    """Answer for less than 24 readings or all at one time: their median, and no flags."""
     n = len(readings.values)
     level = readings.centre if n else np.nan
     sd = 1.4826 * float(np.median(np.abs(readings.values))) * readings.scale if n else np.nan
@@ -139,4 +137,4 @@ def _too_few(times: TimeArray, readings: Readings) -> Detection:
         cycles=(),
         noise=Curve(np.zeros(1), np.array([sd])),
     )
-    return _aligned(times, readings, np.zeros(n), np.full(n, level), [], model)
+    return _aligned(times, raw, readings, np.zeros(n), np.full(n, level), [], model)

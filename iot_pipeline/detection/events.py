@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.types import BoolArray, FloatArray
+from iot_pipeline.detection.results import BoolArray, FloatArray
 
-_SHIFTS = (1.2, 3.0)  # standard deviations that the tests for a shifted mean are made for
+# The tests for a shifted mean: the shift in standard deviations, and how coarse the search may be for such runs.
+_SHIFTS = ((1.2, 4), (3.0, 1))
 _SPREAD = 2.5  # the ratio of standard deviations that the test for more noise is made for
 _FALSE_ALARMS = 0.01  # per sensor and test
-_WINDOW = 2048
+_WINDOW = 2048  # readings that are searched at a time for the start of a run, and
+_NEAR = 1024  # for its end
 _MARGIN = 25  # readings around an event within which its ends are sought
 _LONGEST_BURST = 100
 _CLIP = 30.0  # standard deviations, beyond which a reading tells no more about a run
@@ -32,7 +34,7 @@ class Run:
         return float(np.sqrt(2.0 * self.evidence))
 
 
-def page_runs(gains: FloatArray, threshold: float) -> list[tuple[int, int, float]]:
+def page_runs(gains: FloatArray, threshold: float, stride: int = 1) -> list[tuple[int, int, float]]:
     """Find the runs in which log-likelihood ratios add up beyond a threshold, by Page's test.
 
     A run starts where the sum was least, and ends where it was greatest before it fell by the threshold.
@@ -41,14 +43,15 @@ def page_runs(gains: FloatArray, threshold: float) -> list[tuple[int, int, float
     Args:
         gains: float64, shape (n,), negative on average for regular readings.
         threshold: How far the sum has to climb.
+        stride: Look at every so manieth sum only; the ends are as coarse.
 
     Returns:
         (start, stop, climb) of each run.
     """
-    total = np.concatenate(([0.0], np.cumsum(gains)))
+    total = np.concatenate(([0.0], np.cumsum(gains)))[::stride].copy()
     runs = []
     begin = start = 0
-    while begin < len(gains):
+    while begin < len(total) - 1:
         part = total[begin : begin + _WINDOW + 1]
         lowest = np.minimum.accumulate(np.minimum(part, total[start]))
         crossed = part - lowest > threshold
@@ -61,7 +64,7 @@ def page_runs(gains: FloatArray, threshold: float) -> list[tuple[int, int, float
         if lowest[cross] < total[start]:
             start = begin + int(np.argmin(part[: cross + 1]))
         stop = _summit(total, begin + cross, threshold)
-        runs.append((start, stop, float(total[stop] - total[start])))
+        runs.append((start * stride, stop * stride, float(total[stop] - total[start])))
         begin = start = stop
     return runs
 
@@ -70,7 +73,7 @@ def _summit(total: FloatArray, begin: int, threshold: float) -> int:
     """Find where a sum is greatest before it falls by the threshold."""
     summit = begin
     while begin < len(total):
-        part = total[begin : begin + _WINDOW]
+        part = total[begin : begin + _NEAR]
         highest = np.maximum.accumulate(np.maximum(part, total[summit]))
         fallen = highest - part > threshold
         fall = int(np.argmax(fallen))
@@ -80,7 +83,7 @@ def _summit(total: FloatArray, begin: int, threshold: float) -> int:
             summit = begin + best
         if fallen[fall]:
             break
-        begin += _WINDOW
+        begin += _NEAR
     return summit
 
 
@@ -97,14 +100,13 @@ def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list
     # One reading alone must not make a run: its gain is bounded to less than half of the threshold.
     spread_gain = 1.0 - _SPREAD**-2
     bound = np.sqrt((0.4 * threshold + np.log(_SPREAD)) * 2.0 / spread_gain)
-    found = page_runs(
-        (np.minimum(np.abs(scores), bound) ** 2 * spread_gain / 2 - np.log(_SPREAD)) / deflation, threshold
-    )
-    for shift in _SHIFTS:
+    gains = np.minimum(scores**2, bound**2) * (spread_gain / (2 * deflation)) - np.log(_SPREAD) / deflation
+    found = page_runs(gains, threshold, 4)
+    for shift, stride in _SHIFTS:
         bound = 0.45 * threshold / shift + shift / 2
         for sign in (1.0, -1.0):
             gains = np.minimum(sign * scores, bound) * (shift / deflation) - shift**2 / (2 * deflation)
-            found += page_runs(gains, threshold)
+            found += page_runs(gains, threshold, stride)
     runs: list[Run] = []
     for start, stop, climb in _merged(found):
         run = _sharpened(scores, z, start, stop, climb)
@@ -186,7 +188,7 @@ def stuck_runs(values: FloatArray) -> list[Run]:
     starts = np.concatenate(([0], change))
     lengths = np.diff(np.concatenate((starts, [len(values)])))
     usual = lengths[lengths <= _SHORTEST_STUCK]
-    if len(usual) < len(values) // 20:
+    if len(usual) <= len(values) // 20:
         return []  # a sensor that mostly holds its value isn't stuck
     repeats = float(np.sum(usual - 1) / np.sum(usual))
     shortest = _SHORTEST_STUCK
@@ -210,7 +212,8 @@ def gap_runs(seconds: FloatArray) -> list[Run]:
     steps = np.diff(seconds)
     if len(steps) < 20:  # noqa: PLR2004  too few steps to know what is usual
         return []
-    middle, high = np.quantile(steps, (0.5, 0.99))
+    places = (len(steps) // 2, len(steps) * 99 // 100)
+    middle, high = np.partition(steps, places)[list(places)]
     excess = steps[steps > high] - high
     tail = float(np.median(excess)) / np.log(2) if len(excess) else 0.0
     limit = max(5.0 * middle, 1.5 * high, high + min(tail, high) * np.log(0.01 * len(steps) / 1e-3))

@@ -6,12 +6,16 @@ import numpy as np
 from scipy import special
 
 from iot_pipeline.detection.events import Run, collective_runs, gap_runs, stuck_runs
-from iot_pipeline.detection.noise import gaussianise, inflation, memory, tail_freedom, whiten
+from iot_pipeline.detection.model import Fit
+from iot_pipeline.detection.noise import gaussianise, inflation, local_scale, memory, tail_freedom, whiten
 from iot_pipeline.detection.prepare import Readings
-from iot_pipeline.detection.types import BoolArray, FloatArray
+from iot_pipeline.detection.results import BoolArray, FloatArray, IntArray
 
+_CALM = 5.0  # median deviations within which a block is like the others
 _CORE = 3.0  # standard deviations beyond which a reading is clipped before the noise's memory is judged
 _DISCOVERIES = 0.02  # the share of flagged points that may be regular
+_LONG = 2_000  # readings that tell the scale of the noise well enough
+_TINY = 1e-6
 _NEAREST = 3.0  # standard deviations that a flagged point has at least
 _BURST = 3  # flagged points in a row that make a burst
 
@@ -33,22 +37,31 @@ class Verdict:
     autocorrelation: float
 
 
-def judge(readings: Readings, z: FloatArray) -> Verdict:
+def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit) -> Verdict:
     """Test standardised residuals, first by the noise of all readings, then by that outside the events found.
 
     Args:
         readings: n of them.
+        x: float64, shape (n,), their time in [-1, 1].
         z: float64, shape (n,), residuals in local standard deviations.
+        fit: The model.
     """
+    breaks = np.minimum(np.searchsorted(x, fit.trends[0].breaks), len(x) - 1)
+    index = fit.blocks.index
     stuck = stuck_runs(readings.values)
     testable = _outside(stuck, np.ones(len(z), dtype=bool))
-    regular, collective, known = testable, [], None
+    regular, collective, known = testable & _calm(z, index), [], None
     for _ in range(2):
         core = np.where(regular, np.clip(z, -_CORE, _CORE), 0.0)
-        coefficients = memory(core)
+        coefficients = memory(core, index)
         white = whiten(z, coefficients)
+        if len(coefficients):
+            white = white / local_scale(x, white, index, _TINY)(x)
+            white[breaks] = 0.0  # the model starts anew there, so the reading before predicts nothing
         tails = tail_freedom(white[regular])
-        scores = gaussianise(white, *tails)
+        # In a short series the scale itself is uncertain: Student's own use of his distribution (1908).
+        certainty = np.inf if len(z) > _LONG else len(z) / 2
+        scores = gaussianise(white, min(tails[0], certainty), tails[1])
         deflation = inflation(np.clip(scores, -_CORE, _CORE), regular)
         noise = (tails, deflation, coefficients.tobytes())
         if noise == known:
@@ -59,9 +72,20 @@ def judge(readings: Readings, z: FloatArray) -> Verdict:
 
     points = point_runs(scores, regular)
     runs = sorted([*stuck, *collective, *points, *gap_runs(readings.seconds)], key=lambda run: run.start)
-    power = float(core @ core)
-    correlation = float(core[1:] @ core[:-1]) / power if len(coefficients) and power > 0 else 0.0
+    correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
     return Verdict(scores, runs, tails[0], correlation)
+
+
+def _calm(z: FloatArray, index: IntArray) -> BoolArray:
+    """Mark the readings of blocks whose level and spread are those of most blocks, bool[n]: a first guess."""
+    rows = np.clip(z[index], -_CORE, _CORE)
+    calm = np.ones(len(rows), dtype=bool)
+    for figure in (rows.mean(axis=1), np.sum(rows**2, axis=1)):
+        distance = np.abs(figure - np.median(figure))
+        calm &= distance <= _CALM * float(np.median(distance))
+    result = np.zeros(len(z), dtype=bool)
+    result[index[calm]] = True
+    return result
 
 
 def _outside(runs: list[Run], free: BoolArray) -> BoolArray:

@@ -9,7 +9,7 @@ from iot_pipeline.detection.cycles import DAY, find_periods, fit_cycles
 from iot_pipeline.detection.piecewise import piecewise_trends
 from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.trends import Trend, is_adequate, smooth_trends
-from iot_pipeline.detection.types import Curve, Cycle, FloatArray
+from iot_pipeline.detection.results import Curve, Cycle, FloatArray
 
 YEAR = 365.25 * DAY
 _COARSE = 24  # parts of the span whose medians make a first trend
@@ -82,5 +82,6 @@ def _coarse_trend(blocks: Blocks) -> Curve:
 
 
 def _clipped(residual: FloatArray, deviations: float) -> FloatArray:
-    bound = deviations * 1.4826 * float(np.median(np.abs(residual)))
+    size = np.abs(residual)
+    bound = deviations * 1.4826 * (float(np.median(size)) or float(size.mean()))
     return np.clip(residual, -bound, bound)

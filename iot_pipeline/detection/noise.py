@@ -6,17 +6,19 @@ import numpy as np
 from scipy import linalg, signal, special
 
 from iot_pipeline.detection.blocks import row_medians
-from iot_pipeline.detection.types import BoolArray, Curve, FloatArray, IntArray
+from iot_pipeline.detection.results import BoolArray, Curve, FloatArray, IntArray
 
 _WINSOR = 2.5
 _CLIPPED_MEAN = 0.79395  # the mean of |Z| clipped at 2.5 for standard normal Z
+_SMALL_SAMPLE = 0.3  # by how much the estimate falls short in m readings, times m (by simulation)
 _GROUPS = 16
 _WINDOW = 0.06  # of the blocks: wider than any event
-_FREEDOMS = np.array([2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 10.0, 13.0, 18.0, 30.0])
+_FREEDOMS = np.array([1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 10.0, 13.0, 18.0, 30.0])
 _SCALES = np.linspace(0.6, 1.15, 23)
 _CORE = 4.0  # standard deviations within which the tails are judged
 _CELLS = 64
 _LAGS = 16
+_OUTLIER = 4.0  # standard deviations of what the preceding readings leave unexplained
 
 
 def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: float) -> Curve:
@@ -34,7 +36,7 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
     size = np.abs(residual[index])
     middle = np.maximum(1.4826 * row_medians(size), floor)
     scale = np.minimum(size, _WINSOR * middle[:, None]).mean(axis=1) / _CLIPPED_MEAN
-    logs = np.log(np.maximum(scale, floor))
+    logs = np.log(np.maximum(scale * (1.0 + _SMALL_SAMPLE / index.shape[1]), floor))
     typical = float(np.exp(np.median(logs)))
     constant = Curve(np.array([x[0], x[-1]]), np.array([typical, typical]))
     count = len(logs)
@@ -95,44 +97,56 @@ def gaussianise(z: FloatArray, freedom: float, scale: float) -> FloatArray:
     return np.sign(z) * np.interp(np.abs(z), grid, -special.ndtri(tail))
 
 
-def memory(z: FloatArray) -> FloatArray:
+def memory(z: FloatArray, index: IntArray) -> FloatArray:
     """Fit an autoregression to standardised residuals; empty unless neighbours are clearly correlated.
 
-    Source: the Yule-Walker equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
+    The correlations are medians over the blocks, which events spoil only here and there. Source: the Yule-Walker
+    equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
 
     Args:
         z: float64, shape (n,), clipped, zero within events.
+        index: int, shape (B, m), the blocks.
 
     Returns:
         The coefficients of the preceding readings, float64[p], the latest first.
     """
-    n = len(z)
-    lags = min(_LAGS, n // 20)
-    power = float(z @ z)
-    if lags < 1 or power <= 0:
+    rows = z[index]
+    size = index.shape[1]
+    lags = min(_LAGS, size // 3)
+    power = np.sum(rows**2, axis=1)
+    full = power > 0
+    if lags < 1 or not full.any():
         return np.empty(0)
     correlation = np.ones(lags + 1)
     for lag in range(1, lags + 1):
-        correlation[lag] = float(z[lag:] @ z[:-lag]) / power
-        if lag == min(3, lags) and np.max(np.abs(correlation[1 : lag + 1])) < max(0.05, 5.0 / np.sqrt(n)):
+        products = np.sum(rows[:, lag:] * rows[:, :-lag], axis=1)
+        correlation[lag] = float(np.median(products[full] / power[full])) * size / (size - lag)
+        if lag == min(3, lags) and np.max(np.abs(correlation[1 : lag + 1])) < max(0.05, 6.0 / np.sqrt(len(z))):
             return np.empty(0)
-    correlation[0] += 1e-6
+    # Tapered, the correlations belong to a process that exists.
+    correlation[1:] *= 0.999 * (1.0 - np.arange(1, lags + 1) / (4.0 * size))
     coefficients: FloatArray = linalg.solve_toeplitz(correlation[:-1], correlation[1:])
     return coefficients
 
 
 def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
-    """Subtract from each score what the preceding ones predict, and standardise, float64[n].
+    """Subtract from each score what the preceding ones predict, float64[n].
 
-    The predecessors are clipped, so that an outlier has no long echo.
+    A reading that leaves its neighbours and returns at once is an additive outlier (Fox, "Outliers in time series",
+    J. R. Statist. Soc. B 34, 1972): it predicts nothing about the ones after it.
     """
     if not len(coefficients):
         return z
-    past = np.clip(z, -3.0, 3.0)
-    predicted = signal.lfilter(np.concatenate(([0.0], coefficients)), [1.0], past)
-    rest = z - predicted
-    spread = float(np.mean(np.minimum(np.abs(rest), 3.0))) / _CLIPPED_MEAN
-    return rest / max(spread, 1e-9)
+    predict = np.concatenate(([0.0], coefficients))
+    rest = z - signal.lfilter(predict, [1.0], z)
+    spread = 1.4826 * float(np.median(np.abs(rest)))
+    away = z[1:-1] - (z[:-2] + z[2:]) / 2
+    jumps = np.minimum(np.abs(rest[1:-1]), 2.0 * np.abs(away)) > _OUTLIER * spread
+    outliers = 1 + np.flatnonzero(jumps & (rest[1:-1] * rest[2:] < 0))
+    cleaned = z.copy()
+    cleaned[outliers] -= rest[outliers]
+    whitened: FloatArray = z - signal.lfilter(predict, [1.0], cleaned)
+    return whitened
 
 
 def inflation(z: FloatArray, free: BoolArray) -> float:

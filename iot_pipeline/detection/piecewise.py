@@ -6,7 +6,7 @@ import numpy as np
 
 from iot_pipeline.detection.blocks import Blocks
 from iot_pipeline.detection.trends import Trend, capped_bic, huber_weights, solve
-from iot_pipeline.detection.types import BoolArray, Curve, FloatArray
+from iot_pipeline.detection.results import BoolArray, Curve, FloatArray
 
 _NODES = 256  # the dynamic program is quadratic in their number
 _PENALTY = 3.9  # per segment, in units of ln(nodes)
@@ -261,12 +261,13 @@ def piecewise_trends(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[
         curve = _through_pwlf(blocks.x, blocks.level, weights, breaks, flat=flat)
         fitted = curve(blocks.x)
         jumps = sum(each.jump for each in breaks)
-        parameters = 1 + 2 * len(breaks) if flat else 2 + 2 * len(breaks) + jumps
+        size = 1 + 2 * len(breaks) if flat else 2 + 2 * len(breaks) + jumps
         trends.append(
             Trend(
                 name="steps" if flat else "piecewise linear" + (" with jumps" if jumps else ""),
                 evaluate=curve,
-                criterion=capped_bic((blocks.level - fitted) / error, parameters),
+                criterion=capped_bic((blocks.level - fitted) / error, size),
+                size=size,
                 fitted=fitted,
                 parameters=(("segments", float(len(breaks) + 1)),),
                 breaks=tuple(each.x for each in breaks),

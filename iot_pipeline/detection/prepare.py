@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray, TimeArray
+from iot_pipeline.detection.results import BoolArray, FloatArray, IntArray, TimeArray
 
 _HUGE = 1e300  # beyond this a difference of two values may overflow
 _FAR = 1e9  # scaled values beyond this are as far away as anything can be

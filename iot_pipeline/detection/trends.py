@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from iot_pipeline.detection.types import FloatArray
+from iot_pipeline.detection.results import FloatArray
 
 _HUBER = 1.5
 _CAP = 4.0  # standard errors, beyond which a block is an event and costs no more
-_ROUNDS = 8
+_ROUNDS = 10
 _SETTLED = 1e-3  # standard errors
 _EVENTFUL = 0.08  # the share of blocks that events may spoil
 _FEWEST_CURVED = 12  # blocks, for a non-linear fit
@@ -27,6 +27,7 @@ class Trend:
         name: What it is called.
         evaluate: The trend as a function of time in [-1, 1], in scaled units.
         criterion: The capped BIC; the less the better.
+        size: How many numbers were fitted.
         fitted: float64, shape (B,), its values at the blocks.
         parameters: (name, value) pairs, times as shares of the span's half.
         breaks: Where it bends or jumps, in [-1, 1].
@@ -35,6 +36,7 @@ class Trend:
     name: str
     evaluate: Callable[[FloatArray], FloatArray]
     criterion: float
+    size: int
     fitted: FloatArray
     parameters: tuple[tuple[str, float], ...] = ()
     breaks: tuple[float, ...] = field(default=())
@@ -104,13 +106,14 @@ def _polynomial(degree: int) -> Basis:
 
 def _exponential(x: FloatArray, rate: float) -> FloatArray:
     """Span a constant and an exponential that starts or ends at one: a positive rate decays."""
-    return np.column_stack((np.ones_like(x), np.exp(-np.abs(rate) * (1.0 + np.sign(rate) * x))))
+    return np.array((np.ones_like(x), np.exp(-np.abs(rate) * (1.0 + np.sign(rate) * x)))).T
 
 
 def _wave(degree: int, harmonics: int) -> Basis:
     def basis(x: FloatArray, omega: float) -> FloatArray:
-        angles = omega * x[:, None] * np.arange(1, harmonics + 1)
-        return np.hstack((np.polynomial.chebyshev.chebvander(x, degree), np.cos(angles), np.sin(angles)))
+        angles = [omega * harmonic * x for harmonic in range(1, harmonics + 1)]
+        powers = [np.ones_like(x), x][: degree + 1]
+        return np.array([*powers, *(np.cos(angle) for angle in angles), *(np.sin(angle) for angle in angles)]).T
 
     return basis
 
@@ -125,7 +128,7 @@ def _refine(
     """
     x, level, error = data
     weights = precision = error**-2.0
-    for _ in range(3 * _ROUNDS):
+    for _ in range(_ROUNDS):
         design = basis(x, theta)
         coefficients = solve(design, level, weights)
         rest = level - design @ coefficients
@@ -135,7 +138,7 @@ def _refine(
         step = float(solve(np.column_stack((design, slope)), rest, weights)[-1])
         previous = theta
         theta = float(np.clip(theta + np.clip(step, -0.3 * abs(theta), 0.3 * abs(theta)), *bounds))
-        if abs(theta - previous) < 1e-7 * abs(theta):
+        if abs(theta - previous) < 1e-6 * abs(theta):
             break
     return theta
 
@@ -197,10 +200,12 @@ def _fitted(
     design = basis(x, theta)
     coefficients = fit_robustly(design, level, error)
     fitted = design @ coefficients
+    size = design.shape[1] + bool(symbol)
     return Trend(
         name=name,
         evaluate=lambda at: basis(at, theta) @ coefficients,
-        criterion=capped_bic((level - fitted) / error, design.shape[1] + bool(symbol)),
+        criterion=capped_bic((level - fitted) / error, size),
+        size=size,
         fitted=fitted,
         parameters=((symbol, theta),) if symbol else (),
     )

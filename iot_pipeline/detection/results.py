@@ -26,6 +26,8 @@ class Curve:
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Evaluate at x, float64[n]; beyond the ends the last value holds."""
+        if self.y.min() == self.y.max():
+            return np.full(len(x), self.y[0])
         return np.interp(x, self.x, self.y)
 
 
@@ -35,7 +37,7 @@ class Cycle:
 
     Attributes:
         period: The period in seconds.
-        table: float64, shape (k,), the value at the middle of each k-th part of the period.
+        table: float64, shape (k,), the values at the phases 0, 1/k, 2/k, ...
     """
 
     period: float
@@ -44,9 +46,9 @@ class Cycle:
     def __call__(self, seconds: FloatArray) -> FloatArray:
         """Evaluate at seconds since the first reading, float64[n]."""
         k = len(self.table)
-        closed = np.concatenate((self.table[-1:], self.table, self.table[:1]))
+        closed = np.concatenate((self.table, self.table[:2]))
         turns = seconds / self.period
-        place = (turns - np.floor(turns)) * k + 0.5
+        place = (turns - np.floor(turns)) * k
         left = place.astype(np.intp)
         return closed.take(left) + (place - left) * np.diff(closed, append=0.0).take(left)
 

@@ -1,0 +1,49 @@
+# make run    install, load the sample bucket, find anomalies, show what came of it
+# make test   install what tests need, run tests, lint and types
+# make dev    open the web page on http://127.0.0.1:3000
+# make lock   pin the newest versions of all dependencies
+
+PYTHON ?= python3
+PORT ?= 3000
+BIN := .venv/bin
+DAGSTER := DAGSTER_HOME=$(CURDIR)/dagster_home DAGSTER_MODULE_NAME=iot_pipeline.definitions $(BIN)
+RUN_LOG := dagster_home/make-run.log
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test dev lock clean
+
+run: .venv/installed
+	@echo "Materializing all assets …"
+	@$(DAGSTER)/dg launch --assets '*' > $(RUN_LOG) 2>&1 || { tail -n 40 $(RUN_LOG); exit 1; }
+	@$(BIN)/python -m iot_pipeline.tour
+
+test: .venv/installed-for-tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+dev: .venv/installed
+	@# The shell may have the activation line's module name set, which excludes a workspace file.
+	env -u DAGSTER_MODULE_NAME DAGSTER_HOME=$(CURDIR)/dagster_home $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt pyproject.toml | .venv/bin/python
+	@echo "Installing …"
+	$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/installed-for-tests: requirements-dev.txt .venv/installed
+	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+lock: .venv/installed-for-tests
+	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --group dev -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-dev.txt
+	echo "-e ." >> requirements.txt
+
+clean:
+	rm -rf .venv data/warehouse

@@ -1,0 +1,91 @@
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import duckdb
+import pytest
+
+from iot_pipeline import connect
+from iot_pipeline.ingest import LoadReport, load_timeseries
+
+BERLIN = ZoneInfo("Europe/Berlin")
+HEADER = "timestamp;sensor_uuid;sensor_value"
+SENSOR = "11111111-1111-4111-8111-111111111111"
+OTHER_SENSOR = "22222222-2222-4222-8222-222222222222"
+
+Reading = tuple[str, int, float]
+"""Uuid, microseconds since the epoch and value."""
+
+
+def row(time: str = "2013-01-01 12:00:00+01:00", uuid: str = SENSOR, value: object = 1.0) -> str:
+    return f"{time};{uuid};{value}"
+
+
+def csv_of(*lines: str, header: str = HEADER) -> bytes:
+    return "".join(f"{line}\n" for line in (header, *lines)).encode()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A directory of CSV files and the warehouse that it is loaded into."""
+
+    source: Path
+    warehouse: Path
+
+    def write(self, key: str, *content: str | bytes) -> None:
+        """Write lines below the usual header, or bytes as they are, into ``Timeseries/``."""
+        path = self.source / "Timeseries" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raw = content[0] if content and isinstance(content[0], bytes) else csv_of(*map(str, content))
+        path.write_bytes(raw)
+
+    def delete(self, key: str) -> None:
+        (self.source / "Timeseries" / key).unlink()
+
+    def load(self, **options: Any) -> LoadReport:
+        return load_timeseries(source=str(self.source), warehouse=self.warehouse, **options)
+
+    def sql(self, statement: str, **parameters: object) -> list[tuple[Any, ...]]:
+        with connect(self.warehouse) as connection:
+            return run_sql(connection, statement, **parameters)
+
+    def content(self) -> list[Reading]:
+        """Return the readings, duplicates and all, by sensor and time."""
+        return self.sql("SELECT sensor_uuid, epoch_us(timestamp), sensor_value FROM measurements ORDER BY ALL")
+
+    def values(self) -> list[float]:
+        """Return the values in the order of their time."""
+        rows = self.sql("SELECT sensor_value FROM measurements ORDER BY timestamp, sensor_value")
+        return [value for (value,) in rows]
+
+    def times(self) -> list[str]:
+        """Return the readings' times as Berlin's clock shows them, with the offset."""
+        return [berlin(instant) for _, instant, _ in self.content()]
+
+    def rejects(self) -> list[tuple[int, str, str]]:
+        """Return line, reason and raw text of the refused rows."""
+        return self.sql("SELECT line_number, reason, raw FROM rejected_rows ORDER BY source_key, line_number")
+
+    def errors(self) -> dict[str, str]:
+        """Return the reasons of the files that were quarantined as a whole."""
+        return dict(self.sql("SELECT key, error FROM source_files WHERE error IS NOT NULL"))
+
+
+def run_sql(
+    connection: duckdb.DuckDBPyConnection, statement: str, **parameters: object
+) -> list[tuple[Any, ...]]:
+    return connection.execute(statement, parameters or None).fetchall()
+
+
+def berlin(instant: int) -> str:
+    moment = datetime.fromtimestamp(instant / 1e6, UTC).astimezone(BERLIN)
+    return f"{moment:%Y-%m-%d %H:%M}{moment:%z}"[:-2]
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    source = tmp_path / "source"
+    (source / "Timeseries").mkdir(parents=True)
+    return Bucket(source, tmp_path / "warehouse")
