@@ -113,17 +113,33 @@ def accuracy_rows(outcomes: list[Outcome]) -> Iterator[tuple[str, str, str]]:
     clean, small, large = of("clean"), of("small spikes"), of("spike")
     main = of(*ANOMALIES, "all kinds")
     alarms = sum(each.false_alarms for each in clean)
-    yield "false alarms per 100,000 clean readings", "<= 0.1", f"{alarms / sum(each.readings for each in clean) * 1e5:.3f}"
+    yield (
+        "false alarms per 100,000 clean readings",
+        "<= 0.1",
+        f"{alarms / sum(each.readings for each in clean) * 1e5:.3f}",
+    )
     yield "F1, spikes of 6 sd and more", ">= 0.985", f"{f1(large):.4f}"
     hits = sum(each.hits for each in small)
-    yield "recall, spikes of 4.5 to 6 sd", ">= 0.80", f"{hits / (hits + sum(each.misses for each in small)):.3f}"
+    yield (
+        "recall, spikes of 4.5 to 6 sd",
+        ">= 0.80",
+        f"{hits / (hits + sum(each.misses for each in small)):.3f}",
+    )
     yield "  at precision", ">= 0.97", f"{hits / (hits + sum(each.false_alarms for each in small)):.3f}"
     yield "F1, all kinds of anomalies, pooled", ">= 0.975", f"{f1(main):.4f}"
-    yield "F1, all kinds of anomalies, mean of sensors", ">= 0.975", f"{np.mean([f1([each]) for each in main]):.4f}"
+    yield (
+        "F1, all kinds of anomalies, mean of sensors",
+        ">= 0.975",
+        f"{np.mean([f1([each]) for each in main]):.4f}",
+    )
     yield "AUC-PR", ">= 0.97", f"{average_precision(main):.4f}"
     for kind in ANOMALIES:
         hit = [hit for each in main for hit in each.found.get(kind, [])]
-        yield f"events found: {kind}", ">= 0.98" if kind not in ("spike", "gap") else "", f"{np.mean(hit):.4f}"
+        yield (
+            f"events found: {kind}",
+            ">= 0.98" if kind not in ("spike", "gap") else "",
+            f"{np.mean(hit):.4f}",
+        )
     errors = [each.model_error for each in outcomes]
     yield "model error in sd of the noise, median", "<= 0.03", f"{np.median(errors):.4f}"
     yield "  95th percentile", "", f"{np.quantile(errors, 0.95):.4f}"
@@ -141,11 +157,15 @@ def print_weakest(outcomes: list[Outcome]) -> None:
 
 def main() -> None:
     """Run the suite on development and held-out seeds and print both next to the targets."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=2, help="seeds of each kind (default: 2)")
     parser.add_argument("--points", type=int, default=20_000, help="readings of a sensor (default: 20,000)")
     parser.add_argument("--processes", type=int, default=1, help="processes to use (default: 1)")
-    parser.add_argument("--weakest", action="store_true", help="also print the sensors with the most wrong readings")
+    parser.add_argument(
+        "--weakest", action="store_true", help="also print the sensors with the most wrong readings"
+    )
     options = parser.parse_args()
 
     rows: dict[str, list[str]] = {}
@@ -168,10 +188,16 @@ def main() -> None:
                 for family in FAMILIES
                 for noise, anomalies in (("gaussian", ()), ("student_t", ANOMALIES))
             ]
-            rows.setdefault("CPU per 105,000-reading sensor, mean, ms", ["<= 40"]).append(f"{np.mean(times) * 1e3:.1f}")
-            rows.setdefault("  95th percentile, ms", ["<= 100"]).append(f"{np.quantile(times, 0.95) * 1e3:.1f}")
+            rows.setdefault("CPU per 105,000-reading sensor, mean, ms", ["<= 40"]).append(
+                f"{np.mean(times) * 1e3:.1f}"
+            )
+            rows.setdefault("  95th percentile, ms", ["<= 100"]).append(
+                f"{np.quantile(times, 0.95) * 1e3:.1f}"
+            )
 
-    print(f"{len(every):,} sensors of about {options.points:,} readings, {options.seeds} seeds of each kind\n")
+    print(
+        f"{len(every):,} sensors of about {options.points:,} readings, {options.seeds} seeds of each kind\n"
+    )
     print(f"{'':48}{'target':>10}{'developed':>12}{'held out':>12}")
     for what, cells in rows.items():
         print(f"{what:48}{cells[0]:>10}{cells[1]:>12}{cells[2]:>12}")

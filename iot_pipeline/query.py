@@ -181,6 +181,8 @@ def connect(
 def read_moment(moment: Moment) -> int:
     """Return the microseconds since the epoch that a user means."""
     try:
+        if pd.isna(moment):
+            raise ValueError("no time")
         if isinstance(moment, str):
             moment = datetime.fromisoformat(moment.strip())
         elif isinstance(moment, date) and not isinstance(moment, datetime):

@@ -8,7 +8,8 @@ import duckdb
 import pytest
 
 from iot_pipeline import connect
-from iot_pipeline.ingest import LoadReport, load_timeseries
+from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.ingest import LoadReport, load_mapping, load_timeseries
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HEADER = "timestamp;sensor_uuid;sensor_value"
@@ -89,3 +90,16 @@ def bucket(tmp_path: Path) -> Bucket:
     source = tmp_path / "source"
     (source / "Timeseries").mkdir(parents=True)
     return Bucket(source, tmp_path / "warehouse")
+
+
+SAMPLE = Path(__file__).parent.parent / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def sample_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a warehouse with the sample bucket loaded and judged. Not to be written to."""
+    warehouse = tmp_path_factory.mktemp("sample") / "warehouse"
+    load_mapping(source=str(SAMPLE), warehouse=warehouse)
+    load_timeseries(source=str(SAMPLE), warehouse=warehouse)
+    flag_anomalies(warehouse=warehouse)
+    return warehouse

@@ -1,5 +1,7 @@
 """Find and fit what repeats within days and weeks: sinusoids, or the profile of a day or a week."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy import fft
 
@@ -13,13 +15,13 @@ _FEWEST_TURNS = 16  # a slower wave belongs to the trend
 _CONTRAST = 2.0  # of a line to all its neighbours; what a trend leaves falls off slowly
 _BAND = 64  # neighbouring frequencies that share one background
 _NEAR = 0.1  # turns of the base period that a frequency may be off
-_HARMONICS = (1, 2, 3, 4, 6)
+_FINER = 4  # nodes of a smooth cycle per part
 _MOST_PARTS = 672  # of a folded period: quarters of an hour in a week
 _FEWEST_PARTS = 8
 _COVERED = 0.9  # the share of the parts that must hold readings
 
 
-def find_periods(seconds: FloatArray, residual: FloatArray) -> tuple[float, ...]:
+def find_periods(seconds: FloatArray, residual: FloatArray, step: float) -> tuple[float, ...]:
     """Find the periods that stand far above the spectrum around them, in seconds, at most two.
 
     The test against an exponentially distributed background is Fisher's ("Tests of significance in harmonic
@@ -29,9 +31,10 @@ def find_periods(seconds: FloatArray, residual: FloatArray) -> tuple[float, ...]
     Args:
         seconds: float64, shape (n,), ascending.
         residual: float64, shape (n,), free of slow trend and of outliers.
+        step: The usual time between two readings, in seconds.
     """
     n, span = len(seconds), float(seconds[-1])
-    step = max(float(np.median(np.diff(seconds))), span / (4 * n))
+    step = max(step, span / (4 * n))
     cells = np.rint(seconds / step).astype(np.intp)
     count = np.bincount(cells)
     grid = np.bincount(cells, weights=residual) / np.maximum(count, 1)
@@ -75,7 +78,9 @@ def _calendar_period(frequency: float, span: float) -> float:
 def _refine(seconds: FloatArray, residual: FloatArray, omega: float) -> float:
     """Sharpen a frequency by the drift of its phase over the span (Kay, IEEE Trans. ASSP 37, 1989)."""
     chunk = np.minimum((seconds / seconds[-1] * 16).astype(np.intp), 15)
-    times = np.bincount(chunk, weights=seconds, minlength=16) / np.maximum(np.bincount(chunk, minlength=16), 1)
+    times = np.bincount(chunk, weights=seconds, minlength=16) / np.maximum(
+        np.bincount(chunk, minlength=16), 1
+    )
     for _ in range(2):
         angle = omega * seconds
         wave = np.bincount(chunk, residual * np.cos(angle), 16) - 1j * np.bincount(
@@ -90,66 +95,76 @@ def _refine(seconds: FloatArray, residual: FloatArray, omega: float) -> float:
     return omega
 
 
-def fit_cycle(seconds: FloatArray, residual: FloatArray, period: float) -> Cycle | None:
-    """Fit a repeating curve by folding the residual on the period; None where nothing repeats.
-
-    The folded means are fitted by harmonics or joined as they are, whichever has the least BIC
-    (Schwarz, "Estimating the dimension of a model", Annals of Statistics 6, 1978).
-
-    Args:
-        seconds: float64, shape (n,).
-        residual: float64, shape (n,), free of trend, outliers clipped.
-        period: In seconds.
-    """
-    step = max(float(np.median(np.diff(seconds))), period / _MOST_PARTS)
-    parts = max(round(period / step), _FEWEST_PARTS)
-    turns = seconds / period
-    part = np.rint((turns - np.floor(turns)) * parts).astype(np.intp) % parts
-    count = np.bincount(part, minlength=parts).astype(np.float64)
-    mean = np.bincount(part, weights=residual, minlength=parts) / np.maximum(count, 1.0)
-    rest = float(np.sum(residual**2)) - float(count @ mean**2)
-    n = len(residual)
-    if np.count_nonzero(count) < _COVERED * parts or n < 2 * parts:
-        return None
-    variance = max(rest, 1e-12 * n) / (n - parts)
-
-    phase = 2 * np.pi * np.arange(parts) / parts
-    best, table = float(count @ mean**2) / variance, None
-    candidates = []
-    for harmonics in _HARMONICS:
-        if 2 * harmonics < parts // 2:
-            angles = phase[:, None] * np.arange(1, harmonics + 1)
-            design = np.hstack((np.ones((parts, 1)), np.cos(angles), np.sin(angles)))
-            gram = design.T @ (count[:, None] * design)
-            candidates.append((2 * harmonics, design @ np.linalg.solve(gram, design.T @ (count * mean))))
-    for levels in {parts, parts // 2, parts // 4}:
-        if parts % levels == 0:
-            size = parts // levels
-            total = count.reshape(levels, size).sum(axis=1)
-            level = (count * mean).reshape(levels, size).sum(axis=1) / np.maximum(total, 1.0)
-            middle = (np.arange(levels) + 0.5) * size - 0.5
-            candidates.append((levels, np.interp(np.arange(parts), middle, level, period=parts)))
-    for parameters, curve in candidates:
-        criterion = float(count @ (mean - curve) ** 2) / variance + parameters * np.log(n)
-        if criterion < best:
-            best, table = criterion, curve
-    if table is None:
-        return None
-    return Cycle(period, table - np.average(table, weights=count))
-
-
-def fit_cycles(seconds: FloatArray, residual: FloatArray, periods: tuple[float, ...]) -> tuple[Cycle, ...]:
+def fit_cycles(
+    seconds: FloatArray, residual: FloatArray, periods: tuple[float, ...], step: float
+) -> tuple[Cycle, ...]:
     """Fit one cycle after the other, each to what the earlier ones leave.
 
     Args:
         seconds: float64, shape (n,).
         residual: float64, shape (n,), free of trend, outliers clipped.
         periods: In seconds, the strongest first.
+        step: The usual time between two readings, in seconds.
     """
     cycles = []
     for period in periods:
-        cycle = fit_cycle(seconds, residual, period)
+        cycle = _fit_cycle(seconds, residual, period, step)
         if cycle:
             cycles.append(cycle)
-            residual = residual - cycle(seconds)
+            if period != periods[-1]:
+                residual = residual - cycle(seconds)
     return tuple(cycles)
+
+
+def _fit_cycle(seconds: FloatArray, residual: FloatArray, period: float, step: float) -> Cycle | None:
+    """Fit a repeating curve to the means of the parts of the folded period; None where nothing repeats.
+
+    Harmonics or the means themselves, whichever has the least BIC (Schwarz, "Estimating the dimension of a
+    model", Annals of Statistics 6, 1978). A part holds about one reading a period, so that regular readings
+    always fall on the same parts.
+    """
+    parts = int(np.clip(round(period / max(step, period / _MOST_PARTS)), _FEWEST_PARTS, _MOST_PARTS))
+    turns = seconds / period
+    part = np.rint((turns - np.floor(turns)) * parts).astype(np.intp) % parts
+    count = np.bincount(part, minlength=parts).astype(np.float64)
+    mean = np.bincount(part, weights=residual, minlength=parts) / np.maximum(count, 1.0)
+    n = len(residual)
+    if np.count_nonzero(count) < _COVERED * parts or n < 2 * parts:
+        return None
+    rest = float(np.sum(residual**2)) - float(count @ mean**2)
+    variance = max(rest, 1e-12 * n) / (n - parts)
+
+    best, table = float(count @ mean**2) / variance, None
+    for size, curve in (_harmonics(count, mean, variance), *_profiles(count, mean)):
+        at_parts = curve[:: len(curve) // parts]
+        criterion = float(count @ (mean - at_parts) ** 2) / variance + size * np.log(n)
+        if criterion < best:
+            best, table = criterion, curve
+    return None if table is None else Cycle(period, table - table.mean())
+
+
+def _harmonics(count: FloatArray, mean: FloatArray, variance: float) -> tuple[int, FloatArray]:
+    """Keep the harmonics that stand out of the noise: the number of coefficients, and the curve.
+
+    Hard thresholding (Donoho & Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81, 1994) at
+    the price of two coefficients in the BIC.
+    """
+    parts = len(mean)
+    coefficients = fft.rfft(mean)
+    noise = parts * variance * float(np.mean(1.0 / np.maximum(count, 1.0)))
+    weak = np.abs(coefficients) ** 2 < noise * np.log(count.sum())
+    coefficients[weak] = 0.0
+    coefficients[0] = parts * np.average(mean, weights=count)
+    fine = _FINER * parts
+    return 2 * int(np.count_nonzero(~weak[1:])), fft.irfft(coefficients, fine) * _FINER
+
+
+def _profiles(count: FloatArray, mean: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+    """Join the means of the parts, or of two or four together, as they are: their number, and the curve."""
+    parts = len(mean)
+    for size in (1, 2, 4):
+        if parts % size == 0:
+            total = count.reshape(-1, size).sum(axis=1)
+            level = (count * mean).reshape(-1, size).sum(axis=1) / np.maximum(total, 1.0)
+            middle = np.arange(parts // size) * size + (size - 1) / 2
+            yield parts // size, np.interp(np.arange(parts), middle, level, period=parts)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.results import BoolArray, FloatArray
+from iot_pipeline.detection.prepare import sampled
+from iot_pipeline.detection.results import FloatArray
 
 # The tests for a shifted mean: the shift in standard deviations, and how coarse the search may be for such runs.
 _SHIFTS = ((1.2, 4), (3.0, 1))
@@ -15,6 +16,7 @@ _NEAR = 1024  # for its end
 _MARGIN = 25  # readings around an event within which its ends are sought
 _LONGEST_BURST = 100
 _CLIP = 30.0  # standard deviations, beyond which a reading tells no more about a run
+_IDLE = 1e-3  # what a reading costs that tells nothing
 _RAMP_COST = 6.0  # a ramp has one parameter more than a shift and has to win clearly
 _SHORTEST_STUCK = 5
 
@@ -141,7 +143,7 @@ def _sharpened(scores: FloatArray, z: FloatArray, start: int, stop: int, climb: 
         mean = float(np.median(scores[shift.start : shift.stop])) if shift.evidence > 0 else mean
     spread = max(float(np.sqrt(np.mean(part**2))), 1.01)
     gains = np.minimum(around**2, 6.0 * spread**2) * (1.0 - spread**-2) / 2 - np.log(spread)
-    ramp = _ramp(part, np.clip(z[start:stop], -_CLIP, _CLIP), start)
+    ramp = _ramp(scores, z, start, stop)
     best = max((shift, _best_part(gains, low, "variance"), ramp), key=lambda run: run.evidence)
     short = best.kind == "level_shift" and best.stop - best.start <= _LONGEST_BURST
     return Run(best.start, best.stop, "burst" if short else best.kind, max(best.evidence, climb))
@@ -155,22 +157,38 @@ def _best_part(gains: FloatArray, offset: int, kind: str) -> Run:
     return Run(offset + first, offset + last, kind, float(total[last] - total[first]))
 
 
-def _ramp(scores: FloatArray, z: FloatArray, start: int) -> Run:
-    """Fit a line to a run, and let the run begin or end where the line meets zero."""
-    n = len(scores)
+def _ramp(scores: FloatArray, z: FloatArray, start: int, stop: int) -> Run:
+    """Describe a run by a line that begins or ends at zero, by iterated fits within its improving ends.
+
+    Heavy tails bend the scores, so that the line is fitted to the deviations themselves.
+    """
+    for _ in range(2):
+        length = stop - start
+        mean, slope, _ = _line(np.clip(z[start:stop], -_CLIP, _CLIP))
+        low, high = max(start - length // 2, 0), min(stop + max(length // 2, _MARGIN), len(z))
+        line = mean + slope * (np.arange(low, high) - (start + stop - 1) / 2)
+        line *= line * mean > 0
+        part = _best_part(np.clip(z[low:high], -_CLIP, _CLIP) * line - line**2 / 2 - _IDLE, low, "drift")
+        if part.stop - part.start < 3:  # noqa: PLR2004  no line goes through fewer
+            break
+        start, stop = part.start, part.stop
+        climbing = mean * slope > 0
+        side = np.flatnonzero(line)
+        if climbing:
+            start = min(start, low + int(side[0]))
+        else:
+            stop = max(stop, low + int(side[-1]) + 1)
+    evidence = _line(np.clip(scores[start:stop], -_CLIP, _CLIP))[2] - _RAMP_COST
+    return Run(start, stop, "drift", evidence)
+
+
+def _line(y: FloatArray) -> tuple[float, float, float]:
+    """Fit a line: its mean, its slope per reading and its log-likelihood ratio against zero."""
+    n = len(y)
     place = np.arange(n) - (n - 1) / 2
     across = max(float(place @ place), 1.0)
-    evidence = n * float(scores.mean()) ** 2 / 2 + float(place @ scores) ** 2 / across / 2 - _RAMP_COST
-    # Heavy tails bend the scores; the deviations themselves are what climbs in a line.
-    mean, slope = float(z.mean()), float(place @ z) / across
-    first, last = start, start + n
-    if slope:
-        zero = start + round((n - 1) / 2 - mean / slope)
-        if mean * slope > 0:
-            first = min(max(zero, start - n // 2, 0), start)
-        else:
-            last = max(min(zero, start + n + n // 2), start + n)
-    return Run(first, last, "drift", evidence)
+    mean, slope = float(y.mean()), float(place @ y) / across
+    return mean, slope, (n * mean**2 + across * slope**2) / 2
 
 
 def stuck_runs(values: FloatArray) -> list[Run]:
@@ -212,8 +230,7 @@ def gap_runs(seconds: FloatArray) -> list[Run]:
     steps = np.diff(seconds)
     if len(steps) < 20:  # noqa: PLR2004  too few steps to know what is usual
         return []
-    places = (len(steps) // 2, len(steps) * 99 // 100)
-    middle, high = np.partition(steps, places)[list(places)]
+    middle, high = np.quantile(sampled(steps), (0.5, 0.99))
     excess = steps[steps > high] - high
     tail = float(np.median(excess)) / np.log(2) if len(excess) else 0.0
     limit = max(5.0 * middle, 1.5 * high, high + min(tail, high) * np.log(0.01 * len(steps) / 1e-3))

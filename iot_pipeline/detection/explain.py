@@ -71,8 +71,14 @@ def _why_these_anomalies(verdict: Verdict, *, share: float, misfit: bool) -> str
     n = len(verdict.scores)
     beyond = int(np.count_nonzero(np.abs(verdict.scores) > _RULE))
     chance = 2 * n * float(special.ndtr(-_RULE))
-    tails = "" if np.isinf(verdict.freedom) else f", given its heavy tails (Student t, {verdict.freedom:g} degrees)"
-    text = f"Of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}; chance alone gives {chance:,.0f}."
+    tails = (
+        ""
+        if np.isinf(verdict.freedom)
+        else f", given its heavy tails (Student t, {verdict.freedom:g} degrees)"
+    )
+    text = (
+        f"Of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}; chance alone gives {chance:,.0f}."
+    )
     if misfit:
         return f"{text} {share:.0%} would be flagged: the model doesn't describe this sensor, so nothing is."
     if not verdict.runs:

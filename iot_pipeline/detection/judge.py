@@ -14,6 +14,7 @@ from iot_pipeline.detection.results import BoolArray, FloatArray, IntArray
 _CALM = 5.0  # median deviations within which a block is like the others
 _CORE = 3.0  # standard deviations beyond which a reading is clipped before the noise's memory is judged
 _DISCOVERIES = 0.02  # the share of flagged points that may be regular
+_ANY = 0.01  # the chance that a clean sensor gets any flag
 _LONG = 2_000  # readings that tell the scale of the noise well enough
 _TINY = 1e-6
 _NEAREST = 3.0  # standard deviations that a flagged point has at least
@@ -98,7 +99,8 @@ def _outside(runs: list[Run], free: BoolArray) -> BoolArray:
 def point_runs(scores: FloatArray, free: BoolArray) -> list[Run]:
     """Find single readings at a false discovery rate; neighbours make one run.
 
-    Source: Benjamini & Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57 (1995).
+    Sources: Benjamini & Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57 (1995), after
+    a test of the whole by Simes, Biometrika 73 (1986).
 
     Args:
         scores: float64, shape (n,), Gaussian scores.
@@ -108,8 +110,11 @@ def point_runs(scores: FloatArray, free: BoolArray) -> list[Run]:
     far = np.flatnonzero(free & (size > _NEAREST))
     far = far[np.argsort(-size[far], kind="stable")]
     p = 2.0 * special.ndtr(-size[far])
-    passed = np.flatnonzero(p <= _DISCOVERIES * np.arange(1, len(p) + 1) / max(np.count_nonzero(free), 1))
-    if not len(passed):
+    tested = max(np.count_nonzero(free), 1)
+    rank = np.arange(1, len(p) + 1)
+    passed = np.flatnonzero(p <= _DISCOVERIES * rank / tested)
+    # Whether there is any outlier at all is asked more strictly, so that clean sensors stay without flags.
+    if not np.any(p <= _ANY * rank / tested):
         return []
     flagged = np.sort(far[: passed[-1] + 1])
     return [

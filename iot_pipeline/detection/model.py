@@ -7,12 +7,14 @@ import numpy as np
 from iot_pipeline.detection.blocks import Blocks, condense
 from iot_pipeline.detection.cycles import DAY, find_periods, fit_cycles
 from iot_pipeline.detection.piecewise import piecewise_trends
-from iot_pipeline.detection.prepare import Readings
+from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.trends import Trend, is_adequate, smooth_trends
 from iot_pipeline.detection.results import Curve, Cycle, FloatArray
 
 YEAR = 365.25 * DAY
 _COARSE = 24  # parts of the span whose medians make a first trend
+_TURNS = 8
+_MUCH = 0.05  # the share of clipped readings up to which a cycle is believed
 _NODES = 2048  # of a smooth trend's polygon
 
 
@@ -47,10 +49,9 @@ def fit_model(readings: Readings, x: FloatArray) -> Fit:
     """
     seconds, values = readings.seconds, readings.values
     blocks = condense(x, values, readings.floor)
-    rough = _clipped(values - _coarse_trend(blocks)(x), 4.0)
-    periods = find_periods(seconds, rough)
-    cycles = fit_cycles(seconds, rough, periods)
-    season = cycle_sum(cycles, seconds)
+    rough = values - _coarse_trend(blocks)(x)
+    periods = find_periods(seconds, _clipped(rough, 4.0), readings.step)
+    cycles, season = _fit_season(readings, rough, periods, 4.0)
     if cycles:
         blocks = condense(x, values - season, readings.floor)
 
@@ -64,15 +65,38 @@ def fit_model(readings: Readings, x: FloatArray) -> Fit:
         grid = np.linspace(-1.0, 1.0, _NODES + 1)
         curve = Curve(grid, curve(grid))
     trend = curve(x)
-    if cycles:
-        cycles = fit_cycles(seconds, season + _clipped(values - trend - season, 2.5), periods)
-        season = cycle_sum(cycles, seconds)
+    cycles, season = _fit_season(readings, values - trend, periods, 2.5, season)
     return Fit(trends, curve, cycles, blocks, trend + season)
 
 
-def cycle_sum(cycles: tuple[Cycle, ...], seconds: FloatArray) -> FloatArray | float:
-    """Evaluate all cycles at seconds since the first reading, float64[n], or 0 where there are none."""
-    return sum((cycle(seconds) for cycle in cycles), start=np.float64(0.0))
+def _fit_season(
+    readings: Readings,
+    residual: FloatArray,
+    periods: tuple[float, ...],
+    deviations: float,
+    season: FloatArray | float = 0.0,
+) -> tuple[tuple[Cycle, ...], FloatArray | float]:
+    """Fit the cycles to residuals that are clipped around the last fit, until little is clipped any more.
+
+    Args:
+        readings: n of them.
+        residual: float64, shape (n,), free of trend.
+        periods: In seconds.
+        deviations: Where to clip, in robust standard deviations.
+        season: float64, shape (n,), what is known of the cycles before.
+
+    Returns:
+        The cycles and their sum at the readings.
+    """
+    cycles: tuple[Cycle, ...] = ()
+    for _ in range(_TURNS if periods else 0):
+        rest = residual - season
+        clipped = _clipped(rest, deviations)
+        cycles = fit_cycles(readings.seconds, season + clipped, periods, readings.step)
+        season = np.add.reduce([cycle(readings.seconds) for cycle in cycles]) if cycles else 0.0
+        if np.count_nonzero(clipped != rest) < _MUCH * len(rest):
+            break
+    return cycles, season
 
 
 def _coarse_trend(blocks: Blocks) -> Curve:
@@ -82,6 +106,6 @@ def _coarse_trend(blocks: Blocks) -> Curve:
 
 
 def _clipped(residual: FloatArray, deviations: float) -> FloatArray:
-    size = np.abs(residual)
+    size = sampled(np.abs(residual))
     bound = deviations * 1.4826 * (float(np.median(size)) or float(size.mean()))
     return np.clip(residual, -bound, bound)

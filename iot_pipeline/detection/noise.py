@@ -17,6 +17,7 @@ _FREEDOMS = np.array([1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0
 _SCALES = np.linspace(0.6, 1.15, 23)
 _CORE = 4.0  # standard deviations within which the tails are judged
 _CELLS = 64
+_SILENT = 1e-3  # the mean square below which a block holds no noise to judge
 _LAGS = 16
 _OUTLIER = 4.0  # standard deviations of what the preceding readings leave unexplained
 
@@ -114,14 +115,16 @@ def memory(z: FloatArray, index: IntArray) -> FloatArray:
     size = index.shape[1]
     lags = min(_LAGS, size // 3)
     power = np.sum(rows**2, axis=1)
-    full = power > 0
+    full = power > _SILENT * size
     if lags < 1 or not full.any():
         return np.empty(0)
     correlation = np.ones(lags + 1)
     for lag in range(1, lags + 1):
         products = np.sum(rows[:, lag:] * rows[:, :-lag], axis=1)
         correlation[lag] = float(np.median(products[full] / power[full])) * size / (size - lag)
-        if lag == min(3, lags) and np.max(np.abs(correlation[1 : lag + 1])) < max(0.05, 6.0 / np.sqrt(len(z))):
+        if lag == min(3, lags) and np.max(np.abs(correlation[1 : lag + 1])) < max(
+            0.05, 6.0 / np.sqrt(len(z))
+        ):
             return np.empty(0)
     # Tapered, the correlations belong to a process that exists.
     correlation[1:] *= 0.999 * (1.0 - np.arange(1, lags + 1) / (4.0 * size))
@@ -146,6 +149,7 @@ def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
     cleaned = z.copy()
     cleaned[outliers] -= rest[outliers]
     whitened: FloatArray = z - signal.lfilter(predict, [1.0], cleaned)
+    whitened[: len(coefficients)] = 0.0  # nothing is known of what came before
     return whitened
 
 

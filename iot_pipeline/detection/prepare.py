@@ -1,13 +1,18 @@
 """Bring readings of any order, unit and size into one shape: finite, sorted, centred and scaled."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from iot_pipeline.detection.results import BoolArray, FloatArray, IntArray, TimeArray
 
+AnyArray = TypeVar("AnyArray", bound=npt.NDArray[np.generic])
+
 _HUGE = 1e300  # beyond this a difference of two values may overflow
 _FAR = 1e9  # scaled values beyond this are as far away as anything can be
+_SAMPLE = 20_000
 _LATTICE_SHARE = 0.01  # the share of changing readings from which their smallest change tells the resolution
 
 
@@ -22,6 +27,7 @@ class Readings:
         values: float64, shape (n,), centred and scaled.
         centre: The median of the values.
         scale: The unit of the scaled values.
+        step: The usual time between two readings, in seconds.
         floor: The smallest standard deviation that noise can have, in scaled units.
     """
 
@@ -31,6 +37,7 @@ class Readings:
     values: FloatArray
     centre: float
     scale: float
+    step: float
     floor: float
 
 
@@ -54,7 +61,8 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
         place = np.argsort(ticks, kind="stable")
         order, ticks = order[place], ticks[place]
     if not len(order):
-        return Readings(order, np.datetime64(0, "us"), ticks.astype(float), ticks.astype(float), 0.0, 1.0, 1.0)
+        nothing = np.empty(0)
+        return Readings(order, np.datetime64(0, "us"), nothing, nothing, 0.0, 1.0, 0.0, 1.0)
 
     kept = np.clip(values[order], -_HUGE, _HUGE)
     centre = float(np.median(kept))
@@ -74,5 +82,11 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
         values=scaled,
         centre=centre,
         scale=scale,
+        step=float(np.median(sampled(np.diff(ticks)))) / 1e6 if len(ticks) > 1 else 0.0,
         floor=max(lattice, resolution, 1e-9),
     )
+
+
+def sampled(values: AnyArray) -> AnyArray:
+    """Take some 20,000 values at equal steps: enough for a median, and several times faster."""
+    return values[:: max(1, len(values) // _SAMPLE)]

@@ -113,7 +113,9 @@ def _wave(degree: int, harmonics: int) -> Basis:
     def basis(x: FloatArray, omega: float) -> FloatArray:
         angles = [omega * harmonic * x for harmonic in range(1, harmonics + 1)]
         powers = [np.ones_like(x), x][: degree + 1]
-        return np.array([*powers, *(np.cos(angle) for angle in angles), *(np.sin(angle) for angle in angles)]).T
+        return np.array(
+            [*powers, *(np.cos(angle) for angle in angles), *(np.sin(angle) for angle in angles)]
+        ).T
 
     return basis
 

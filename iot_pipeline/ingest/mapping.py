@@ -102,6 +102,8 @@ def read_mapping(data: bytes, key: str) -> list[tuple[str, str]]:
                 f"{key} line {reader.line_num}: not a sensor name and uuid: {name!r}, {uuid!r}"
             )
         sensors.append((name, uuid))
+    if not sensors:
+        raise MappingError(f"{key} names no sensor")
     for what, counts in zip(
         ("sensor_name", "sensor_uuid"), map(Counter, zip(*sensors, strict=True)), strict=False
     ):

@@ -26,7 +26,8 @@ RAW_BYTES = 1_000
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VALUE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_BLANK = b" \t"
+_BOM = b"\xef\xbb\xbf"
+_QUOTED_LINE = re.compile(rb'(?:"(?:[^"]|"")*"|[^";]*)(?:;(?:"(?:[^"]|"")*"|[^";]*))*')
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _NO_ROWS = pa.table({name: pa.array([], pa.null()) for name in COLUMNS})
 
@@ -121,7 +122,7 @@ def read_header(stream: IO[bytes]) -> tuple[list[str], int]:
         raise UnreadableFileError("gzip data instead of text")
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnreadableFileError("UTF-16 instead of UTF-8")
-    line = line.removeprefix(b"\xef\xbb\xbf")
+    line = line.removeprefix(_BOM)
     while line.isspace():
         line_number += 1
         line = stream.readline(PIECE_BYTES)
@@ -158,7 +159,7 @@ def read_pieces(stream: IO[bytes], first_line: int, *, piece_bytes: int = PIECE_
             rest = _skip_line(stream, piece_bytes)
             first_line += 1
     if rest:
-        yield Piece(rest, first_line, 1)
+        yield Piece(rest, first_line, rest.count(b"\n") + (not rest.endswith(b"\n")))
 
 
 def _skip_line(stream: IO[bytes], piece_bytes: int) -> bytes:
@@ -247,13 +248,13 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _unquote(text: bytes) -> bytes | None:
+    if not _QUOTED_LINE.fullmatch(text):
+        return None
     try:
         (fields,) = csv.reader([text.decode()], delimiter=";", strict=True)
     except (csv.Error, ValueError):
         return None
-    if any('"' in name for name in fields):
-        return None
-    return ";".join(name.replace(";", " ") for name in fields).encode()
+    return ";".join(name.replace(";", "'").replace('"', "'") for name in fields).encode()
 
 
 def _split_columns(body: bytes, names: list[str]) -> tuple[pa.Table, list[int], int]:
@@ -269,7 +270,7 @@ def _split_columns(body: bytes, names: list[str]) -> tuple[pa.Table, list[int], 
     def skip(row: pcsv.InvalidRow) -> str:
         nonlocal n_blank
         misfits.append(row.number - 1)
-        n_blank += not row.text.strip()
+        n_blank += not row.text.encode().strip()  # as bytes: a blank of Unicode's makes no line blank
         return "skip"
 
     def read(value_type: pa.DataType) -> pa.Table:
@@ -293,6 +294,8 @@ def _split_columns(body: bytes, names: list[str]) -> tuple[pa.Table, list[int], 
 
     if body.isspace() or not body:
         return _NO_ROWS, [], 0
+    if body.startswith(_BOM):
+        body = b"\n" + body  # within a file it is a part of its line, but pyarrow would skip it
     try:
         table = read(pa.float64())
     except pa.ArrowInvalid:

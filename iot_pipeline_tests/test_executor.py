@@ -1,0 +1,63 @@
+"""How work is spread: over processes or not, the results are the same."""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from iot_pipeline.executor import open_executor, run_tasks
+
+
+def test_without_parallel_work_no_process_is_started() -> None:
+    with open_executor(2, parallel=False) as executor:
+        assert executor.submit(os.getpid).result() == os.getpid()
+
+
+def test_parallel_work_runs_in_other_processes_with_one_thread_for_linear_algebra() -> None:
+    before = dict(os.environ)
+    with open_executor(2, parallel=True) as executor:
+        assert executor.submit(os.getpid).result() != os.getpid()
+        assert executor.submit(os.getenv, "OPENBLAS_NUM_THREADS").result() == "1"
+    assert dict(os.environ) == before
+
+
+def test_a_script_without_a_main_guard_may_use_processes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from iot_pipeline.executor import open_executor, run_tasks\n"
+        "with open_executor(2, parallel=True) as executor:\n"
+        "    print(sorted(run_tasks(executor, abs, [-1, -2, -3], ahead=2)))\n"
+    )
+    answer = subprocess.run([sys.executable, str(script)], check=True, capture_output=True, text=True)
+    assert answer.stdout == "[1, 2, 3]\n"
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_all_tasks_are_run_and_an_error_of_one_is_raised(parallel: bool) -> None:  # noqa: FBT001 - parametrised
+    with open_executor(2, parallel=parallel) as executor:
+        assert sorted(run_tasks(executor, abs, range(-20, 0), ahead=3)) == list(range(1, 21))
+        with pytest.raises(ValueError, match="negative"):
+            list(run_tasks(executor, math.factorial, [3, -1, 4], ahead=1))
+
+
+def test_no_more_tasks_than_allowed_are_under_way() -> None:
+    lock, running, most = threading.Lock(), 0, 0
+
+    def task(_: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+
+    with ThreadPoolExecutor(8) as executor:
+        list(run_tasks(executor, task, range(20), ahead=3))
+    assert most == 3

@@ -1,0 +1,223 @@
+"""A sensor's readings, from Python and SQL, against what the CSV files say."""
+
+import csv
+import shutil
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iot_pipeline import connect, get_measurements
+from iot_pipeline.errors import UnknownSensorError, WarehouseNotReadyError
+from iot_pipeline.ingest import load_mapping, load_timeseries
+from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
+
+BERLIN = ZoneInfo("Europe/Berlin")
+SENSORS = [f"sensor_{number:05}" for number in range(12)]
+
+
+@cache
+def readings_of_csv_files() -> dict[str, list[tuple[datetime, float]]]:
+    """Read the sample bucket row by row, the obvious way."""
+    with (SAMPLE / "mapping" / "mapping.csv").open() as file:
+        names = {line["sensor_uuid"]: line["sensor_name"] for line in csv.DictReader(file, delimiter=";")}
+    readings: dict[str, list[tuple[datetime, float]]] = {name: [] for name in names.values()}
+    for path in SAMPLE.glob("timeseries/**/*.csv"):
+        fold, last = 0, datetime.min  # noqa: DTZ901 - wall time
+        with path.open() as file:
+            for line in csv.DictReader(file, delimiter=";"):
+                moment = datetime.fromisoformat(line["timestamp"])
+                if moment.tzinfo is None:
+                    if moment < last:
+                        fold = 1  # the only step back in a file is the repeated hour
+                    last = moment
+                    moment = moment.replace(tzinfo=BERLIN, fold=fold)
+                readings[names[line["sensor_uuid"]]].append(
+                    (moment.astimezone(UTC), float(line["sensor_value"]))
+                )
+    return readings
+
+
+def pairs(rows: pd.DataFrame) -> list[tuple[datetime, float]]:
+    moments = rows["timestamp"].dt.tz_convert("UTC").dt.to_pydatetime()
+    return list(zip(moments, rows["sensor_value"].tolist(), strict=True))
+
+
+@given(
+    sensor=st.sampled_from(SENSORS),
+    ends=st.lists(
+        st.datetimes(
+            datetime(2013, 9, 25), datetime(2013, 11, 10), timezones=st.just(BERLIN), allow_imaginary=False
+        ),
+        min_size=2,
+        max_size=2,
+    ),
+)
+@settings(deadline=None)
+def test_a_query_returns_what_a_filter_over_the_csv_files_does(
+    sample_warehouse: Path, sensor: str, ends: list[datetime]
+) -> None:
+    start, end = sorted(ends, key=lambda moment: moment.timestamp())
+    expected = sorted(
+        reading
+        for reading in readings_of_csv_files()[sensor]
+        if start.astimezone(UTC) <= reading[0] <= end.astimezone(UTC)
+    )
+    assert pairs(get_measurements(sensor, start, end, warehouse=sample_warehouse)) == expected
+
+
+def test_both_ends_are_included(sample_warehouse: Path) -> None:
+    moments = sorted(moment for moment, _ in readings_of_csv_files()["sensor_00003"])
+    rows = get_measurements("sensor_00003", moments[10], moments[20], warehouse=sample_warehouse)
+    assert [rows["timestamp"].iloc[0], rows["timestamp"].iloc[-1]] == [moments[10], moments[20]]
+    assert len(rows) == 11
+
+
+def test_the_columns_have_their_types_with_and_without_rows(sample_warehouse: Path) -> None:
+    for start, end in (("2013-10-05", "2013-10-06"), ("1999-01-01", "1999-01-02")):
+        rows = get_measurements("sensor_00003", start, end, warehouse=sample_warehouse)
+        assert rows.dtypes.to_dict() == {
+            "timestamp": pd.DatetimeTZDtype("us", BERLIN),
+            "sensor_value": np.dtype("float64"),
+        }
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "2013-10-05",
+        "2013-10-05T00:00",
+        "2013-10-04T22:00:00Z",
+        date(2013, 10, 5),
+        datetime(2013, 10, 5),
+        datetime(2013, 10, 4, 22, tzinfo=UTC),
+        pd.Timestamp("2013-10-05"),
+        pd.Timestamp("2013-10-05", tz="Europe/Berlin"),
+    ],
+    ids=repr,
+)
+def test_a_time_may_be_given_in_any_of_these_ways(sample_warehouse: Path, start: Any) -> None:
+    rows = get_measurements("sensor_00003", start, "2013-10-06", warehouse=sample_warehouse)
+    expected = get_measurements(
+        "sensor_00003", "2013-10-05T00:00+02:00", "2013-10-06", warehouse=sample_warehouse
+    )
+    pd.testing.assert_frame_equal(rows, expected)
+
+
+@pytest.mark.parametrize("start", ["yesterday", "", "2013", None, 5, pd.NaT], ids=repr)
+def test_an_unreadable_time_is_an_error_that_shows_how_to_write_it(
+    sample_warehouse: Path, start: Any
+) -> None:
+    with pytest.raises(ValueError, match="write it like 2013-01-31"):
+        get_measurements("sensor_00003", start, "2013-10-06", warehouse=sample_warehouse)
+
+
+def test_a_start_after_the_end_is_an_error(sample_warehouse: Path) -> None:
+    with pytest.raises(ValueError, match="is after end"):
+        get_measurements("sensor_00003", "2013-10-07", "2013-10-06", warehouse=sample_warehouse)
+
+
+def test_an_unknown_sensor_is_a_lookup_error_that_names_near_names(sample_warehouse: Path) -> None:
+    with pytest.raises(LookupError, match="did you mean sensor_00011") as caught:
+        get_measurements("sensor_0011", "2013-10-05", "2013-10-06", warehouse=sample_warehouse)
+    assert isinstance(caught.value, UnknownSensorError)
+
+
+def test_a_sensor_name_with_sql_in_it_is_only_a_name(sample_warehouse: Path) -> None:
+    with pytest.raises(UnknownSensorError):
+        get_measurements("' OR 1=1 --", "2013-10-05", "2013-10-06", warehouse=sample_warehouse)
+
+
+def test_a_warehouse_without_a_load_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(WarehouseNotReadyError, match="run: dagster asset materialize"):
+        get_measurements("sensor_00003", "2013-10-05", "2013-10-06", warehouse=tmp_path)
+    with pytest.raises(WarehouseNotReadyError, match="run: dagster asset materialize"):
+        connect(tmp_path)
+
+
+def write_mapping(bucket: Bucket, **sensors: str) -> None:
+    lines = ["sensor_name;sensor_uuid", *(f"{name};{uuid}" for name, uuid in sensors.items())]
+    path = bucket.source / "mapping.csv"
+    path.write_text("\n".join(lines))
+    load_mapping(source=str(bucket.source), warehouse=bucket.warehouse)
+
+
+def test_the_next_call_sees_a_load_of_the_same_session(bucket: Bucket) -> None:
+    write_mapping(bucket, first=SENSOR)
+    for n_rows in (1, 2):
+        bucket.write("a.csv", *(row(f"2013-01-01 12:0{n}") for n in range(n_rows)))
+        bucket.load()
+        rows = get_measurements("first", "2013-01-01", "2013-01-02", warehouse=bucket.warehouse)
+        assert len(rows) == n_rows
+
+
+def test_the_next_call_sees_a_new_name_of_a_sensor(bucket: Bucket) -> None:
+    bucket.write("a.csv", row("2013-01-01 12:00"))
+    bucket.load()
+    for name in ("old", "new"):
+        write_mapping(bucket, **{name: SENSOR})
+        assert len(get_measurements(name, "2013-01-01", "2013-01-02", warehouse=bucket.warehouse)) == 1
+    with pytest.raises(UnknownSensorError):
+        get_measurements("old", "2013-01-01", "2013-01-02", warehouse=bucket.warehouse)
+
+
+def test_the_next_call_sees_a_warehouse_that_was_deleted_and_made_anew(bucket: Bucket) -> None:
+    for n_rows in (3, 1):
+        bucket.write("a.csv", *(row(f"2013-01-01 12:0{n}") for n in range(n_rows)))
+        bucket.load()
+        write_mapping(bucket, first=SENSOR)
+        rows = get_measurements("first", "2013-01-01", "2013-01-02", warehouse=bucket.warehouse)
+        assert len(rows) == n_rows
+        shutil.rmtree(bucket.warehouse)
+
+
+def test_a_connection_keeps_to_the_version_it_was_opened_on(bucket: Bucket) -> None:
+    bucket.write("a.csv", row())
+    bucket.load()
+    with connect(bucket.warehouse) as connection:
+        bucket.write("b.csv", row("2013-01-02 12:00"))
+        bucket.load()
+        assert connection.execute("SELECT count(*) FROM measurements").fetchall() == [(1,)]
+        assert connection.execute("SELECT count(*) FROM source_files").fetchall() == [(1,)]
+
+
+def test_readings_of_sensors_that_the_mapping_lacks_have_no_name(bucket: Bucket) -> None:
+    bucket.write("a.csv", row())
+    bucket.load()
+    assert bucket.sql("SELECT sensor_name, sensor_uuid FROM measurements") == [(None, SENSOR)]
+
+
+def test_all_views_can_be_queried_before_anything_is_in_them(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    load_timeseries(source=str(tmp_path / "source"), warehouse=tmp_path / "warehouse")
+    with connect(tmp_path / "warehouse") as connection:
+        for view in (
+            "sensors",
+            "measurements",
+            "source_files",
+            "rejected_rows",
+            "anomalies",
+            "sensor_models",
+        ):
+            assert connection.execute(f"SELECT count(*) FROM {view}").fetchall() == [(0,)]
+
+
+def test_times_are_shown_in_berlin_time(sample_warehouse: Path) -> None:
+    with connect(sample_warehouse) as connection:
+        (text,) = connection.execute("SELECT max(timestamp)::VARCHAR FROM measurements").fetchall()[0]
+    assert text.endswith("+01")
+
+
+def test_a_query_spans_months_and_the_change_of_the_clock(sample_warehouse: Path) -> None:
+    rows = get_measurements("sensor_00003", "2013-10-20", "2013-11-02", warehouse=sample_warehouse)
+    steps = rows["timestamp"].diff().dropna()
+    assert {moment.utcoffset() for moment in rows["timestamp"]} == {timedelta(hours=1), timedelta(hours=2)}
+    assert steps.min() >= pd.Timedelta(0)
+    assert set(rows["timestamp"].dt.month) == {10, 11}

@@ -1,0 +1,73 @@
+"""The environment: defaults, and what is said of a value that can't be used."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from iot_pipeline.errors import ConfigurationError, SourceError
+from iot_pipeline.ingest import load_timeseries
+from iot_pipeline.settings import PROJECT_ROOT, get_settings
+from iot_pipeline.source import open_source
+from iot_pipeline.warehouse import open_warehouse
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IOT_SOURCE", "IOT_WAREHOUSE", "IOT_GRACE_DAYS", "IOT_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_defaults_are_the_sample_bucket_and_a_warehouse_beside_it_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = get_settings()
+    assert settings.source == str(PROJECT_ROOT / "data" / "sample")
+    assert settings.warehouse == PROJECT_ROOT / "data" / "warehouse"
+    assert settings.grace_period == timedelta(days=7)
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOT_SOURCE", "")
+    assert get_settings().source.endswith("sample")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("IOT_GRACE_DAYS", "soon"), ("IOT_GRACE_DAYS", "-1"), ("IOT_WORKERS", "0")]
+)
+def test_a_number_that_is_none_is_an_error_that_names_the_variable(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        get_settings()
+
+
+@pytest.mark.parametrize("location", ["/nowhere", "s3://", "http://example.org", "s3:///prefix"])
+def test_a_source_that_can_not_be_is_an_error_that_names_the_variable(location: str) -> None:
+    with pytest.raises(ConfigurationError, match="IOT_SOURCE"):
+        open_source(location)
+
+
+def test_a_warehouse_that_can_not_be_written_to_is_an_error_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "source").mkdir()
+    with pytest.raises(ConfigurationError, match="IOT_WAREHOUSE"):
+        load_timeseries(source=str(tmp_path / "source"), warehouse=tmp_path / "file" / "warehouse")
+
+
+def test_a_warehouse_path_that_duckdb_would_take_for_a_pattern_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="IOT_WAREHOUSE"):
+        open_warehouse("/data/[warehouse]")
+
+
+def test_an_empty_source_loads_nothing_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "source").mkdir()
+    report = load_timeseries(source=str(tmp_path / "source"), warehouse=tmp_path / "warehouse")
+    assert report.files_new == 0
+    assert "check IOT_SOURCE" in caplog.text
+
+
+def test_configuration_and_source_errors_can_be_caught_apart() -> None:
+    assert not issubclass(ConfigurationError, SourceError)
