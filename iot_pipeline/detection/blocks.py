@@ -33,7 +33,7 @@ class Blocks:
 
 
 def block_index(n: int) -> IntArray:
-    """Divide n readings into blocks of equal count, int[B, m]; up to one reading between two blocks is left out."""
+    """Divide n readings into blocks of equal count, int[B, m]; one reading between two may be left out."""
     count = min(_BLOCKS, max(n // _SMALLEST_BLOCK, min(n, _FEWEST_BLOCKS)))
     starts = np.arange(count) * n // count
     return starts[:, None] + np.arange(n // count)
@@ -43,16 +43,17 @@ def row_medians(rows: FloatArray) -> FloatArray:
     """Give the median of each row, float64[B]; several times faster than numpy's, which looks for NaN."""
     middle = rows.shape[1] // 2
     parted = np.partition(rows, middle, axis=1)
+    upper: FloatArray = parted[:, middle]
     if rows.shape[1] % 2:
-        return parted[:, middle]
-    return (parted[:, middle] + parted[:, :middle].max(axis=1)) / 2
+        return upper
+    return (upper + parted[:, :middle].max(axis=1)) / 2
 
 
 def condense(x: FloatArray, values: FloatArray, floor: float) -> Blocks:
     """Give each block's level: the median, the local slope removed, then two Huber steps.
 
-    Source: Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964); the
-    standard error is that of an M-estimate (Huber & Ronchetti, "Robust Statistics", 2009, chapter 3).
+    Source: Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964);
+    the standard error is that of an M-estimate (Huber & Ronchetti, "Robust Statistics", 2009, chapter 3).
 
     Args:
         x: float64, shape (n,), time in [-1, 1], ascending.
@@ -83,9 +84,9 @@ def condense(x: FloatArray, values: FloatArray, floor: float) -> Blocks:
 def _calibrated(level: FloatArray, error: FloatArray, size: int) -> FloatArray:
     """Smooth the standard errors, and raise them to what the levels' second differences show.
 
-    A stuck or bursting block tells little about its own noise, and readings that depend on one another vary more in
-    the mean than the block's inside tells. Source: Gasser, Sroka & Jennen-Steinmetz, "Residual variance and
-    residual pattern in nonlinear regression", Biometrika 73 (1986).
+    A stuck or bursting block tells little about its own noise, and readings that depend on one another vary
+    more in the mean than the block's inside tells. Source: Gasser, Sroka & Jennen-Steinmetz, "Residual
+    variance and residual pattern in nonlinear regression", Biometrika 73 (1986).
     """
     if len(error) < _NEIGHBOURS:
         return error

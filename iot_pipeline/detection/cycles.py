@@ -25,8 +25,8 @@ def find_periods(seconds: FloatArray, residual: FloatArray, step: float) -> tupl
     """Find the periods that stand far above the spectrum around them, in seconds, at most two.
 
     The test against an exponentially distributed background is Fisher's ("Tests of significance in harmonic
-    analysis", Proc. R. Soc. A 125, 1929); the local median as background allows for red noise. Irregular readings
-    are put on the grid of their median step.
+    analysis", Proc. R. Soc. A 125, 1929); the local median as background allows for red noise. Irregular
+    readings are put on the grid of their median step.
 
     Args:
         seconds: float64, shape (n,), ascending.
@@ -146,8 +146,8 @@ def _fit_cycle(seconds: FloatArray, residual: FloatArray, period: float, step: f
 def _harmonics(count: FloatArray, mean: FloatArray, variance: float) -> tuple[int, FloatArray]:
     """Keep the harmonics that stand out of the noise: the number of coefficients, and the curve.
 
-    Hard thresholding (Donoho & Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81, 1994) at
-    the price of two coefficients in the BIC.
+    Hard thresholding (Donoho & Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 81,
+    1994) at the price of two coefficients in the BIC.
     """
     parts = len(mean)
     coefficients = fft.rfft(mean)

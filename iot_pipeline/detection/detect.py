@@ -77,21 +77,21 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
 def _aligned(
     times: TimeArray,
     values: FloatArray,
-    readings: Readings,
-    signed: FloatArray,
-    expected: FloatArray,
+    order: IntArray,
+    *,
+    scores_in_time: FloatArray,
+    expected_in_time: FloatArray,
     runs: list[Run],
     model: SensorModel,
 ) -> Detection:
     """Put the verdict on the sorted readings back into the order of the input."""
-    order = readings.order
     scores = np.full(len(times), np.nan)
-    scores[order] = np.abs(signed)
-    everywhere = np.full(len(times), np.nan)
-    everywhere[order] = expected
+    scores[order] = np.abs(scores_in_time)
+    expected = np.full(len(times), np.nan)
+    expected[order] = expected_in_time
     if len(order) < len(times):
-        dated = np.flatnonzero(np.isnan(everywhere) & ~np.isnat(times))
-        everywhere[dated] = model.expected_at(times[dated])
+        dated = np.flatnonzero(np.isnan(expected) & ~np.isnat(times))
+        expected[dated] = model.expected_at(times[dated])
     ids = np.full(len(times), -1, dtype=np.intp)
     kinds = np.zeros(len(times), dtype=_KIND)
     events: list[Event] = []
@@ -111,10 +111,10 @@ def _aligned(
                 end=times[place[-1]],
                 n_points=len(place),
                 peak_score=float(scores[place].max()),
-                mean_residual=float(np.mean(values[place] - everywhere[place])),
+                mean_residual=float(np.mean(values[place] - expected[place])),
             )
         )
-    return Detection(ids >= 0, scores, everywhere, kinds, ids, tuple(events), model)
+    return Detection(ids >= 0, scores, expected, kinds, ids, tuple(events), model)
 
 
 def _too_few(times: TimeArray, raw: FloatArray, readings: Readings) -> Detection:

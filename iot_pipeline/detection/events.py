@@ -7,7 +7,7 @@ import numpy as np
 from iot_pipeline.detection.prepare import sampled
 from iot_pipeline.detection.results import FloatArray
 
-# The tests for a shifted mean: the shift in standard deviations, and how coarse the search may be for such runs.
+# The tests for a shifted mean: the shift in standard deviations, and how coarse a search does for such runs.
 _SHIFTS = ((1.2, 4), (3.0, 1))
 _SPREAD = 2.5  # the ratio of standard deviations that the test for more noise is made for
 _FALSE_ALARMS = 0.01  # per sensor and test
@@ -132,7 +132,7 @@ def _merged(found: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]
 
 
 def _sharpened(scores: FloatArray, z: FloatArray, start: int, stop: int, climb: float) -> Run:
-    """Describe a run by a shift, more spread or a ramp, whichever is likeliest, with its ends where it fits best."""
+    """Describe a run by a shift, more spread or a ramp, whichever fits best, and move its ends accordingly."""
     low, high = max(start - _MARGIN, 0), min(stop + _MARGIN, len(scores))
     around = np.clip(scores[low:high], -_CLIP, _CLIP)
     part = around[start - low : stop - low]
@@ -221,8 +221,8 @@ def stuck_runs(values: FloatArray) -> list[Run]:
 def gap_runs(seconds: FloatArray) -> list[Run]:
     """Find time steps longer than chance allows; the run is the first reading after.
 
-    Steps beyond the 99th percentile are compared with an exponential tail (Pickands, "Statistical inference using
-    extreme order statistics", Annals of Statistics 3, 1975), and with five times the median.
+    Steps beyond the 99th percentile are compared with an exponential tail (Pickands, "Statistical inference
+    using extreme order statistics", Annals of Statistics 3, 1975), and with five times the median.
 
     Args:
         seconds: float64, shape (n,), ascending.

@@ -82,12 +82,12 @@ def _why_these_anomalies(verdict: Verdict, *, share: float, misfit: bool) -> str
     if misfit:
         return f"{text} {share:.0%} would be flagged: the model doesn't describe this sensor, so nothing is."
     if not verdict.runs:
-        return f"{text} None of them is too far for chance among so many, and no run of readings adds up to an event."
+        return f"{text} None is too far for chance among so many, and no run of readings adds up to an event."
     counts = Counter(run.kind for run in verdict.runs)
     kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counts.most_common())
     flagged = sum(run.stop - run.start for run in verdict.runs)
     strongest = max(verdict.runs, key=lambda run: run.score)
     return (
-        f"{text} {flagged:,} readings are flagged ({kinds}) since chance explains them less than once in 50 "
-        f"findings; the strongest is a {strongest.kind.replace('_', ' ')} with the weight of {strongest.score:.1f} sd."
+        f"{text} {flagged:,} readings are flagged ({kinds}) since chance explains less than one such finding "
+        f"in 50; the strongest is a {strongest.kind.replace('_', ' ')} of the weight of {strongest.score:.1f} sd."
     )

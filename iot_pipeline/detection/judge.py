@@ -1,4 +1,4 @@
-"""Decide which standardised residuals are anomalous, given the tails and the memory of the noise around them."""
+"""Decide which standardised residuals are anomalous, given the tails and the memory of the noise."""
 
 from dataclasses import dataclass
 
@@ -51,7 +51,9 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit) -> Verdict
     index = fit.blocks.index
     stuck = stuck_runs(readings.values)
     testable = _outside(stuck, np.ones(len(z), dtype=bool))
-    regular, collective, known = testable & _calm(z, index), [], None
+    regular = testable & _calm(z, index)
+    collective: list[Run] = []
+    known = None
     for _ in range(2):
         core = np.where(regular, np.clip(z, -_CORE, _CORE), 0.0)
         coefficients = memory(core, index)
@@ -99,8 +101,8 @@ def _outside(runs: list[Run], free: BoolArray) -> BoolArray:
 def point_runs(scores: FloatArray, free: BoolArray) -> list[Run]:
     """Find single readings at a false discovery rate; neighbours make one run.
 
-    Sources: Benjamini & Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57 (1995), after
-    a test of the whole by Simes, Biometrika 73 (1986).
+    Sources: Benjamini & Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57 (1995),
+    after a test of the whole by Simes, Biometrika 73 (1986).
 
     Args:
         scores: float64, shape (n,), Gaussian scores.

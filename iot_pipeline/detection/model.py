@@ -40,8 +40,8 @@ class Fit:
 def fit_model(readings: Readings, x: FloatArray) -> Fit:
     """Fit cycles to what a coarse trend leaves, the trend to what the cycles leave, and the cycles once more.
 
-    Such turns are backfitting (Hastie & Tibshirani, "Generalized Additive Models", 1990). Piecewise lines are tried
-    only where no smooth trend is adequate.
+    Such turns are backfitting (Hastie & Tibshirani, "Generalized Additive Models", 1990). Piecewise lines are
+    tried only where no smooth trend is adequate.
 
     Args:
         readings: n of them.

@@ -25,8 +25,8 @@ _OUTLIER = 4.0  # standard deviations of what the preceding readings leave unexp
 def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: float) -> Curve:
     """Estimate the standard deviation of the noise over time; constant where its variation is insignificant.
 
-    Winsorised mean deviations per block (Tukey, 1962; Huber & Ronchetti, "Robust Statistics", 2009), smoothed by
-    a running median wider than any event, then a running mean.
+    Winsorised mean deviations per block (Tukey, 1962; Huber & Ronchetti, "Robust Statistics", 2009), smoothed
+    by a running median wider than any event, then a running mean.
 
     Args:
         x: float64, shape (n,), time, ascending.
@@ -59,8 +59,8 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
 def tail_freedom(z: FloatArray) -> tuple[float, float]:
     """Fit a Student t to the core of standardised residuals; infinite freedom unless it is significantly better.
 
-    Maximum likelihood of the truncated distribution on cells (Lange, Little & Taylor, "Robust statistical modeling
-    using the t distribution", JASA 84, 1989).
+    Maximum likelihood of the truncated distribution on cells (Lange, Little & Taylor, "Robust statistical
+    modeling using the t distribution", JASA 84, 1989).
 
     Args:
         z: float64, shape (n,), without events.
@@ -80,7 +80,7 @@ def tail_freedom(z: FloatArray) -> tuple[float, float]:
 
 @lru_cache(maxsize=1)
 def _log_shares() -> tuple[FloatArray, FloatArray]:
-    """Tabulate the log probability of each cell, [scale, cell] for a Gaussian, [freedom, scale, cell] for a t."""
+    """Tabulate each cell's log probability: [scale, cell] for a Gaussian, [freedom, scale, cell] for a t."""
     edges = np.linspace(0.0, _CORE, _CELLS + 1) / _SCALES[:, None]
     tables = []
     for cumulative in (special.ndtr(edges), special.stdtr(_FREEDOMS[:, None, None], edges)):
@@ -95,14 +95,15 @@ def gaussianise(z: FloatArray, freedom: float, scale: float) -> FloatArray:
         return z
     grid = np.concatenate((np.linspace(0.0, 8.0, 400), np.geomspace(8.05, 1e12, 400)))
     tail = np.maximum(special.stdtr(freedom, -grid / scale), 1e-300)
-    return np.sign(z) * np.interp(np.abs(z), grid, -special.ndtri(tail))
+    scores: FloatArray = np.copysign(np.interp(np.abs(z), grid, -special.ndtri(tail)), z)
+    return scores
 
 
 def memory(z: FloatArray, index: IntArray) -> FloatArray:
     """Fit an autoregression to standardised residuals; empty unless neighbours are clearly correlated.
 
-    The correlations are medians over the blocks, which events spoil only here and there. Source: the Yule-Walker
-    equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
+    The correlations are medians over the blocks, which events spoil only here and there. Source: the
+    Yule-Walker equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
 
     Args:
         z: float64, shape (n,), clipped, zero within events.
@@ -118,13 +119,12 @@ def memory(z: FloatArray, index: IntArray) -> FloatArray:
     full = power > _SILENT * size
     if lags < 1 or not full.any():
         return np.empty(0)
+    least = max(0.05, 6.0 / np.sqrt(len(z)))
     correlation = np.ones(lags + 1)
     for lag in range(1, lags + 1):
         products = np.sum(rows[:, lag:] * rows[:, :-lag], axis=1)
         correlation[lag] = float(np.median(products[full] / power[full])) * size / (size - lag)
-        if lag == min(3, lags) and np.max(np.abs(correlation[1 : lag + 1])) < max(
-            0.05, 6.0 / np.sqrt(len(z))
-        ):
+        if lag == min(3, lags) and np.max(np.abs(correlation[1 : lag + 1])) < least:
             return np.empty(0)
     # Tapered, the correlations belong to a process that exists.
     correlation[1:] *= 0.999 * (1.0 - np.arange(1, lags + 1) / (4.0 * size))
@@ -135,8 +135,8 @@ def memory(z: FloatArray, index: IntArray) -> FloatArray:
 def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
     """Subtract from each score what the preceding ones predict, float64[n].
 
-    A reading that leaves its neighbours and returns at once is an additive outlier (Fox, "Outliers in time series",
-    J. R. Statist. Soc. B 34, 1972): it predicts nothing about the ones after it.
+    A reading that leaves its neighbours and returns at once is an additive outlier (Fox, "Outliers in time
+    series", J. R. Statist. Soc. B 34, 1972): it predicts nothing about the ones after it.
     """
     if not len(coefficients):
         return z
@@ -156,8 +156,8 @@ def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
 def inflation(z: FloatArray, free: BoolArray) -> float:
     """Tell by how much sums of scores vary more than independent ones would; 1 where insignificant.
 
-    The variance of block means over that of independent readings (Geyer, "Practical Markov chain Monte Carlo",
-    Statistical Science 7, 1992), for blocks of several lengths, by the median absolute deviation.
+    The variance of block means over that of independent readings (Geyer, "Practical Markov chain Monte
+    Carlo", Statistical Science 7, 1992), for blocks of several lengths, by the median absolute deviation.
 
     Args:
         z: float64, shape (n,), clipped scores.

@@ -56,8 +56,8 @@ class _SegmentCosts:
 def _segment(cost: FloatArray, penalty: float, shortest: int) -> list[int]:
     """Find the edges of the segmentation with the least penalised cost.
 
-    Source: Jackson et al., "An algorithm for optimal partitioning of data on an interval", IEEE Signal Processing
-    Letters 12 (2005).
+    Source: Jackson et al., "An algorithm for optimal partitioning of data on an interval", IEEE Signal
+    Processing Letters 12 (2005).
     """
     count = len(cost) - 1
     best = np.full(count + 1, np.inf)
@@ -173,7 +173,8 @@ def _improve(
 ) -> tuple[list[Break], FloatArray]:
     """Move the bends to where they fit best, and give the robust weights of the blocks there.
 
-    Source: Muggeo, "Estimating regression models with unknown break-points", Statistics in Medicine 22 (2003).
+    Source: Muggeo, "Estimating regression models with unknown break-points", Statistics in Medicine 22
+    (2003).
 
     Args:
         x: float64, shape (B,).
@@ -205,10 +206,11 @@ def _through_pwlf(
 ) -> Curve:
     """Fit the lines between given breakpoints by least squares.
 
-    Source: Jekel & Venter, "pwlf: a Python library for fitting 1D continuous piecewise linear functions" (2019).
-    A jump is a pair of breakpoints closer together than two readings.
+    Source: Jekel & Venter, "pwlf: a Python library for fitting 1D continuous piecewise linear functions"
+    (2019). A jump is a pair of breakpoints closer together than two readings.
     """
-    from pwlf import PiecewiseLinFit  # noqa: PLC0415  takes a second to import, and most sensors don't need it
+    from pwlf import PiecewiseLinFit  # noqa: PLC0415  takes a second to import, and most sensors don't need
+    it
 
     used = weights > 0
     ends = (min(-1.0, x[0]), max(1.0, x[-1]))

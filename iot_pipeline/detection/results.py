@@ -1,5 +1,7 @@
-"""What the detector returns: plain frozen values that can be pickled, stored and drawn. No computation lives here
-beyond evaluating a fitted curve."""
+"""What the detector returns: plain frozen values that can be pickled, stored and drawn.
+
+No computation lives here beyond evaluating a fitted curve.
+"""
 
 from dataclasses import dataclass
 
@@ -111,14 +113,18 @@ class SensorModel:
     def expected_at(self, timestamps: TimeArray) -> FloatArray:
         """Evaluate the model at datetime64[n], UTC; float64[n] in the unit of the values."""
         seconds = self._seconds(timestamps)
-        return np.add.reduce([self.trend(seconds), *(cycle(seconds) for cycle in self.cycles)])
+        expected = self.trend(seconds)
+        for cycle in self.cycles:
+            expected = expected + cycle(seconds)
+        return expected
 
     def noise_at(self, timestamps: TimeArray) -> FloatArray:
         """Evaluate the noise's standard deviation at datetime64[n], UTC; float64[n]."""
         return self.noise(self._seconds(timestamps))
 
     def _seconds(self, timestamps: TimeArray) -> FloatArray:
-        return (np.asarray(timestamps, "datetime64[us]") - self.origin).astype(np.float64) / 1e6
+        since: FloatArray = (timestamps.astype("datetime64[us]") - self.origin).astype(np.float64)
+        return since / 1e6
 
 
 @dataclass(frozen=True, eq=False)

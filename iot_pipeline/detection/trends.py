@@ -1,7 +1,7 @@
 """Smooth trends on the blocks: polynomials, exponential decay and slow waves, the best by a capped BIC."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +17,7 @@ _GROUPS = 24
 _LIKE_A_YEAR = 0.03
 
 Basis = Callable[[FloatArray, float], FloatArray]
+Levels = tuple[FloatArray, FloatArray, FloatArray]  # x, level and error of the blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Trend:
     size: int
     fitted: FloatArray
     parameters: tuple[tuple[str, float], ...] = ()
-    breaks: tuple[float, ...] = field(default=())
+    breaks: tuple[float, ...] = ()
 
 
 def capped_bic(z: FloatArray, parameters: int) -> float:
@@ -57,7 +58,8 @@ def capped_bic(z: FloatArray, parameters: int) -> float:
 def huber_weights(z: FloatArray) -> FloatArray:
     """Weigh standardised residuals, float64[B], as Huber's estimator does.
 
-    While a fit is far off, the residuals' own spread is the yardstick; the standard errors take over as it shrinks.
+    While a fit is far off, the residuals' own spread is the yardstick; the standard errors take over as it
+    shrinks.
     """
     size = np.abs(z)
     middle = len(z) // 2
@@ -72,14 +74,15 @@ def solve(design: FloatArray, target: FloatArray, weights: FloatArray) -> FloatA
     diagonal = gram.ravel()[:: len(gram) + 1]
     diagonal *= 1.0 + 1e-12
     diagonal += 1e-300
-    return np.linalg.solve(gram, weighted @ target)
+    coefficients: FloatArray = np.linalg.solve(gram, weighted @ target)
+    return coefficients
 
 
 def fit_robustly(design: FloatArray, level: FloatArray, error: FloatArray) -> FloatArray:
     """Fit by iteratively reweighted least squares with Huber's weights.
 
-    Source: Holland & Welsch, "Robust regression using iteratively reweighted least-squares", Communications in
-    Statistics A 6 (1977).
+    Source: Holland & Welsch, "Robust regression using iteratively reweighted least-squares", Communications
+    in Statistics A 6 (1977).
 
     Args:
         design: float64, shape (B, p).
@@ -101,7 +104,11 @@ def fit_robustly(design: FloatArray, level: FloatArray, error: FloatArray) -> Fl
 
 
 def _polynomial(degree: int) -> Basis:
-    return lambda x, _: np.polynomial.chebyshev.chebvander(x, degree)
+    def basis(x: FloatArray, _: float) -> FloatArray:
+        columns: FloatArray = np.polynomial.chebyshev.chebvander(x, degree)
+        return columns
+
+    return basis
 
 
 def _exponential(x: FloatArray, rate: float) -> FloatArray:
@@ -121,12 +128,12 @@ def _wave(degree: int, harmonics: int) -> Basis:
 
 
 def _refine(
-    basis: Basis, theta: float, bounds: tuple[float, float], data: tuple[FloatArray, FloatArray, FloatArray]
+    basis: Basis, theta: float, bounds: tuple[float, float], data: Levels
 ) -> float:
     """Improve the one non-linear parameter to convergence by robust Gauss-Newton steps.
 
-    The linear coefficients are fitted anew at each step, "variable projection" (Golub & Pereyra, SIAM Journal on
-    Numerical Analysis 10, 1973).
+    The linear coefficients are fitted anew at each step, "variable projection" (Golub & Pereyra, SIAM Journal
+    on Numerical Analysis 10, 1973).
     """
     x, level, error = data
     weights = precision = error**-2.0
@@ -145,7 +152,7 @@ def _refine(
     return theta
 
 
-def _start(basis: Basis, grid: FloatArray, data: tuple[FloatArray, FloatArray, FloatArray]) -> float:
+def _start(basis: Basis, grid: FloatArray, data: Levels) -> float:
     """Choose the best start on a grid by the sum of absolute residuals of a plain fit."""
     x, level, error = data
     weights = error**-2.0
@@ -194,7 +201,7 @@ def smooth_trends(x: FloatArray, level: FloatArray, error: FloatArray, year: flo
 def _fitted(
     name: str,
     basis: Basis,
-    data: tuple[FloatArray, FloatArray, FloatArray],
+    data: Levels,
     symbol: str = "",
     theta: float = 0.0,
 ) -> Trend:
@@ -216,18 +223,18 @@ def _fitted(
 def is_adequate(z: FloatArray) -> bool:
     """Say whether standardised residuals of the blocks, float64[B], look like noise apart from a few events.
 
-    What is no event should have unit variance, no correlation between neighbours (Box & Pierce, JASA 65, 1970), and
-    means over longer groups that vary no more than chance has it.
+    What is no event should have unit variance, no correlation between neighbours (Box & Pierce, JASA 65,
+    1970), and means over longer groups that vary no more than chance has it.
     """
     regular = np.abs(z) < _CAP
     if np.count_nonzero(~regular) > _EVENTFUL * len(z):
         return False
     kept = np.where(regular, z, 0.0)
-    limit = 4.0 / np.sqrt(len(z))
+    limit = 4.0 / float(np.sqrt(len(z)))
     groups = min(_GROUPS, len(z))
     slow = sum(float(part.sum()) ** 2 / len(part) for part in np.array_split(kept, groups))
     return (
         float(kept @ kept) / len(z) < 1.0 + 1.5 * limit
         and float(kept[1:] @ kept[:-1]) / len(z) < limit
-        and slow < groups + 3.0 * np.sqrt(2.0 * groups)
+        and slow < groups + 3.0 * float(np.sqrt(2.0 * groups))
     )
