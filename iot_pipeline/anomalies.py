@@ -4,8 +4,9 @@
 sees the flags of one run with the models of another.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from iot_pipeline.delta import DataFile, commit
 from iot_pipeline.executor import open_executor, run_tasks
 from iot_pipeline.files import publish_file
+from iot_pipeline.progress import OnProgress, Progress, terminal_progress
 from iot_pipeline.query import read_readings, take_snapshot
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import open_warehouse
@@ -83,13 +85,13 @@ class _Verdicts:
 
 
 def flag_anomalies(
-    *, warehouse: str | Path | None = None, on_progress: Callable[[int, int], None] | None = None
+    *, warehouse: str | Path | None = None, on_progress: OnProgress | None = None
 ) -> FlagReport:
     """Fit a model to each sensor, flag its anomalous readings and publish both as tables.
 
     Args:
         warehouse: The warehouse directory; by default the setting's.
-        on_progress: Called with the number of judged sensors and of all.
+        on_progress: Called after each batch of sensors; by default a terminal shows a bar.
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
@@ -104,11 +106,15 @@ def flag_anomalies(
     workers = get_settings().workers
     verdicts: list[_Verdicts] = []
     n_readings = sum(pq.read_metadata(path).num_rows for path in paths)
-    with house.writing(), open_executor(workers, parallel=n_readings > PARALLEL_READINGS) as executor:
+    parallel = n_readings > PARALLEL_READINGS
+    started = time.monotonic()
+    with house.writing(), open_executor(workers, parallel=parallel) as executor, terminal_progress() as show:
         for verdict in run_tasks(executor, partial(_judge_batch, paths), batches, ahead=4 * workers):
             verdicts.append(verdict)
-            if on_progress:
-                on_progress(min(len(verdicts) * BATCH_SENSORS, len(sensors)), len(sensors))
+            done = min(len(verdicts) * BATCH_SENSORS, len(sensors))
+            rows = sum(sum(v.models["n_points"].to_pylist()) for v in verdicts)
+            seconds = time.monotonic() - started
+            (on_progress or show)(Progress("judging sensors", done, len(sensors), rows, seconds))
         anomalies = _sorted_table([v.anomalies for v in verdicts], ANOMALIES, ["sensor_name", "timestamp"])
         models = _sorted_table([v.models for v in verdicts], SENSOR_MODELS, ["sensor_name"])
         version = _publish(house.anomalies, anomalies)

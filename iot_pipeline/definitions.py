@@ -7,7 +7,7 @@ import dagster as dg
 from dagster_aws.s3 import S3Resource
 from dagster_duckdb import DuckDBResource
 
-from iot_pipeline.defs import assets, automation
+from iot_pipeline.defs import assets, automation, checks
 from iot_pipeline.defs.resources import MeasurementsResource, SourceResource
 
 
@@ -23,6 +23,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     }
     return dg.Definitions(
         assets=[assets.bucket, assets.mapping, assets.timeseries, assets.detection, assets.anomaly_report],
+        asset_checks=[checks.every_row_is_accounted_for],
         jobs=[automation.reload],
         schedules=[automation.daily_reload],
         resources={**resources, **(resource_overrides or {})},

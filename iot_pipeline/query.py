@@ -181,13 +181,11 @@ def connect(
 def read_moment(moment: Moment) -> int:
     """Return the microseconds since the epoch that a user means."""
     try:
-        if pd.isna(moment):
-            raise ValueError("no time")
         if isinstance(moment, str):
             moment = datetime.fromisoformat(moment.strip())
         elif isinstance(moment, date) and not isinstance(moment, datetime):
             moment = datetime.combine(moment, time())
-        return to_instant(moment)
+        return int(to_instant(moment))  # pandas' NaT gives NaN, which int refuses
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"can't read the time {moment!r}: write it like 2013-01-31 or 2013-01-31T12:00+01:00"

@@ -152,8 +152,8 @@ def _offset(rng: np.random.Generator, kind: str, length: int, spike_sd: tuple[fl
     return rng.uniform(5.0, 9.0) * np.arange(1, length + 1, dtype=np.float64) / length  # drift
 
 
-# How many events of a kind, and their length as a share of the readings with its bounds in readings. Together they
-# stay below a twentieth of the readings. A short series gets one of each.
+# How many events of a kind, and their length as a share of the readings with its bounds in readings. Together
+# they stay below a twentieth of the readings. A short series gets one of each.
 _EVENTS: dict[str, tuple[int, float, float, int, int]] = {
     "burst": (3, 0.0005, 0.001, 8, 60),
     "level_shift": (2, 0.003, 0.008, 20, 1000),

@@ -3,6 +3,7 @@
 What belongs here: listing and reading objects. What does not: what the objects mean.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -146,6 +147,8 @@ class DirectorySource:
         except FileNotFoundError as error:
             raise ObjectVanishedError(f"{obj.key} was deleted while it was loaded") from error
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise  # it is what is written in the block that has no room
             raise SourceError(f"can't read {obj.key}: {error.strerror}") from error
 
     @staticmethod

@@ -1,5 +1,6 @@
 """The code location as the server builds it, and its assets run on the sample bucket."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from dagster_duckdb import DuckDBResource
 from iot_pipeline import get_measurements
 from iot_pipeline.definitions import build_defs, defs
 from iot_pipeline.defs.resources import MeasurementsResource, SourceResource
+from iot_pipeline.ingest.ledger import read_ledger, write_ledger
+from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
 TABLES = {"mapping", "timeseries", "anomalies", "sensor_models", "anomaly_report"}
@@ -115,6 +118,38 @@ def test_a_run_accounts_for_every_row(run: dg.ExecuteInProcessResult) -> None:
     found = metadata_of(run, "timeseries")
     assert found["files_new"] == 30
     assert found["rows_read"] == found["rows_loaded"] + found["rows_rejected"] + found["rows_duplicate"]
+
+
+def write_row_without_account(bucket: Bucket) -> None:
+    """Claim in the ledger that one row more was loaded than is in the table."""
+    house = open_warehouse(bucket.warehouse)
+    ledger = read_ledger(house.source_files)
+    (entry,) = ledger.files.values()
+    entry.info = replace(entry.info, rows_read=entry.info.rows_read + 1)
+    entry.loaded = {"2013-01": 2}
+    write_ledger(house.source_files, ledger)
+
+
+@pytest.mark.parametrize("tampered", [False, True])
+def test_a_row_that_is_not_accounted_for_fails_a_blocking_check(bucket: Bucket, *, tampered: bool) -> None:
+    bucket.write("a.csv", row(), "no row")
+    bucket.load()
+    if tampered:
+        write_row_without_account(bucket)
+    definitions = definitions_on(bucket.source, bucket.warehouse)
+    result = materialize(definitions, "timeseries")
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert evaluation.passed is not tampered
+    assert result.success is not tampered
+
+
+def test_rejected_rows_are_counted_by_reason(bucket: Bucket) -> None:
+    bucket.write("a.csv", row(), "no row", row(value="nan"), row(value="x"))
+    result = materialize(definitions_on(bucket.source, bucket.warehouse), "timeseries")
+    assert metadata_of(result, "timeseries")["all_rejected_rows"] == {
+        "bad sensor_value": 2,
+        "wrong number of fields": 1,
+    }
 
 
 def test_a_run_shows_pictures_of_the_worst_sensors(run: dg.ExecuteInProcessResult) -> None:

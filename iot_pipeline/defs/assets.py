@@ -1,8 +1,7 @@
 """The assets: each calls one function of the domain and shows what it reports."""
 
 import base64
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -13,9 +12,10 @@ from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.defs.resources import MeasurementsResource, SourceResource
 from iot_pipeline.drawing import write_report
 from iot_pipeline.errors import IotPipelineError
-from iot_pipeline.ingest import Progress, load_mapping, load_timeseries
+from iot_pipeline.ingest import load_mapping, load_timeseries
+from iot_pipeline.progress import log_progress
+from iot_pipeline.status import read_status
 
-LOG_SECONDS = 5.0
 SHOWN_PICTURES = 3
 OWNERS = ["team:data-engineering"]
 GROUP = "iot_pipeline"
@@ -103,29 +103,19 @@ def timeseries(
             source=source.open(),
             warehouse=measurements.warehouse,
             full_reload=config.full_reload,
-            on_progress=_log_progress(context.log.info),
+            on_progress=log_progress(context.log.info),
         )
-        with measurements.connect() as connection:
-            (rows,) = connection.execute("SELECT count(*) FROM measurements").fetchall()[0]
+        status = read_status(measurements.warehouse)
     n_files = report.files_new + report.files_changed + report.files_unchanged
     context.log_event(dg.AssetMaterialization("bucket", metadata={"csv_files": n_files}))
-    return dg.MaterializeResult(metadata={"dagster/row_count": rows, **_shown(asdict(report))})
-
-
-def _log_progress(log: Callable[[str], None]) -> Callable[[Progress], None]:
-    logged_at = time.monotonic()
-
-    def on_progress(progress: Progress) -> None:
-        nonlocal logged_at
-        if time.monotonic() - logged_at >= LOG_SECONDS:
-            logged_at = time.monotonic()
-            left = progress.seconds / progress.done * (progress.total - progress.done)
-            log(
-                f"{progress.stage}: {progress.done:,} of {progress.total:,} done,"
-                f" {progress.rows / progress.seconds:,.0f} rows/s, {left:.0f} s left"
-            )
-
-    return on_progress
+    held: dict[str, Any] = {
+        "dagster/row_count": status.readings,
+        "first_reading": str(status.first),
+        "last_reading": str(status.last),
+        "all_files": status.files,
+        "all_rejected_rows": status.rejected_rows,
+    }
+    return dg.MaterializeResult(metadata={**held, **_shown(asdict(report))})
 
 
 @dg.multi_asset(
@@ -175,7 +165,7 @@ def detection(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Fit a model to each sensor and flag what it can't explain."""
     with _readable_failures():
-        report = flag_anomalies(warehouse=measurements.warehouse)
+        report = flag_anomalies(warehouse=measurements.warehouse, on_progress=log_progress(context.log.info))
     found: dict[str, dict[str, Any]] = {
         "anomalies": {"dagster/row_count": sum(report.anomalies.values()), "by_kind": report.anomalies},
         "sensor_models": {

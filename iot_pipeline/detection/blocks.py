@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.results import FloatArray, IntArray
+from iot_pipeline.detection.types import FloatArray, IntArray
 
 _BLOCKS = 512
 _SMALLEST_BLOCK = 8  # readings; fewer only when there would be less than 16 blocks
@@ -46,7 +46,8 @@ def row_medians(rows: FloatArray) -> FloatArray:
     upper: FloatArray = parted[:, middle]
     if rows.shape[1] % 2:
         return upper
-    return (upper + parted[:, :middle].max(axis=1)) / 2
+    lower: FloatArray = parted[:, :middle].max(axis=1)
+    return (upper + lower) / 2
 
 
 def condense(x: FloatArray, values: FloatArray, floor: float) -> Blocks:

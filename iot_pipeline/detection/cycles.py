@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import fft
 
-from iot_pipeline.detection.results import Cycle, FloatArray
+from iot_pipeline.detection.types import Cycle, FloatArray
 
 DAY = 86_400.0
 WEEK = 7 * DAY

@@ -9,10 +9,20 @@ from iot_pipeline.detection.judge import judge
 from iot_pipeline.detection.model import fit_model
 from iot_pipeline.detection.noise import local_scale
 from iot_pipeline.detection.prepare import Readings, prepare
-from iot_pipeline.detection.results import Curve, Cycle, Detection, Event, FloatArray, SensorModel, TimeArray
+from iot_pipeline.detection.types import (
+    Curve,
+    Cycle,
+    Detection,
+    Event,
+    FloatArray,
+    IntArray,
+    SensorModel,
+    TimeArray,
+)
 
 _FEWEST = 24  # readings; fewer get a level and no flags
 _LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model is at fault
+_TRUSTED = 2.0  # times that share, where the trend leaves nothing but noise and events
 _ALWAYS_POSSIBLE = 10  # readings that may be flagged however short the series
 _PRECISION = 1e-5  # of the trend's height: a polygon follows a curve no closer
 _KIND = "<U11"  # as long as "level_shift"
@@ -49,7 +59,8 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     noise = local_scale(x, residual * np.sqrt(n / freedom), fit.blocks.index, floor)
     verdict = judge(readings, x, residual / noise(x), fit)
     flagged = sum(run.stop - run.start for run in verdict.runs)
-    misfit = flagged > max(_LARGEST_SHARE * n, _ALWAYS_POSSIBLE)
+    most = _LARGEST_SHARE * (_TRUSTED if fit.adequate else 1.0) * n
+    misfit = flagged > max(most, _ALWAYS_POSSIBLE)
 
     seconds = span / 2
     model = SensorModel(
@@ -70,8 +81,15 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
         cycles=tuple(Cycle(cycle.period, cycle.table * readings.scale) for cycle in fit.cycles),
         noise=Curve((noise.x + 1.0) * seconds, readings.scale * noise.y),
     )
-    expected = readings.centre + readings.scale * fit.expected
-    return _aligned(times, raw, readings, verdict.scores, expected, [] if misfit else verdict.runs, model)
+    return _aligned(
+        times,
+        raw,
+        readings.order,
+        scores_in_time=verdict.scores,
+        expected_in_time=readings.centre + readings.scale * fit.expected,
+        runs=[] if misfit else verdict.runs,
+        model=model,
+    )
 
 
 def _aligned(
@@ -111,7 +129,7 @@ def _aligned(
                 end=times[place[-1]],
                 n_points=len(place),
                 peak_score=float(scores[place].max()),
-                mean_residual=float(np.mean(values[place] - expected[place])),
+                mean_residual=float(np.sum((values[place] - expected[place]) / len(place))),
             )
         )
     return Detection(ids >= 0, scores, expected, kinds, ids, tuple(events), model)
@@ -137,4 +155,12 @@ def _too_few(times: TimeArray, raw: FloatArray, readings: Readings) -> Detection
         cycles=(),
         noise=Curve(np.zeros(1), np.array([sd])),
     )
-    return _aligned(times, raw, readings, np.zeros(n), np.full(n, level), [], model)
+    return _aligned(
+        times,
+        raw,
+        readings.order,
+        scores_in_time=np.zeros(n),
+        expected_in_time=np.full(n, level),
+        runs=[],
+        model=model,
+    )

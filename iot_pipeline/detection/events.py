@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iot_pipeline.detection.prepare import sampled
-from iot_pipeline.detection.results import FloatArray
+from iot_pipeline.detection.types import FloatArray
 
 # The tests for a shifted mean: the shift in standard deviations, and how coarse a search does for such runs.
 _SHIFTS = ((1.2, 4), (3.0, 1))
@@ -132,7 +132,7 @@ def _merged(found: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]
 
 
 def _sharpened(scores: FloatArray, z: FloatArray, start: int, stop: int, climb: float) -> Run:
-    """Describe a run by a shift, more spread or a ramp, whichever fits best, and move its ends accordingly."""
+    """Describe a run by a shift, more spread or a ramp, whichever fits best, and move its ends to match."""
     low, high = max(start - _MARGIN, 0), min(stop + _MARGIN, len(scores))
     around = np.clip(scores[low:high], -_CLIP, _CLIP)
     part = around[start - low : stop - low]

@@ -89,5 +89,5 @@ def _why_these_anomalies(verdict: Verdict, *, share: float, misfit: bool) -> str
     strongest = max(verdict.runs, key=lambda run: run.score)
     return (
         f"{text} {flagged:,} readings are flagged ({kinds}) since chance explains less than one such finding "
-        f"in 50; the strongest is a {strongest.kind.replace('_', ' ')} of the weight of {strongest.score:.1f} sd."
+        f"in 50; the strongest is a {strongest.kind.replace('_', ' ')} as rare as {strongest.score:.1f} sd."
     )

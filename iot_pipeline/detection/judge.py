@@ -9,7 +9,7 @@ from iot_pipeline.detection.events import Run, collective_runs, gap_runs, stuck_
 from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.noise import gaussianise, inflation, local_scale, memory, tail_freedom, whiten
 from iot_pipeline.detection.prepare import Readings
-from iot_pipeline.detection.results import BoolArray, FloatArray, IntArray
+from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
 
 _CALM = 5.0  # median deviations within which a block is like the others
 _CORE = 3.0  # standard deviations beyond which a reading is clipped before the noise's memory is judged
@@ -112,7 +112,7 @@ def point_runs(scores: FloatArray, free: BoolArray) -> list[Run]:
     far = np.flatnonzero(free & (size > _NEAREST))
     far = far[np.argsort(-size[far], kind="stable")]
     p = 2.0 * special.ndtr(-size[far])
-    tested = max(np.count_nonzero(free), 1)
+    tested = max(int(np.count_nonzero(free)), 1)
     rank = np.arange(1, len(p) + 1)
     passed = np.flatnonzero(p <= _DISCOVERIES * rank / tested)
     # Whether there is any outlier at all is asked more strictly, so that clean sensors stay without flags.

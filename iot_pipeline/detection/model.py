@@ -9,12 +9,12 @@ from iot_pipeline.detection.cycles import DAY, find_periods, fit_cycles
 from iot_pipeline.detection.piecewise import piecewise_trends
 from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.trends import Trend, is_adequate, smooth_trends
-from iot_pipeline.detection.results import Curve, Cycle, FloatArray
+from iot_pipeline.detection.types import Curve, Cycle, FloatArray
 
 YEAR = 365.25 * DAY
 _COARSE = 24  # parts of the span whose medians make a first trend
 _TURNS = 8
-_MUCH = 0.05  # the share of clipped readings up to which a cycle is believed
+_MUCH = 0.08  # the share of clipped readings up to which a cycle is believed
 _NODES = 2048  # of a smooth trend's polygon
 
 
@@ -26,6 +26,7 @@ class Fit:
         trends: All candidates, the chosen one first.
         curve: The chosen trend.
         cycles: What repeats, over seconds.
+        adequate: Whether the trend leaves nothing but noise and a few events on the blocks.
         blocks: The blocks that the trend was fitted to.
         expected: float64, shape (n,), the model at the readings.
     """
@@ -33,6 +34,7 @@ class Fit:
     trends: list[Trend]
     curve: Curve
     cycles: tuple[Cycle, ...]
+    adequate: bool
     blocks: Blocks
     expected: FloatArray
 
@@ -64,9 +66,10 @@ def fit_model(readings: Readings, x: FloatArray) -> Fit:
     if not isinstance(curve, Curve):
         grid = np.linspace(-1.0, 1.0, _NODES + 1)
         curve = Curve(grid, curve(grid))
+    adequate = is_adequate((blocks.level - trends[0].fitted) / blocks.error)
     trend = curve(x)
     cycles, season = _fit_season(readings, values - trend, periods, 2.5, season)
-    return Fit(trends, curve, cycles, blocks, trend + season)
+    return Fit(trends, curve, cycles, adequate, blocks, trend + season)
 
 
 def _fit_season(

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import linalg, signal, special
 
 from iot_pipeline.detection.blocks import row_medians
-from iot_pipeline.detection.results import BoolArray, Curve, FloatArray, IntArray
+from iot_pipeline.detection.types import BoolArray, Curve, FloatArray, IntArray
 
 _WINSOR = 2.5
 _CLIPPED_MEAN = 0.79395  # the mean of |Z| clipped at 2.5 for standard normal Z
@@ -57,7 +57,7 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
 
 
 def tail_freedom(z: FloatArray) -> tuple[float, float]:
-    """Fit a Student t to the core of standardised residuals; infinite freedom unless it is significantly better.
+    """Fit a Student t to the core of standardised residuals; a Gaussian unless it is significantly better.
 
     Maximum likelihood of the truncated distribution on cells (Lange, Little & Taylor, "Robust statistical
     modeling using the t distribution", JASA 84, 1989).
@@ -66,7 +66,7 @@ def tail_freedom(z: FloatArray) -> tuple[float, float]:
         z: float64, shape (n,), without events.
 
     Returns:
-        The degrees of freedom, and the scale of the distribution in units of z.
+        The degrees of freedom, infinite for a Gaussian, and the scale of the distribution in units of z.
     """
     size = np.abs(z)
     cells = (size[size < _CORE] * (_CELLS / _CORE)).astype(np.intp)

@@ -1,12 +1,13 @@
 """Piecewise linear trends: breakpoints by exact dynamic programming on the blocks, lines through pwlf."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from iot_pipeline.detection.blocks import Blocks
 from iot_pipeline.detection.trends import Trend, capped_bic, huber_weights, solve
-from iot_pipeline.detection.results import BoolArray, Curve, FloatArray
+from iot_pipeline.detection.types import BoolArray, Curve, FloatArray
 
 _NODES = 256  # the dynamic program is quadratic in their number
 _PENALTY = 3.9  # per segment, in units of ln(nodes)
@@ -92,12 +93,12 @@ def find_breaks(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Break
     regime = max(3, int(np.ceil(_REGIME * count)))
     penalty = _PENALTY * np.log(count)
 
-    # First any run may be a segment. Short ones are events, or nodes that straddle a jump: they lose their weight.
+    # First any run may be a segment. Short ones are events, or straddle a jump, and lose their weight.
     edges = _segment(_SegmentCosts(node_x, node_y, total).cost, penalty, 1)
     kept = total.copy()
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         if stop - start < regime:
-            kept[start:stop] = 0.0
+            kept[max(start - 1, 0) : stop + 1] = 0.0  # an event may reach into its neighbours
     if np.count_nonzero(kept) < 2 * regime:
         return []
     costs = _SegmentCosts(node_x, node_y, kept)
@@ -108,13 +109,13 @@ def find_breaks(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Break
         penalty *= 1.5
 
     regimes = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         live = start + np.flatnonzero(kept[start:stop])
         if len(live) >= regime - 1:
             regimes.append((start, stop, int(live[0]), int(live[-1])))
     half = 0.75 / count * (node_x[-1] - node_x[0])
     breaks = []
-    for left, right in zip(regimes[:-1], regimes[1:], strict=True):
+    for left, right in pairwise(regimes):
         a, slope_a, cov_a = costs.line(*left[:2])
         b, slope_b, cov_b = costs.line(*right[:2])
         low, high = float(node_x[left[3]]), float(node_x[right[2]])
@@ -209,8 +210,7 @@ def _through_pwlf(
     Source: Jekel & Venter, "pwlf: a Python library for fitting 1D continuous piecewise linear functions"
     (2019). A jump is a pair of breakpoints closer together than two readings.
     """
-    from pwlf import PiecewiseLinFit  # noqa: PLC0415  takes a second to import, and most sensors don't need
-    it
+    from pwlf import PiecewiseLinFit  # noqa: PLC0415  a slow import, which most sensors do without
 
     used = weights > 0
     ends = (min(-1.0, x[0]), max(1.0, x[-1]))

@@ -6,9 +6,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from iot_pipeline.detection.results import BoolArray, FloatArray, IntArray, TimeArray
+from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray, TimeArray
 
-AnyArray = TypeVar("AnyArray", bound=npt.NDArray[np.generic])
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 _HUGE = 1e300  # beyond this a difference of two values may overflow
 _FAR = 1e9  # scaled values beyond this are as far away as anything can be
@@ -68,7 +68,7 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
     centre = float(np.median(kept))
     deviations = kept - centre
     distance = np.abs(deviations)
-    scale = float(np.median(distance)) or float(distance.mean()) or 1.0
+    scale = float(np.median(distance)) or float(distance.mean()) or abs(centre) or 1.0
     with np.errstate(over="ignore", under="ignore"):
         scaled = np.clip(deviations / scale, -_FAR, _FAR)
         resolution = abs(centre) * 1e-15 / scale
@@ -87,6 +87,6 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
     )
 
 
-def sampled(values: AnyArray) -> AnyArray:
+def sampled(values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     """Take some 20,000 values at equal steps: enough for a median, and several times faster."""
     return values[:: max(1, len(values) // _SAMPLE)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.results import FloatArray
+from iot_pipeline.detection.types import FloatArray
 
 _HUBER = 1.5
 _CAP = 4.0  # standard errors, beyond which a block is an event and costs no more
@@ -13,6 +13,7 @@ _ROUNDS = 10
 _SETTLED = 1e-3  # standard errors
 _EVENTFUL = 0.08  # the share of blocks that events may spoil
 _FEWEST_CURVED = 12  # blocks, for a non-linear fit
+_STRAIGHT = 2  # numbers in a line
 _GROUPS = 24
 _LIKE_A_YEAR = 0.03
 
@@ -74,8 +75,7 @@ def solve(design: FloatArray, target: FloatArray, weights: FloatArray) -> FloatA
     diagonal = gram.ravel()[:: len(gram) + 1]
     diagonal *= 1.0 + 1e-12
     diagonal += 1e-300
-    coefficients: FloatArray = np.linalg.solve(gram, weighted @ target)
-    return coefficients
+    return np.asarray(np.linalg.solve(gram, weighted @ target), dtype=np.float64)
 
 
 def fit_robustly(design: FloatArray, level: FloatArray, error: FloatArray) -> FloatArray:
@@ -105,8 +105,7 @@ def fit_robustly(design: FloatArray, level: FloatArray, error: FloatArray) -> Fl
 
 def _polynomial(degree: int) -> Basis:
     def basis(x: FloatArray, _: float) -> FloatArray:
-        columns: FloatArray = np.polynomial.chebyshev.chebvander(x, degree)
-        return columns
+        return np.asarray(np.polynomial.chebyshev.chebvander(x, degree), dtype=np.float64)
 
     return basis
 
@@ -127,9 +126,7 @@ def _wave(degree: int, harmonics: int) -> Basis:
     return basis
 
 
-def _refine(
-    basis: Basis, theta: float, bounds: tuple[float, float], data: Levels
-) -> float:
+def _refine(basis: Basis, theta: float, bounds: tuple[float, float], data: Levels) -> float:
     """Improve the one non-linear parameter to convergence by robust Gauss-Newton steps.
 
     The linear coefficients are fitted anew at each step, "variable projection" (Golub & Pereyra, SIAM Journal
@@ -178,7 +175,8 @@ def smooth_trends(x: FloatArray, level: FloatArray, error: FloatArray, year: flo
         for degree, name in enumerate(("constant", "linear", "quadratic", "cubic")[:most])
     ]
     trends.sort(key=lambda trend: trend.criterion)
-    if len(x) < _FEWEST_CURVED or is_adequate((level - trends[0].fitted) / error):
+    adequate = is_adequate((level - trends[0].fitted) / error)
+    if len(x) < _FEWEST_CURVED or (adequate and trends[0].size <= _STRAIGHT):
         return trends
 
     rates = np.geomspace(0.4, 40.0, 10)
@@ -186,6 +184,8 @@ def smooth_trends(x: FloatArray, level: FloatArray, error: FloatArray, year: flo
     rate = _refine(_exponential, rate, (0.1, 100.0) if rate > 0 else (-100.0, -0.1), (x, level, error))
     name = "exponential decay" if rate > 0 else "exponential growth"
     trends.append(_fitted(name, _exponential, (x, level, error), "rate", rate))
+    if adequate:
+        return sorted(trends, key=lambda trend: trend.criterion)
 
     omegas = np.append(np.pi * np.arange(0.75, min(16.0, len(x) / 8), 0.5), min(max(year, 1.0), len(x) / 2))
     omega = _start(_wave(1, 1), omegas, (x, level, error))

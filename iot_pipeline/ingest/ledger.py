@@ -1,7 +1,7 @@
 """The ledger: the Delta table ``source_files``, which lists what has been loaded.
 
-What it doesn't list is not loaded yet, whatever else lies on the disk. It is written last. Its commit pins the
-version of ``timeseries`` it describes, so the two always agree.
+What it doesn't list is not loaded yet, whatever else lies on the disk. It is written last. Its commit pins
+the version of ``timeseries`` it describes, so the two always agree.
 """
 
 from dataclasses import dataclass, field

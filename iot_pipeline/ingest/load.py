@@ -6,7 +6,7 @@ of the last version of every file.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from iot_pipeline.executor import open_executor, run_tasks
 from iot_pipeline.ingest.compact import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
 from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_name
 from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
+from iot_pipeline.progress import OnProgress, Progress, terminal_progress
 from iot_pipeline.settings import get_settings
 from iot_pipeline.source import (
     ObjectChangedError,
@@ -80,31 +81,12 @@ class LoadReport:
     months: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a load is.
-
-    Attributes:
-        stage: ``converting`` files or ``compacting`` months.
-        done: How many are done.
-        total: How many there are.
-        rows: Rows of what is done.
-        seconds: Time since the stage began.
-    """
-
-    stage: str
-    done: int
-    total: int
-    rows: int
-    seconds: float
-
-
 def load_timeseries(
     *,
     source: str | Source | None = None,
     warehouse: str | Path | None = None,
     full_reload: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> LoadReport:
     """Load every new and changed CSV file below the source's ``Timeseries`` folders.
 
@@ -112,7 +94,7 @@ def load_timeseries(
         source: A directory, ``s3://bucket[/prefix]`` or an open source; by default the setting's.
         warehouse: The warehouse directory; by default the setting's.
         full_reload: Start from nothing and hold only what the source holds now, published in one commit.
-        on_progress: Called after each batch of files and each month.
+        on_progress: Called after each batch of files and each month; by default a terminal shows a bar.
 
     Raises:
         ConfigurationError: A setting can't be used.
@@ -121,13 +103,11 @@ def load_timeseries(
     """
     origin = as_source(source)
     house = open_warehouse(warehouse)
-    with house.writing():
-        return _load(origin, house, full_reload=full_reload, on_progress=on_progress or (lambda _: None))
+    with house.writing(), terminal_progress() as show:
+        return _load(origin, house, full_reload=full_reload, on_progress=on_progress or show)
 
 
-def _load(
-    source: Source, house: Warehouse, *, full_reload: bool, on_progress: Callable[[Progress], None]
-) -> LoadReport:
+def _load(source: Source, house: Warehouse, *, full_reload: bool, on_progress: OnProgress) -> LoadReport:
     now = datetime.now(UTC)
     recorded = read_ledger(house.source_files)
     ledger = Ledger() if full_reload else recorded
@@ -195,11 +175,11 @@ def _convert(
     *,
     now: datetime,
     again: bool,
-    on_progress: Callable[[Progress], None],
+    on_progress: OnProgress,
 ) -> tuple[list[FragmentInfo], list[str]]:
     """Convert objects; those that were overwritten since they were listed are listed and converted again."""
     convert = partial(_convert_batch, source, bronze, latest=to_instant(now) + DAY, again=again)
-    started = time.monotonic()
+    total, started = len(objects), time.monotonic()
     fragments: list[FragmentInfo] = []
     vanished: list[str] = []
     rows = 0
@@ -217,7 +197,7 @@ def _convert(
                     overwritten.add(key)
             done = len(fragments) + len(vanished)
             seconds = time.monotonic() - started
-            on_progress(Progress("converting", done, done + len(objects), rows, seconds))
+            on_progress(Progress("converting files", done, total, rows, seconds))
         if not overwritten:
             return fragments, vanished
         listing, _skipped = _list_csv_files(source)
@@ -256,7 +236,7 @@ def _compact(
     files: Iterable[LoadedFile],
     months: set[str],
     *,
-    on_progress: Callable[[Progress], None],
+    on_progress: OnProgress,
 ) -> list[CompactedMonth]:
     fragments: dict[str, list[str]] = {month: [] for month in months}
     rows = dict.fromkeys(months, 0)
@@ -275,7 +255,7 @@ def _compact(
         compacted.append(result)
         rows_done += rows[result.month]
         seconds = time.monotonic() - started
-        on_progress(Progress("compacting", len(compacted), len(tasks), rows_done, seconds))
+        on_progress(Progress("compacting months", len(compacted), len(tasks), rows_done, seconds))
     return compacted
 
 

@@ -1,0 +1,70 @@
+"""How far long work is: what is reported, and how it is shown in a terminal and in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+LOG_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage of long work is.
+
+    Attributes:
+        stage: What is being done, like ``converting files``.
+        done: How many are done.
+        total: How many there are.
+        rows: Rows of what is done.
+        seconds: Time since the stage began.
+    """
+
+    stage: str
+    done: int
+    total: int
+    rows: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return a line for a log."""
+        rate = self.rows / max(self.seconds, 1e-9)
+        left = self.seconds / max(self.done, 1) * (self.total - self.done)
+        return f"{self.stage}: {self.done:,} of {self.total:,}, {rate:,.0f} rows/s, {left:,.0f} s left"
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def log_progress(log: Callable[[str], None], *, every_seconds: float = LOG_SECONDS) -> OnProgress:
+    """Return a callback that logs a line now and then, and none for short work."""
+    logged_at = time.monotonic()
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal logged_at
+        if time.monotonic() - logged_at >= every_seconds:
+            logged_at = time.monotonic()
+            log(str(progress))
+
+    return on_progress
+
+
+@contextmanager
+def terminal_progress() -> Iterator[OnProgress]:
+    """Yield a callback that shows a bar for each stage when stderr is a terminal, and nothing otherwise."""
+    bars: dict[str, tqdm[None]] = {}
+
+    def on_progress(progress: Progress) -> None:
+        if progress.stage not in bars:
+            bars[progress.stage] = tqdm(desc=progress.stage, total=progress.total, file=sys.stderr)
+        bar = bars[progress.stage]
+        bar.total = progress.total
+        bar.set_postfix_str(f"{progress.rows / max(progress.seconds, 1e-9):,.0f} rows/s", refresh=False)
+        bar.update(progress.done - bar.n)
+
+    yield on_progress if sys.stderr.isatty() else lambda _: None
+    for bar in bars.values():
+        bar.close()

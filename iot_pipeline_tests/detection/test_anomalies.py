@@ -1,0 +1,101 @@
+"""Anomalies that were put in on purpose are found, named and delimited."""
+
+import numpy as np
+import pytest
+
+from iot_pipeline.detection import Detection, detect_anomalies
+from iot_pipeline.sample_series import ANOMALIES, FAMILIES, NOISES, LabelledSeries
+from iot_pipeline_tests.detection.series import sensor
+
+
+def f1(series: LabelledSeries, result: Detection) -> float:
+    """Compare flags with labels."""
+    truth = series.labels != ""
+    return float(2 * np.count_nonzero(result.flags & truth) / (result.flags.sum() + truth.sum()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kind_of_anomaly_at_once_is_found_on_every_family(family: str) -> None:
+    series = sensor(family, "gaussian", *ANOMALIES)
+    assert f1(series, detect_anomalies(series.timestamps, series.values)) > 0.96
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_every_kind_of_anomaly_at_once_is_found_in_every_noise(noise: str) -> None:
+    series = sensor("piecewise_season", noise, *ANOMALIES)
+    assert f1(series, detect_anomalies(series.timestamps, series.values)) > 0.96
+
+
+@pytest.mark.parametrize("kind", ANOMALIES)
+def test_an_anomaly_is_found_and_called_by_its_name(kind: str) -> None:
+    series = sensor("quadratic", "gaussian", kind, spike_sd=(8.0, 15.0))
+    result = detect_anomalies(series.timestamps, series.values)
+    for _, start, stop in series.events:
+        assert np.mean(result.kinds[start:stop] == kind) > 0.5
+
+
+@pytest.mark.parametrize("kind", ["burst", "level_shift", "stuck", "drift", "variance"])
+def test_an_event_begins_and_ends_where_it_does(kind: str) -> None:
+    series = sensor("quadratic", "gaussian", kind)
+    result = detect_anomalies(series.timestamps, series.values)
+    assert f1(series, result) > 0.93
+
+
+def test_an_event_carries_its_times_its_size_and_its_height() -> None:
+    series = sensor("constant", "gaussian", "level_shift")
+    result = detect_anomalies(series.timestamps, series.values)
+    kind, start, stop = series.events[0]
+    shift = np.mean((series.values - series.expected)[start:stop])
+    event = result.events[0]
+    assert event.kind == kind
+    assert abs((event.start - series.timestamps[start]).astype("timedelta64[h]").astype(int)) < 2
+    assert abs((event.end - series.timestamps[stop - 1]).astype("timedelta64[h]").astype(int)) < 2
+    assert event.n_points == np.count_nonzero(result.event_ids == 0)
+    assert event.mean_residual == pytest.approx(shift, abs=3)
+    assert event.peak_score > 10
+
+
+def test_a_gap_is_flagged_on_the_first_reading_after_and_starts_before() -> None:
+    series = sensor("linear", "gaussian", "gap")
+    result = detect_anomalies(series.timestamps, series.values)
+    after = [start for _, start, _ in series.events]
+    assert np.flatnonzero(result.flags).tolist() == after
+    assert [event.start for event in result.events] == [series.timestamps[i - 1] for i in after]
+
+
+def test_one_spike_among_equal_readings_is_flagged() -> None:
+    values = np.full(1_000, 5.0)
+    values[400] = 9.0
+    times = np.datetime64("2013-01-01", "s") + (np.arange(1_000) * 900).astype("timedelta64[s]")
+    assert np.flatnonzero(detect_anomalies(times, values).flags).tolist() == [400]
+
+
+def test_spikes_are_found_in_noise_that_remembers_its_past() -> None:
+    rng = np.random.default_rng(1)
+    values = np.zeros(20_000)
+    for i in range(1, len(values)):
+        values[i] = 0.8 * values[i - 1] + rng.normal()
+    spikes = np.arange(500, 20_000, 1_000)
+    values[spikes] += 15.0
+    times = np.datetime64("2013-01-01", "s") + (np.arange(20_000) * 900).astype("timedelta64[s]")
+    assert set(spikes) <= set(np.flatnonzero(detect_anomalies(times, values).flags))
+
+
+def test_the_scores_of_anomalies_stand_above_those_of_regular_readings() -> None:
+    series = sensor("cubic", "heteroscedastic", *ANOMALIES)
+    result = detect_anomalies(series.timestamps, series.values)
+    assert result.scores[result.flags].min() > 4
+    assert np.quantile(result.scores[series.labels == ""], 0.999) < 4
+
+
+def test_a_week_of_five_has_its_anomalies_found_too() -> None:
+    series = sensor("daily", "gaussian", *ANOMALIES, points=3_400)
+    assert f1(series, detect_anomalies(series.timestamps, series.values)) > 0.9
+
+
+def test_a_spike_among_a_hundred_readings_is_found() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(20.0, 1.0, 100)
+    values[60] += 12.0
+    times = np.datetime64("2013-01-01", "s") + (np.arange(100) * 900).astype("timedelta64[s]")
+    assert np.flatnonzero(detect_anomalies(times, values).flags).tolist() == [60]
