@@ -108,7 +108,11 @@ def flag_anomalies(
     n_readings = sum(pq.read_metadata(path).num_rows for path in paths)
     parallel = n_readings > PARALLEL_READINGS
     started = time.monotonic()
-    with house.writing(), open_executor(workers, parallel=parallel) as executor, terminal_progress() as show:
+    with (
+        house.writing(house.anomalies),
+        open_executor(workers, parallel=parallel) as executor,
+        terminal_progress() as show,
+    ):
         for verdict in run_tasks(executor, partial(_judge_batch, paths), batches, ahead=4 * workers):
             verdicts.append(verdict)
             done = min(len(verdicts) * BATCH_SENSORS, len(sensors))

@@ -17,6 +17,14 @@ class MappingError(IotPipelineError):
     """``mapping.csv`` is missing or not a one-to-one mapping."""
 
 
+class WarehouseError(IotPipelineError):
+    """The warehouse can't be written to; what was in it before is still there."""
+
+
+class WorkerError(IotPipelineError):
+    """A worker process was killed from outside."""
+
+
 class WarehouseBusyError(IotPipelineError):
     """Another load writes to the warehouse."""
 

@@ -5,9 +5,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar
+
+from iot_pipeline.errors import WorkerError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -44,6 +47,10 @@ def open_executor(workers: int, *, parallel: bool) -> Iterator[Executor]:
             wait([pool.submit(int) for _ in range(workers)])  # starts all processes
         try:
             yield pool
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "a worker process was killed, perhaps for lack of memory: try again with IOT_WORKERS=1"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -46,12 +46,14 @@ class Snapshot:
     """What queries need to know of one version of a warehouse.
 
     Attributes:
+        version: Of the ledger.
         stamp: Differs when anything else does.
         files: The Parquet files by month.
         sensors: The uuids by sensor name.
     """
 
-    stamp: tuple[object, ...]
+    version: int
+    stamp: tuple[int, ...]
     files: dict[str, list[str]]
     sensors: dict[str, str]
 
@@ -198,7 +200,7 @@ _snapshots: dict[Path, Snapshot] = {}
 def take_snapshot(house: Warehouse) -> Snapshot:
     """Return the warehouse's latest version, from memory if it is still the latest."""
     known = _snapshots.get(house.root)
-    if known and known.stamp == _stamp(house, int(str(known.stamp[0]))):
+    if known and known.stamp == _stamp(house, known.version):
         return known
     ledger = open_table(house.source_files)
     if ledger is None or not house.mapping.exists():
@@ -209,15 +211,15 @@ def take_snapshot(house: Warehouse) -> Snapshot:
         month: [str(house.timeseries / path) for path in paths]
         for month, paths in sorted(files_by_partition(timeseries, "month").items())
     }
-    snapshot = _snapshots[house.root] = Snapshot(stamp, files, _read_sensors(house))
+    snapshot = _snapshots[house.root] = Snapshot(ledger.version(), stamp, files, _read_sensors(house))
     return snapshot
 
 
-def _stamp(house: Warehouse, version: int) -> tuple[object, ...]:
+def _stamp(house: Warehouse, version: int) -> tuple[int, ...]:
     """Return what changes with the ledger or the mapping, at the price of three looks at the disk."""
     log = house.source_files / "_delta_log"
-    is_latest = not (log / f"{version + 1:020}.json").exists()
-    return version, is_latest, *_file_stamp(log / f"{version:020}.json"), *_file_stamp(house.mapping)
+    is_outdated = (log / f"{version + 1:020}.json").exists()
+    return is_outdated, *_file_stamp(log / f"{version:020}.json"), *_file_stamp(house.mapping)
 
 
 def _file_stamp(path: Path) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 What belongs here: listing and reading objects. What does not: what the objects mean.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -140,16 +139,15 @@ class DirectorySource:
     def open_object(self, obj: SourceObject) -> Iterator[IO[bytes]]:
         """Open a file; that it did not change is checked before and after it is read."""
         try:
-            with (self.root / obj.key).open("rb") as stream:
-                self._check_version(stream, obj)
-                yield stream
-                self._check_version(stream, obj)
+            stream = (self.root / obj.key).open("rb")
         except FileNotFoundError as error:
             raise ObjectVanishedError(f"{obj.key} was deleted while it was loaded") from error
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise  # it is what is written in the block that has no room
             raise SourceError(f"can't read {obj.key}: {error.strerror}") from error
+        with stream:
+            self._check_version(stream, obj)
+            yield stream
+            self._check_version(stream, obj)
 
     @staticmethod
     def _check_version(stream: IO[bytes], obj: SourceObject) -> None:

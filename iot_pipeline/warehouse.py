@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from iot_pipeline.errors import ConfigurationError, WarehouseBusyError
+from iot_pipeline.errors import ConfigurationError, WarehouseBusyError, WarehouseError
 from iot_pipeline.settings import get_settings
 
 
@@ -56,35 +57,48 @@ class Warehouse:
         """The directory of pictures and the page."""
         return self.root / "report"
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Be the only one who writes; make the directory first.
+    def create(self) -> None:
+        """Make the directory unless it is there.
 
         Raises:
-            ConfigurationError: The directory can't be made or written to.
-            WarehouseBusyError: Somebody else is writing.
+            ConfigurationError: It can't be made or written to.
         """
         try:
             self.bronze.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / ".lock").open("a+")
+            with TemporaryFile(dir=self.root):
+                pass
         except OSError as error:
             raise ConfigurationError(
                 f"IOT_WAREHOUSE can't be written to: {self.root} ({error.strerror})"
             ) from error
-        with lock:
+
+    @contextmanager
+    def writing(self, table: Path) -> Iterator[None]:
+        """Make the directory and be the only one who writes a table.
+
+        Raises:
+            ConfigurationError: The directory can't be made or written to.
+            WarehouseBusyError: Somebody else is writing the table.
+            WarehouseError: The disk is full, or another fault of it.
+        """
+        self.create()
+        with (self.root / f".{table.name}.lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 lock.seek(0)
                 writer = lock.read().strip() or "unknown"
                 raise WarehouseBusyError(
-                    f"process {writer} is writing to {self.root}: try again when it is done"
+                    f"process {writer} is writing {table}: try again when it is done"
                 ) from error
             lock.seek(0)
             lock.truncate()
             lock.write(str(os.getpid()))
             lock.flush()
-            yield
+            try:
+                yield
+            except OSError as error:
+                raise WarehouseError(f"can't write {table}: {error.strerror or error}") from error
 
 
 def open_warehouse(location: str | Path | None = None) -> Warehouse:

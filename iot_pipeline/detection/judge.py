@@ -15,7 +15,7 @@ _CALM = 5.0  # median deviations within which a block is like the others
 _CORE = 3.0  # standard deviations beyond which a reading is clipped before the noise's memory is judged
 _DISCOVERIES = 0.02  # the share of flagged points that may be regular
 _ANY = 0.01  # the chance that a clean sensor gets any flag
-_LONG = 2_000  # readings that tell the scale of the noise well enough
+_LONG = 5_000  # readings that tell the tails of the noise well enough
 _TINY = 1e-6
 _NEAREST = 3.0  # standard deviations that a flagged point has at least
 _BURST = 3  # flagged points in a row that make a burst
@@ -62,8 +62,8 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit) -> Verdict
             white = white / local_scale(x, white, index, _TINY)(x)
             white[breaks] = 0.0  # the model starts anew there, so the reading before predicts nothing
         tails = tail_freedom(white[regular])
-        # In a short series the scale itself is uncertain: Student's own use of his distribution (1908).
-        certainty = np.inf if len(z) > _LONG else len(z) / 2
+        # A short series tells too little about its scale and its tails to believe in Gaussian ones.
+        certainty = np.inf if len(z) > _LONG else min(len(z) / 2, 30.0)
         scores = gaussianise(white, min(tails[0], certainty), tails[1])
         deflation = inflation(np.clip(scores, -_CORE, _CORE), regular)
         noise = (tails, deflation, coefficients.tobytes())

@@ -51,7 +51,7 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
         return constant
     padded = np.pad(logs, width // 2, mode="reflect")
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
-    short = width // 2 | 1
+    short = width // 8 | 1
     smooth = np.convolve(np.pad(smooth, short // 2, mode="edge"), np.full(short, 1.0 / short), mode="valid")
     return Curve(x[index].mean(axis=1), np.exp(smooth))
 

@@ -5,9 +5,11 @@ of the last version of every file.
 """
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +22,13 @@ from iot_pipeline.delta import commit, files_by_partition, open_table, remove_ol
 from iot_pipeline.errors import SourceError
 from iot_pipeline.executor import open_executor, run_tasks
 from iot_pipeline.ingest.compact import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
-from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_name
+from iot_pipeline.ingest.convert import (
+    FragmentInfo,
+    convert_object,
+    fragment_name,
+    fragment_path,
+    rejects_path,
+)
 from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
 from iot_pipeline.settings import get_settings
@@ -54,7 +62,7 @@ class LoadReport:
         files_unchanged: Files that were loaded before.
         files_rejected: New and changed files that were quarantined as a whole.
         files_missing: Files that were loaded before and are gone from the source; their rows stay.
-        files_skipped: Keys in the folder that are no CSV files.
+        files_skipped: Keys in the folder that are no CSV files, or no Unicode.
         files_vanished: Keys that were deleted between being listed and being read.
         rows_read: Rows of the new and changed files.
         rows_loaded: Readings that the table has from them.
@@ -103,7 +111,7 @@ def load_timeseries(
     """
     origin = as_source(source)
     house = open_warehouse(warehouse)
-    with house.writing(), terminal_progress() as show:
+    with house.writing(house.timeseries), terminal_progress() as show:
         return _load(origin, house, full_reload=full_reload, on_progress=on_progress or show)
 
 
@@ -155,10 +163,11 @@ def _list_csv_files(source: Source) -> tuple[list[SourceObject], list[str]]:
     for obj in source.list_objects():
         *folders, name = obj.key.split("/")
         if FOLDER in map(str.lower, folders) and name:
-            if name.lower().endswith(".csv"):
+            printable = obj.key.encode(errors="backslashreplace").decode()
+            if name.lower().endswith(".csv") and printable == obj.key:
                 files.append(obj)
             else:
-                skipped.append(obj.key)
+                skipped.append(printable)
     return files, skipped
 
 
@@ -272,6 +281,11 @@ def _publish(
     for month in months:
         for fragment, n_loaded in month.loaded.items():
             entries[fragment].loaded[month.month] = n_loaded
+    for entry in recorded.files.values():
+        if entry.info.fragment not in entries:  # its grace period starts now
+            for path in (fragment_path, rejects_path):
+                with suppress(FileNotFoundError):
+                    os.utime(path(house.bronze, entry.info.fragment))
     version = recorded.timeseries_version
     if version is None or touched is None or touched:
         version = commit(

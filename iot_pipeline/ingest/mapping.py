@@ -47,14 +47,14 @@ def load_mapping(*, source: str | Source | None = None, warehouse: str | Path | 
         MappingError: There is not exactly one ``mapping.csv``, or it is not a one-to-one mapping.
         ConfigurationError: A setting can't be used.
         SourceError: The source can't be read.
-        WarehouseBusyError: Another load is running.
     """
     origin = as_source(source)
     house = open_warehouse(warehouse)
     obj = _find_mapping(origin)
     with origin.open_object(obj) as stream:
         sensors = read_mapping(stream.read(), obj.key)
-    with house.writing(), closing(sqlite3.connect(house.mapping)) as connection:
+    house.create()
+    with closing(sqlite3.connect(house.mapping)) as connection:
         connection.execute("PRAGMA synchronous = FULL")
         with connection:
             connection.execute(_SCHEMA)
