@@ -43,7 +43,7 @@ from iot_pipeline.source import (
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 
 FOLDER = "timeseries"
-PARALLEL_BYTES = 64 * 2**20
+PARALLEL_BYTES = 256 * 2**20
 """Less than this is converted sooner than processes have started."""
 BATCH_FILES = 8
 FETCH_THREADS = 4
@@ -162,7 +162,7 @@ def _list_csv_files(source: Source) -> tuple[list[SourceObject], list[str]]:
     files, skipped = [], []
     for obj in source.list_objects():
         *folders, name = obj.key.split("/")
-        if FOLDER in map(str.lower, folders) and name:
+        if FOLDER in map(str.lower, folders):
             printable = obj.key.encode(errors="backslashreplace").decode()
             if name.lower().endswith(".csv") and printable == obj.key:
                 files.append(obj)
@@ -304,6 +304,7 @@ def _clean_up(house: Warehouse, fragments: set[str]) -> None:
     remove_old_files(house.timeseries, grace_period)
     remove_old_files(house.source_files, grace_period)
     oldest = time.time() - grace_period.total_seconds()
-    for path in house.bronze.iterdir():
-        if path.name.lstrip(".").split(".")[0] not in fragments and path.stat().st_mtime <= oldest:
+    unfinished = [*house.timeseries.glob("month=*/.*.part"), *house.source_files.glob(".*.part")]
+    for path in (*house.bronze.iterdir(), *unfinished):
+        if path.name.split(".")[0] not in fragments and path.stat().st_mtime <= oldest:
             path.unlink()
