@@ -123,6 +123,11 @@ def _month_starts() -> tuple[list[str], npt.NDArray[np.int64]]:
 
 def count_by_month(instants: npt.NDArray[np.int64]) -> dict[str, int]:
     """Count instants (int64 microseconds) by month in Europe/Berlin, named like ``2013-01``, ascending."""
+    if not len(instants):
+        return {}
+    first, last = month_of(int(instants.min())), month_of(int(instants.max()))
+    if first == last:
+        return {first: len(instants)}
     names, starts = _month_starts()
     months, counts = np.unique(np.searchsorted(starts, instants, side="right") - 1, return_counts=True)
     return {names[month]: int(count) for month, count in zip(months, counts, strict=True)}

@@ -90,6 +90,22 @@ def pinned_version(table: DeltaTable, other: str) -> int | None:
     return table.transaction_version(other)
 
 
+def open_pair(path: Path, pinned: Path) -> tuple[DeltaTable, DeltaTable] | tuple[None, None]:
+    """Open the latest version of a table and the version of another one that it pins.
+
+    Args:
+        path: The table that pins.
+        pinned: The other one; its directory's name is the pin's.
+
+    Returns:
+        Both tables, or Nones when the first has not been committed to yet.
+    """
+    table = open_table(path)
+    version = pinned_version(table, pinned.name) if table else None
+    other = open_table(pinned, version) if version is not None else None
+    return (table, other) if table and other else (None, None)
+
+
 def list_files(table: DeltaTable) -> list[DataFile]:
     """List the files of a table's version."""
     actions = pa.table(table.get_add_actions()).to_pylist()

@@ -20,7 +20,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
-from iot_pipeline.delta import files_by_partition, list_files, open_table, pinned_version
+from iot_pipeline.delta import files_by_partition, list_files, open_pair
 from iot_pipeline.errors import UnknownSensorError, WarehouseNotReadyError
 from iot_pipeline.ingest.convert import rejects_path
 from iot_pipeline.warehouse import Warehouse, open_warehouse
@@ -150,12 +150,10 @@ def connect(
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
     house = open_warehouse(warehouse)
-    ledger = open_table(house.source_files)
+    ledger, timeseries = open_pair(house.source_files, house.timeseries)
     if ledger is None:
         raise WarehouseNotReadyError(f"nothing has been loaded into {house.root} yet: {HOW_TO_LOAD}")
-    timeseries = open_table(house.timeseries, pinned_version(ledger, "timeseries"))
-    models = open_table(house.sensor_models)
-    flagged = open_table(house.anomalies, pinned_version(models, "anomalies")) if models else None
+    models, flagged = open_pair(house.sensor_models, house.anomalies)
     connection = connection or duckdb.connect(":memory:")
     _configure(connection)
     files = {
@@ -202,11 +200,10 @@ def take_snapshot(house: Warehouse) -> Snapshot:
     known = _snapshots.get(house.root)
     if known and known.stamp == _stamp(house, known.version):
         return known
-    ledger = open_table(house.source_files)
+    ledger, timeseries = open_pair(house.source_files, house.timeseries)
     if ledger is None or not house.mapping.exists():
         raise WarehouseNotReadyError(f"nothing has been loaded into {house.root} yet: {HOW_TO_LOAD}")
     stamp = _stamp(house, ledger.version())
-    timeseries = open_table(house.timeseries, pinned_version(ledger, "timeseries"))
     files = {
         month: [str(house.timeseries / path) for path in paths]
         for month, paths in sorted(files_by_partition(timeseries, "month").items())
