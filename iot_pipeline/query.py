@@ -11,6 +11,7 @@ from datetime import date, datetime, time
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
 
 import duckdb
 import numpy as np
@@ -25,7 +26,12 @@ from iot_pipeline.errors import UnknownSensorError, WarehouseNotReadyError
 from iot_pipeline.ingest.convert import rejects_path
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 
+if TYPE_CHECKING:
+    import polars as pl
+
 Moment = str | date | datetime
+
+READINGS = pa.schema([("timestamp", pa.timestamp("us", TIME_ZONE)), ("sensor_value", pa.float64())])
 
 HOW_TO_LOAD = "run: dagster asset materialize --select mapping,timeseries"
 
@@ -58,9 +64,47 @@ class Snapshot:
     sensors: dict[str, str]
 
 
+@overload
 def get_measurements(
-    sensor_name: str, start: Moment, end: Moment, *, warehouse: str | Path | None = None
-) -> pd.DataFrame:
+    sensor_name: str,
+    start: Moment,
+    end: Moment,
+    *,
+    as_: Literal["pandas"] = "pandas",
+    warehouse: str | Path | None = None,
+) -> pd.DataFrame: ...
+
+
+@overload
+def get_measurements(
+    sensor_name: str,
+    start: Moment,
+    end: Moment,
+    *,
+    as_: Literal["polars"],
+    warehouse: str | Path | None = None,
+) -> "pl.DataFrame": ...
+
+
+@overload
+def get_measurements(
+    sensor_name: str,
+    start: Moment,
+    end: Moment,
+    *,
+    as_: Literal["arrow"],
+    warehouse: str | Path | None = None,
+) -> pa.Table: ...
+
+
+def get_measurements(
+    sensor_name: str,
+    start: Moment,
+    end: Moment,
+    *,
+    as_: Literal["pandas", "polars", "arrow"] = "pandas",
+    warehouse: str | Path | None = None,
+) -> "pd.DataFrame | pl.DataFrame | pa.Table":
     """Return the readings of a sensor in a range of time, both ends included.
 
     Args:
@@ -68,10 +112,11 @@ def get_measurements(
         start: ISO 8601 text, a date (its midnight), a datetime or a pandas Timestamp; without a time zone
             it means Europe/Berlin.
         end: Likewise.
+        as_: What to return: a pandas or polars frame or an Arrow table.
         warehouse: The warehouse directory; by default the setting's.
 
     Returns:
-        Columns ``timestamp`` (datetime64[us, Europe/Berlin]) and ``sensor_value`` (float64), ascending. No
+        Columns ``timestamp`` (microseconds, Europe/Berlin) and ``sensor_value`` (float64), ascending. No
         reading in the range: no row.
 
     Raises:
@@ -79,32 +124,45 @@ def get_measurements(
         ValueError: A time can't be read, or the start is after the end.
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
+    if as_ not in {"pandas", "polars", "arrow"}:
+        raise ValueError(f"as_ must be 'pandas', 'polars' or 'arrow', not {as_!r}")
     first, last = read_moment(start), read_moment(end)
     if first > last:
         raise ValueError(f"start {start} is after end {end}")
-    snapshot = take_snapshot(open_warehouse(warehouse))
+    house = open_warehouse(warehouse)
+    try:
+        rows = _fetch(take_snapshot(house), sensor_name, first, last)
+    except duckdb.IOException:  # a load has deleted files of the version that was known here
+        _snapshots.pop(house.root, None)
+        rows = _fetch(take_snapshot(house), sensor_name, first, last)
+    if as_ == "arrow":
+        return rows
+    if as_ == "polars":
+        import polars as pl  # noqa: PLC0415 - optional
+
+        return pl.DataFrame(rows)
+    instants = rows["timestamp"].cast(pa.int64()).to_numpy().view("datetime64[us]")
+    timestamps = pd.DatetimeIndex(instants, tz="UTC").tz_convert(TIME_ZONE)
+    return pd.DataFrame({"timestamp": timestamps, "sensor_value": rows["sensor_value"].to_numpy()})
+
+
+def _fetch(snapshot: Snapshot, sensor_name: str, first: int, last: int) -> pa.Table:
+    """Read a sensor's readings between two instants, in the order in which the files hold them: ascending."""
     sensor_uuid = snapshot.sensors.get(sensor_name)
     if sensor_uuid is None:
         near = get_close_matches(str(sensor_name), snapshot.sensors, n=3)
         hint = f": did you mean {', '.join(near)}?" if near else f" among {len(snapshot.sensors)} sensors"
         raise UnknownSensorError(f"there is no sensor {sensor_name!r}{hint}")
-    months = (month_of(first), month_of(last))
-    paths = [
-        path for month, files in snapshot.files.items() if months[0] <= month <= months[1] for path in files
-    ]
+    start, end = month_of(first), month_of(last)
+    paths = [path for month, files in snapshot.files.items() if start <= month <= end for path in files]
     if not paths:
-        return _to_frame(
-            pa.table({"timestamp": pa.array([], pa.int64()), "sensor_value": pa.array([], pa.float64())})
-        )
+        return READINGS.empty_table()
     with closing(_database().cursor()) as cursor:
-        rows = cursor.sql(
-            f"SELECT epoch_us(timestamp) AS timestamp, sensor_value FROM {_read_parquet(paths)}"
-            " WHERE sensor_uuid = $uuid"
-            " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)"
-            " ORDER BY timestamp, sensor_value",
+        return cursor.sql(
+            f"SELECT timestamp, sensor_value FROM {_read_parquet(paths)} WHERE sensor_uuid = $uuid"
+            " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)",
             params={"uuid": sensor_uuid, "first": first, "last": last},
         ).to_arrow_table()
-    return _to_frame(rows)
 
 
 def read_readings(
@@ -258,9 +316,3 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[s
 
 def _paths(table: DeltaTable | None, directory: Path) -> list[str]:
     return [str(directory / file.path) for file in list_files(table)] if table else []
-
-
-def _to_frame(rows: pa.Table) -> pd.DataFrame:
-    instants = rows["timestamp"].to_numpy().view("datetime64[us]")
-    timestamps = pd.DatetimeIndex(instants, tz="UTC").tz_convert(TIME_ZONE)
-    return pd.DataFrame({"timestamp": timestamps, "sensor_value": rows["sensor_value"].to_numpy()})

@@ -10,13 +10,16 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot_pipeline import connect, get_measurements
+from iot_pipeline import connect, get_measurements, query
 from iot_pipeline.errors import UnknownSensorError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
+from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -87,6 +90,41 @@ def test_the_columns_have_their_types_with_and_without_rows(sample_warehouse: Pa
             "timestamp": pd.DatetimeTZDtype("us", BERLIN),
             "sensor_value": np.dtype("float64"),
         }
+
+
+def test_a_table_of_arrow_or_polars_holds_the_same(sample_warehouse: Path) -> None:
+    for end in ("2013-10-06", "2013-10-04T00:00:01"):
+        frame = get_measurements("sensor_00003", "2013-10-04", end, warehouse=sample_warehouse)
+        table = get_measurements("sensor_00003", "2013-10-04", end, as_="arrow", warehouse=sample_warehouse)
+        polars = get_measurements("sensor_00003", "2013-10-04", end, as_="polars", warehouse=sample_warehouse)
+        assert table.schema == pa.schema(
+            [("timestamp", pa.timestamp("us", "Europe/Berlin")), ("sensor_value", pa.float64())]
+        )
+        assert polars.schema == {"timestamp": pl.Datetime("us", "Europe/Berlin"), "sensor_value": pl.Float64}
+        assert table["sensor_value"].to_pylist() == frame["sensor_value"].tolist()
+        assert polars["timestamp"].to_list() == table["timestamp"].to_pylist() == frame["timestamp"].tolist()
+
+
+def test_another_kind_of_table_is_an_error(sample_warehouse: Path) -> None:
+    with pytest.raises(ValueError, match="as_ must be"):
+        get_measurements("sensor_00003", "2013", "2014", as_="excel", warehouse=sample_warehouse)  # type: ignore[call-overload]
+
+
+def test_a_call_survives_that_the_files_it_knew_were_deleted(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IOT_GRACE_DAYS", "0")
+    write_mapping(bucket, first=SENSOR)
+    bucket.write("a.csv", row("2013-01-01 12:00"))
+    bucket.load()
+    house = open_warehouse(bucket.warehouse)
+    stale = query.take_snapshot(house)
+    bucket.write("b.csv", row("2013-01-01 13:00"))
+    bucket.load()
+    answers = iter([stale, query.take_snapshot(house)])
+    monkeypatch.setattr(query, "take_snapshot", lambda _: next(answers))
+    rows = get_measurements("first", "2013-01-01", "2013-01-02", warehouse=bucket.warehouse)
+    assert len(rows) == 2
 
 
 @pytest.mark.parametrize(
