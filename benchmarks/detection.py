@@ -3,7 +3,7 @@
     python benchmarks/detection.py [--seeds N] [--points N]
 
 The suite crosses every family, noise and kind of anomaly. The seeds from 0 on are those that the detector was
-developed on; those from 1000 on were never looked at while it was. Times are CPU seconds of one process.
+developed on; those from 2000 on were never looked at while it was. Times are CPU seconds of one process.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.sample_series import ANOMALIES, FAMILIES, NOISES, irregular_timestamps, make_series
 
-DEVELOPMENT, HELD_OUT = 0, 1000
+DEVELOPMENT, HELD_OUT = 0, 2000
 FULL_SIZE = 105_000
 LARGE_SPIKES, SMALL_SPIKES = (6.0, 15.0), (4.5, 6.0)
 SCORE_EDGES = np.concatenate((np.linspace(0.0, 12.0, 2401), np.geomspace(12.1, 1e9, 400)))
@@ -41,6 +41,8 @@ class Outcome:
     false_alarms: int
     misses: int
     model_error: float
+    borderline: int
+    borderline_hits: int
     found: dict[str, list[bool]] = field(default_factory=dict)
     anomalous: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     regular: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -57,6 +59,8 @@ def measure(task: tuple[int, int, str, str, str]) -> Outcome:
     result = detect_anomalies(series.timestamps, series.values)
     truth = series.labels != ""
     scores = np.searchsorted(SCORE_EDGES, result.scores)
+    away = np.abs(series.values - series.expected) / series.noise_sd
+    borderline = (series.labels == "spike") & (away >= SMALL_SPIKES[0]) & (away <= SMALL_SPIKES[1])
     found: dict[str, list[bool]] = {}
     for kind, start, stop in series.events:
         found.setdefault(kind, []).append(bool(result.flags[start:stop].mean() >= 0.5))
@@ -68,6 +72,8 @@ def measure(task: tuple[int, int, str, str, str]) -> Outcome:
         false_alarms=int(np.count_nonzero(result.flags & ~truth)),
         misses=int(np.count_nonzero(~result.flags & truth)),
         model_error=float(np.sqrt(np.mean(((result.expected - series.expected) / series.noise_sd) ** 2))),
+        borderline=int(np.count_nonzero(borderline)),
+        borderline_hits=int(np.count_nonzero(borderline & result.flags)),
         found=found,
         anomalous=np.bincount(scores[truth], minlength=len(SCORE_EDGES) + 1),
         regular=np.bincount(scores[~truth], minlength=len(SCORE_EDGES) + 1),
@@ -122,6 +128,9 @@ def accuracy_rows(outcomes: list[Outcome]) -> Iterator[tuple[str, str, str]]:
         f"{hits / (hits + sum(each.misses for each in small)):.3f}",
     )
     yield "  at precision", ">= 0.97", f"{hits / (hits + sum(each.false_alarms for each in small)):.3f}"
+    within = sum(each.borderline for each in small)
+    share = sum(each.borderline_hits for each in small) / max(within, 1)
+    yield "  of those that lie 4.5 to 6 sd off with noise", ">= 0.80", f"{share:.3f}"
     yield "F1, all kinds of anomalies, pooled", ">= 0.975", f"{f1(main):.4f}"
     yield (
         "F1, all kinds of anomalies, mean of sensors",
@@ -142,7 +151,7 @@ def accuracy_rows(outcomes: list[Outcome]) -> Iterator[tuple[str, str, str]]:
 
 
 def print_weakest(outcomes: list[Outcome]) -> None:
-    """Print the sensors with the most wrong readings, to know where to look next."""
+    """Print the development sensors with the most wrong readings, to know where to look next."""
     print("\nThe sensors with the most wrong readings")
     for each in sorted(outcomes, key=lambda each: -each.false_alarms - each.misses)[:15]:
         print(
@@ -159,9 +168,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="seeds of each kind (default: 2)")
     parser.add_argument("--points", type=int, default=20_000, help="readings of a sensor (default: 20,000)")
     parser.add_argument("--processes", type=int, default=1, help="processes to use (default: 1)")
-    parser.add_argument(
-        "--weakest", action="store_true", help="also print the sensors with the most wrong readings"
-    )
+    parser.add_argument("--weakest", action="store_true", help="also print where most readings are wrong")
     options = parser.parse_args()
 
     rows: dict[str, list[str]] = {}
@@ -176,7 +183,7 @@ def main() -> None:
                 for scenario in SCENARIOS
             ]
             outcomes = list(pool.map(measure, tasks, chunksize=16))
-            every += outcomes
+            every += outcomes if first == DEVELOPMENT else []
             for what, target, measured in accuracy_rows(outcomes):
                 rows.setdefault(what, [target]).append(measured)
             times = [
@@ -192,7 +199,7 @@ def main() -> None:
             )
 
     print(
-        f"{len(every):,} sensors of about {options.points:,} readings, {options.seeds} seeds of each kind\n"
+        f"{2 * len(every):,} sensors of about {options.points:,} readings, {options.seeds} seeds of each kind\n"
     )
     print(f"{'':48}{'target':>10}{'developed':>12}{'held out':>12}")
     for what, cells in rows.items():
