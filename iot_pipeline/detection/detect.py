@@ -22,6 +22,7 @@ from iot_pipeline.detection.types import (
 
 _FEWEST = 24  # readings; fewer get a level and no flags
 _LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model is at fault
+_LARGEST_SINGLE = 0.02  # of the readings, for single ones: there the noise is misunderstood
 _TRUSTED = 2.0  # times that share, where the trend leaves nothing but noise and events
 _ALWAYS_POSSIBLE = 10  # readings that may be flagged however short the series
 _PRECISION = 1e-5  # of the trend's height: a polygon follows a curve no closer
@@ -60,7 +61,9 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     verdict = judge(readings, x, residual / noise(x), fit)
     flagged = sum(run.stop - run.start for run in verdict.runs)
     most = _LARGEST_SHARE * (_TRUSTED if fit.adequate else 1.0) * n
-    misfit = flagged > max(most, _ALWAYS_POSSIBLE)
+    misfit = flagged > max(most, _ALWAYS_POSSIBLE) or verdict.n_single > max(
+        _LARGEST_SINGLE * n, _ALWAYS_POSSIBLE
+    )
 
     seconds = span / 2
     model = SensorModel(

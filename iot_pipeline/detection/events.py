@@ -46,7 +46,7 @@ def page_runs(gains: FloatArray, threshold: float, stride: int = 1) -> list[tupl
     Args:
         gains: float64, shape (n,), negative on average for regular readings.
         threshold: How far the sum has to climb.
-        stride: Look at every so manieth sum only; the ends are as coarse.
+        stride: Look at every n-th sum only; the ends are as coarse.
 
     Returns:
         (start, stop, climb) of each run.
@@ -204,8 +204,8 @@ def stuck_runs(values: FloatArray) -> list[Run]:
     n = len(values)
     equal = np.diff(values) == 0
     part = int(np.clip(n // 100, 50, 200))
-    # How often readings repeat by chance differs from place to place where the resolution is coarse. The share
-    # that few parts of the series exceed is on the safe side, and no stuck run spoils it.
+    # How often readings repeat by chance differs from place to place where the resolution is coarse. The
+    # share that few parts of the series exceed is on the safe side, and no stuck run spoils it.
     shares = equal[: len(equal) // part * part].reshape(-1, part).mean(axis=1)
     repeats = float(np.quantile(shares, 0.95)) if len(shares) else float(equal.mean())
     if repeats > _MOST_REPEATS:

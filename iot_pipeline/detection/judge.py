@@ -13,7 +13,7 @@ from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
 
 _CALM = 5.0  # median deviations within which a block is like the others
 _CORE = 3.0  # standard deviations beyond which a reading is clipped before the noise's memory is judged
-_DISCOVERIES = 0.02  # the share of flagged points that may be regular
+_DISCOVERIES = 0.0175  # the share of flagged points that may be regular
 _ANY = 0.01  # the chance that a clean sensor gets any flag
 _LONG = 5_000  # readings that tell the tails of the noise well enough
 _TINY = 1e-6
@@ -30,12 +30,14 @@ class Verdict:
         runs: The anomalies in the order of time; a gap may lie within another one.
         freedom: Degrees of freedom of the noise.
         autocorrelation: The correlation of neighbouring readings, 0 where insignificant.
+        n_single: How many readings are flagged for themselves, without a run.
     """
 
     scores: FloatArray
     runs: list[Run]
     freedom: float
     autocorrelation: float
+    n_single: int
 
 
 def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit) -> Verdict:
@@ -56,7 +58,7 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit) -> Verdict
     known = None
     for _ in range(2):
         core = np.where(regular, np.clip(z, -_CORE, _CORE), 0.0)
-        coefficients = memory(core, index)
+        coefficients = memory(core)
         white = whiten(z, coefficients)
         if len(coefficients):
             white = white / local_scale(x, white, index, _TINY)(x)
@@ -76,7 +78,7 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit) -> Verdict
     points = point_runs(scores, regular)
     runs = sorted([*stuck, *collective, *points, *gap_runs(readings.seconds)], key=lambda run: run.start)
     correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
-    return Verdict(scores, runs, tails[0], correlation)
+    return Verdict(scores, runs, tails[0], correlation, sum(run.stop - run.start for run in points))
 
 
 def _calm(z: FloatArray, index: IntArray) -> BoolArray:

@@ -99,21 +99,20 @@ def gaussianise(z: FloatArray, freedom: float, scale: float) -> FloatArray:
     return scores
 
 
-def memory(z: FloatArray, index: IntArray) -> FloatArray:
+def memory(z: FloatArray) -> FloatArray:
     """Fit an autoregression to standardised residuals; empty unless neighbours are clearly correlated.
 
-    The correlations are medians over the blocks, which events spoil only here and there. Source: the
+    The correlations are medians over parts of the series, which events spoil only here and there. Source: the
     Yule-Walker equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
 
     Args:
         z: float64, shape (n,), clipped, zero within events.
-        index: int, shape (B, m), the blocks.
 
     Returns:
         The coefficients of the preceding readings, float64[p], the latest first.
     """
-    rows = z[index]
-    size = index.shape[1]
+    size = min(int(np.clip(len(z) // 100, 50, 200)), len(z))
+    rows = z[: len(z) // size * size].reshape(-1, size)
     lags = min(_LAGS, size // 3)
     power = np.sum(rows**2, axis=1)
     full = power > _SILENT * size

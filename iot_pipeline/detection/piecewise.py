@@ -13,9 +13,15 @@ _NODES = 256  # the dynamic program is quadratic in their number
 _PENALTY = 3.9  # per segment, in units of ln(nodes)
 _REGIME = 0.018  # a shorter part of the span is an event
 _MOST_SEGMENTS = 12
-_SIGNIFICANT = 4.0  # standard errors of a jump
+_FARTHEST = 6.0  # standard deviations, beyond which a reading has no more say
+_MOST_STEPS = 6  # of the 8 steps from the bend to the jump
+_CLEARLY = 10.0  # the gain in log-likelihood that a jump is worth
 _JUMP_WIDTH = 2e-6  # of the span; narrower than a step between two of 105,000 readings
+_CLOSEST = 1e-4  # of half the span: nearer breakpoints make no lines between them
 _ROUNDS = 8
+
+
+Line = tuple[float, float]  # intercept and slope
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,11 @@ class _SegmentCosts:
         error = syy - sy**2 / s - (sxy - sx * sy / s) ** 2 / across
         self.cost = np.maximum(error, 0.0)
 
-    def line(self, i: int, j: int) -> tuple[float, float, FloatArray]:
-        """Fit a line to the nodes i to j - 1: intercept, slope and their covariance, float64[2, 2]."""
+    def line(self, i: int, j: int) -> Line:
+        """Fit a line to the nodes i to j - 1."""
         s, sx, sxx, sy, sxy, _ = (sums[j] - sums[i] for sums in self._sums)
-        determinant = max(s * sxx - sx**2, 1e-12 * s * s)
-        covariance = np.array([[sxx, -sx], [-sx, s]]) / determinant
-        intercept, slope = covariance @ (sy, sxy)
-        return float(intercept), float(slope), covariance
+        determinant = max(s * sxx - sx**2, 1e-12 * s * s) or 1.0
+        return float(sxx * sy - sx * sxy) / determinant, float(s * sxy - sx * sy) / determinant
 
 
 def _segment(cost: FloatArray, penalty: float, shortest: int) -> list[int]:
@@ -114,40 +118,42 @@ def find_breaks(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Break
         if len(live) >= regime - 1:
             regimes.append((start, stop, int(live[0]), int(live[-1])))
     half = 0.75 / count * (node_x[-1] - node_x[0])
-    breaks = []
-    for left, right in pairwise(regimes):
-        a, slope_a, cov_a = costs.line(*left[:2])
-        b, slope_b, cov_b = costs.line(*right[:2])
-        low, high = float(node_x[left[3]]), float(node_x[right[2]])
-        at = np.array((1.0, (low + high) / 2))
-        gap = b - a + (slope_b - slope_a) * at[1]
-        error = np.sqrt(at @ cov_a @ at + at @ cov_b @ at)
-        crossing = (a - b) / (slope_b - slope_a) if slope_a != slope_b else np.inf
-        near = low - half <= crossing <= high + half
-        if near or abs(gap) < _SIGNIFICANT * error:
-            breaks.append(Break(float(np.clip(crossing, low, high)), jump=False))
-        else:
-            place = _place_jump((low - half, high + half), (a, slope_a), (b, slope_b), x, values)
-            breaks.append(Break(place, jump=True))
-    return breaks
+    return [
+        _switch(
+            (float(node_x[last]) - half, float(node_x[first]) + half),
+            (costs.line(start_a, stop_a), costs.line(start_b, stop_b)),
+            x,
+            values,
+        )
+        for (start_a, stop_a, _, last), (start_b, stop_b, first, _) in pairwise(regimes)
+    ]
 
 
-def _place_jump(
-    window: tuple[float, float],
-    left: tuple[float, float],
-    right: tuple[float, float],
-    x: FloatArray,
-    values: FloatArray,
-) -> float:
-    """Put a jump between the two readings where the change of line fits best, with bounded loss."""
+def _switch(
+    window: tuple[float, float], lines: tuple[Line, Line], x: FloatArray, values: FloatArray
+) -> Break:
+    """Switch from one line to the next where they cross, or by a jump where the readings clearly want that.
+
+    The loss of the readings is bounded, so that an event nearby doesn't draw the switch to itself.
+    """
     start, stop = np.searchsorted(x, window)
     start, stop = max(int(start) - 1, 0), min(int(stop) + 1, len(x))
     here, y = x[start:stop], values[start:stop]
-    away = [np.abs(y - a - slope * here) for a, slope in (left, right)]
-    bound = 8.0 * float(np.median(np.minimum(*away))) + 1e-12
-    change = np.cumsum(np.minimum(away[0], bound) - np.minimum(away[1], bound))
-    last = start + int(np.argmin(change))
-    return float(x[last] + x[min(last + 1, len(x) - 1)]) / 2
+    away = [np.abs(y - intercept - slope * here) for intercept, slope in lines]
+    scale = 1.4826 * float(np.median(np.minimum(*away))) + 1e-12
+    before, after = (np.minimum(each / scale, _FARTHEST) ** 2 / 2 for each in away)
+    # The loss if the first k readings follow the first line, and all others the second one.
+    loss = np.concatenate(([0.0], np.cumsum(before - after)))
+    (a, slope_a), (b, slope_b) = lines
+    crossing = (a - b) / (slope_b - slope_a) if slope_a != slope_b else np.inf
+    crossing = float(np.clip(crossing, *window))
+    kink = int(np.searchsorted(here, crossing))
+    best = int(np.argmin(loss[1:-1])) + 1
+    # An event near a bend looks like a jump, but only for a part of the readings that lie in between.
+    steps = np.diff(loss[np.linspace(kink, best, 9).astype(int)])
+    if loss[kink] - loss[best] < _CLEARLY or np.count_nonzero(steps <= 0) < _MOST_STEPS:
+        return Break(crossing, jump=False)
+    return Break(float(here[best - 1] + here[best]) / 2, jump=True)
 
 
 def _design(x: FloatArray, breaks: list[Break]) -> FloatArray:
@@ -258,6 +264,9 @@ def piecewise_trends(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[
         return []
     error = np.where(_straddling(blocks, x, breaks), np.inf, blocks.error)
     breaks, weights = _improve(blocks.x, blocks.level, error, breaks)
+    places = np.array([-1.0, *(each.x for each in breaks), 1.0])
+    if np.min(np.diff(places)) < _CLOSEST:
+        return []
     trends = []
     for flat in (False, True) if all(each.jump for each in breaks) else (False,):
         curve = _through_pwlf(blocks.x, blocks.level, weights, breaks, flat=flat)

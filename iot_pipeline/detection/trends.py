@@ -11,7 +11,8 @@ _HUBER = 1.5
 _CAP = 4.0  # standard errors, beyond which a block is an event and costs no more
 _ROUNDS = 10
 _SETTLED = 1e-3  # standard errors
-_EVENTFUL = 0.08  # the share of blocks that events may spoil
+_EVENTFUL = 0.12  # the share of blocks that events may spoil,
+_LASTING = 0.022  # and the share that they may spoil in a row
 _FEWEST_CURVED = 12  # blocks, for a non-linear fit
 _STRAIGHT = 2  # numbers in a line
 _GROUPS = 24
@@ -223,11 +224,13 @@ def _fitted(
 def is_adequate(z: FloatArray) -> bool:
     """Say whether standardised residuals of the blocks, float64[B], look like noise apart from a few events.
 
-    What is no event should have unit variance, no correlation between neighbours (Box & Pierce, JASA 65,
-    1970), and means over longer groups that vary no more than chance has it.
+    An event ends soon. The other blocks should have unit variance, no correlation between neighbours (Box &
+    Pierce, JASA 65, 1970), and means over longer groups that vary no more than chance has it.
     """
     regular = np.abs(z) < _CAP
-    if np.count_nonzero(~regular) > _EVENTFUL * len(z):
+    strange = np.concatenate(([0], np.cumsum(~regular)))
+    lasting = max(4, round(_LASTING * len(z)))
+    if strange[-1] > _EVENTFUL * len(z) or np.any(strange[lasting:] - strange[:-lasting] == lasting):
         return False
     kept = np.where(regular, z, 0.0)
     limit = 4.0 / float(np.sqrt(len(z)))

@@ -59,8 +59,9 @@ def test_a_random_walk_is_no_flood() -> None:
 
 
 def test_a_sensor_that_no_model_describes_is_a_misfit_rather_than_a_flood() -> None:
-    halves = np.where(np.arange(POINTS) < POINTS // 2, np.random.default_rng(3).normal(size=POINTS), 3.0)
-    result = detect_anomalies(TIMES, halves)
+    days = np.repeat(np.random.default_rng(3).lognormal(0.0, 0.5, POINTS // 96 + 1), 96)[:POINTS]
+    sun = 100 * days * np.maximum(0.0, np.sin((np.arange(POINTS) % 96 - 24) / 48 * np.pi))
+    result = detect_anomalies(TIMES, sun)
     assert result.model.misfit
     assert not result.flags.any()
     assert "doesn't describe this sensor" in result.model.reasoning
