@@ -133,7 +133,8 @@ def clickhouse(house: Warehouse, directory: Path) -> Way:
     session.query("CREATE DATABASE b ENGINE = Atomic")
     session.query(
         "CREATE TABLE b.readings (sensor_uuid LowCardinality(String),"
-        " timestamp DateTime64(6, 'Europe/Berlin'), sensor_value Float64) ENGINE = MergeTree ORDER BY (sensor_uuid, timestamp)"
+        " timestamp DateTime64(6, 'Europe/Berlin'), sensor_value Float64)"
+        " ENGINE = MergeTree ORDER BY (sensor_uuid, timestamp)"
     )
     for paths in take_snapshot(house).files.values():
         for path in paths:

@@ -294,6 +294,7 @@ def _read_sensors(house: Warehouse) -> dict[str, str]:
 def _database() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     _configure(connection)
+    connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
     return connection
 
 

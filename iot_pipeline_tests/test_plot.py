@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from iot_pipeline.detection.types import Curve
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 
 from iot_pipeline.detection import Detection, Event, SensorModel
+from iot_pipeline.detection.types import Curve
 from iot_pipeline.plot import plot_sensor, png, thin
 
 MINUTE = np.timedelta64(1, "m")
