@@ -142,7 +142,9 @@ def commit(
     Returns:
         The new version.
     """
-    table = open_table(path) or _create_table(path, schema, partition_by)
+    table = open_table(path)
+    is_new = table is None or table.version() == 0
+    table = table or _create_table(path, schema, partition_by)
     now = int(datetime.now(UTC).timestamp() * 1000)
     removed = [
         RemoveAction(
@@ -169,8 +171,13 @@ def commit(
         ),
     )
     version = DeltaTable(path).version()
-    sync(path / "_delta_log" / f"{version:020}.json")
-    sync(path / "_delta_log")
+    log = path / "_delta_log"
+    oldest = 0 if is_new else version
+    for entry in log.iterdir():
+        if entry.name >= f"{oldest:020}":  # a checkpoint may come with the commit
+            sync(entry)
+    for directory in (log, path, path.parent):
+        sync(directory)
     return version
 
 

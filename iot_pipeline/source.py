@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SPOOL_BYTES = 32 * 2**20
 READ_ATTEMPTS = 4
+CONNECT_SECONDS = 5
+READ_SECONDS = 30
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -174,7 +176,7 @@ class S3Source:
         from botocore.config import Config  # noqa: PLC0415
 
         session = boto3.session.Session(profile_name=self.connection.profile_name)
-        return session.client(
+        client = session.client(
             "s3",
             endpoint_url=self.connection.endpoint_url,
             region_name=self.connection.region_name or session.region_name or "us-east-1",
@@ -184,11 +186,14 @@ class S3Source:
             config=Config(
                 s3={"addressing_style": "path"},
                 retries={"mode": "standard", "total_max_attempts": READ_ATTEMPTS},
-                connect_timeout=5,
-                read_timeout=30,
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
                 max_pool_connections=32,
             ),
         )
+        if "@" in urlsplit(client.meta.endpoint_url).netloc:
+            raise ConfigurationError("AWS_ENDPOINT_URL_S3 holds credentials: set AWS_ACCESS_KEY_ID and so on")
+        return client
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the client out: each process makes its own."""
@@ -197,8 +202,12 @@ class S3Source:
     def list_objects(self) -> list[SourceObject]:
         """List all objects below the prefix, page by page."""
         folder = f"{self.prefix}/" if self.prefix else ""
-        with _readable_errors(f"list s3://{self.bucket}/{folder}"):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=folder)
+        where = f"s3://{self.bucket}/{folder}"
+        with _readable_errors(f"list {where}"):
+            paginator = self._client.get_paginator("list_objects_v2")
+            pages = list(paginator.paginate(Bucket=self.bucket, Prefix=folder))
+            if not all("Name" in page for page in pages):
+                raise SourceError(f"can't list {where}: no S3 server answers (check AWS_ENDPOINT_URL_S3)")
             return sorted(
                 SourceObject(entry["Key"].removeprefix(folder), entry["ETag"].strip('"'), entry["Size"])
                 for page in pages
@@ -228,7 +237,7 @@ class S3Source:
                     digest.update(part)
                     spool.write(part)
             except BotoCoreError as error:
-                fault = str(error)
+                fault = _one_line(error)
             else:
                 if spool.tell() != obj.size:
                     fault = f"{spool.tell()} bytes came instead of {obj.size}"
@@ -263,6 +272,14 @@ def _readable_errors(what: str) -> Iterator[None]:
             raise ObjectVanishedError(f"can't {what}: it was deleted while it was loaded") from error
         if code in {"PreconditionFailed", "412"}:
             raise ObjectChangedError(f"can't {what}: it was overwritten while it was loaded") from error
+        if code.isdigit() and code not in advice:  # the answer is none of an S3 server
+            code = f"answer {code} (check AWS_ENDPOINT_URL_S3)"
         raise SourceError(f"can't {what}: {advice.get(code, code)}") from error
     except BotoCoreError as error:
-        raise SourceError(f"can't {what}: {error} (check AWS_ENDPOINT_URL_S3)") from error
+        raise SourceError(f"can't {what}: {_one_line(error)} (check AWS_ENDPOINT_URL_S3)") from error
+    except ValueError:  # it repeats the URL, which may hold a password
+        raise ConfigurationError(f"can't {what}: AWS_ENDPOINT_URL_S3 is not a URL") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

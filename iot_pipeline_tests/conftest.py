@@ -54,7 +54,8 @@ class Bucket:
 
     def content(self) -> list[Reading]:
         """Return the readings, duplicates and all, by sensor and time."""
-        return self.sql("SELECT sensor_uuid, epoch_us(timestamp), sensor_value FROM measurements ORDER BY ALL")
+        columns = "sensor_uuid, epoch_us(timestamp), sensor_value"
+        return self.sql(f"SELECT {columns} FROM measurements ORDER BY ALL")
 
     def values(self) -> list[float]:
         """Return the values in the order of their time."""

@@ -93,7 +93,7 @@ def rejects_path(bronze: Path, fragment: str) -> Path:
 
 
 def convert_object(
-    source: Source, obj: SourceObject, bronze: Path, *, latest: int, again: bool = False
+    source: Source, obj: SourceObject, bronze: Path, *, latest: int, suffix: str = ""
 ) -> FragmentInfo:
     """Convert an object to a fragment, unless that has been done.
 
@@ -102,16 +102,16 @@ def convert_object(
         obj: The object.
         bronze: The directory of fragments.
         latest: Readings after this instant (microseconds since the epoch) are refused.
-        again: Convert it even if it has been done.
+        suffix: What to add to the fragment's name, so that it is converted even if it has been before.
 
     Raises:
         ObjectVanishedError: It is gone.
         ObjectChangedError: It was overwritten.
         SourceError: It can't be read.
     """
-    name = fragment_name(obj)
+    name = fragment_name(obj) + suffix
     path = fragment_path(bronze, name)
-    if path.exists() and not again:
+    if path.exists():
         return read_fragment_info(path)
     with (
         publish_file(path) as part,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -123,11 +124,13 @@ def _load(source: Source, house: Warehouse, *, full_reload: bool, on_progress: O
     if not objects:
         logger.warning("there are no CSV files in a folder %r of the source: check IOT_SOURCE", FOLDER)
     wanted = [obj for obj in objects if not _is_loaded(obj, ledger)]
+    # A full reload trusts no fragment made before, and leaves those alone that the old state needs.
+    suffix = f"-{uuid4().hex[:8]}" if full_reload else ""
     workers = get_settings().workers
     parallel = sum(obj.size for obj in wanted) > PARALLEL_BYTES
     with open_executor(workers, parallel=parallel) as executor:
         fragments, vanished = _convert(
-            executor, source, wanted, house.bronze, now=now, again=full_reload, on_progress=on_progress
+            executor, source, wanted, house.bronze, now=now, suffix=suffix, on_progress=on_progress
         )
         touched = _months_left_by_a_killed_load(house, recorded)
         for info in fragments:
@@ -173,7 +176,7 @@ def _list_csv_files(source: Source) -> tuple[list[SourceObject], list[str]]:
 
 def _is_loaded(obj: SourceObject, ledger: Ledger) -> bool:
     entry = ledger.files.get(obj.key)
-    return entry is not None and entry.info.fragment == fragment_name(obj)
+    return entry is not None and entry.info.fragment.startswith(fragment_name(obj))
 
 
 def _convert(
@@ -183,11 +186,11 @@ def _convert(
     bronze: Path,
     *,
     now: datetime,
-    again: bool,
+    suffix: str,
     on_progress: OnProgress,
 ) -> tuple[list[FragmentInfo], list[str]]:
     """Convert objects; those that were overwritten since they were listed are listed and converted again."""
-    convert = partial(_convert_batch, source, bronze, latest=to_instant(now) + DAY, again=again)
+    convert = partial(_convert_batch, source, bronze, latest=to_instant(now) + DAY, suffix=suffix)
     total, started = len(objects), time.monotonic()
     fragments: list[FragmentInfo] = []
     vanished: list[str] = []
@@ -216,11 +219,11 @@ def _convert(
 
 
 def _convert_batch(
-    source: Source, bronze: Path, objects: Sequence[SourceObject], *, latest: int, again: bool
+    source: Source, bronze: Path, objects: Sequence[SourceObject], *, latest: int, suffix: str
 ) -> list[tuple[str, FragmentInfo | ObjectVanishedError | ObjectChangedError]]:
     def convert(obj: SourceObject) -> FragmentInfo | ObjectVanishedError | ObjectChangedError:
         try:
-            return convert_object(source, obj, bronze, latest=latest, again=again)
+            return convert_object(source, obj, bronze, latest=latest, suffix=suffix)
         except (ObjectVanishedError, ObjectChangedError) as outcome:
             return outcome
 

@@ -199,15 +199,16 @@ def parse_piece(
     readings, reasons = _judge_rows(table, latest)
     if misfits or reasons:
         texts = lines.body.split(b"\n")
+        raw = [text.removesuffix(b"\r") for text in piece.body.split(b"\n")]
         positions = np.flatnonzero([bool(text) for text in texts])
         for number in misfits:
             position = positions[number]
             if texts[position].strip():
-                lines.reject(int(position), "wrong number of fields", texts[position])
+                lines.reject(int(position), "wrong number of fields", raw[position])
         row_positions = np.delete(positions, misfits)
         for row, reason in reasons.items():
             position = row_positions[row]
-            lines.reject(int(position), reason, texts[position])
+            lines.reject(int(position), reason, raw[position])
     return readings, sorted(lines.rejected, key=lambda row: row.line_number), n_rows
 
 
@@ -220,21 +221,24 @@ def _mend_lines(lines: _Lines) -> None:
         return
     texts = body.split(b"\n")
     for position, text in enumerate(texts):
-        reason = None
-        if b"\0" in text or b"\r" in text:
-            reason = "control character"
-        elif not _is_utf8(text):
-            reason = "invalid UTF-8"
-        elif b'"' in text:
-            unquoted = _unquote(text)
-            if unquoted is None:
-                reason = "stray quote"
-            else:
-                texts[position] = unquoted
+        texts[position], reason = _mend(text)
         if reason:
             lines.reject(position, reason, text)
-            texts[position] = b""
     lines.body = b"\n".join(texts)
+
+
+def _mend(text: bytes) -> tuple[bytes, str]:
+    """Return a line without quotes, or nothing and the reason why it is refused."""
+    if not text.strip():
+        return b"", ""
+    if b"\0" in text or b"\r" in text:
+        return b"", "control character"
+    if not _is_utf8(text):
+        return b"", "invalid UTF-8"
+    unquoted = _unquote(text) if b'"' in text else text
+    if unquoted is None:
+        return b"", "stray quote"
+    return unquoted, "" if unquoted.strip() else "wrong number of fields"
 
 
 def _is_utf8(text: bytes) -> bool:

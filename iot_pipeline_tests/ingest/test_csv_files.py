@@ -188,10 +188,11 @@ def test_what_is_no_csv_of_measurements_is_quarantined_whole_with_the_reason_and
 
 
 @pytest.mark.parametrize(("content", "reason"), NO_CSV)
-def test_the_reason_of_a_quarantine_is_one_short_line(bucket: Bucket, content: bytes, reason: str) -> None:  # noqa: ARG001
+def test_the_reason_of_a_quarantine_is_one_short_line(bucket: Bucket, content: bytes, reason: str) -> None:
     bucket.write("data_0.csv", content)
     bucket.load()
     (text,) = bucket.errors().values()
+    assert reason in text
     assert text.isprintable()
     assert len(text) < 300
 
@@ -235,7 +236,7 @@ def convert_in_pieces(directory: Path, content: bytes, piece_bytes: int) -> tupl
     obj = next(obj for obj in source.list_objects() if obj.key == "data_0.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=piece_bytes))
-        info = convert.convert_object(source, obj, directory, latest=2**60, again=True)
+        info = convert.convert_object(source, obj, directory, latest=2**60, suffix=f"-{piece_bytes}")
     return info, read_fragment(directory, info)
 
 
@@ -269,7 +270,7 @@ class EndlessLine(io.RawIOBase):
     """A header and a good row, then a line of a gigabyte, then another good row."""
 
     def __init__(self, n_bytes: int) -> None:
-        self.parts = [csv_of(row(value=1)), n_bytes, b"\n" + row(value=2).encode() + b"\n"]
+        self.parts: list[bytes | int] = [csv_of(row(value=1)), n_bytes, b"\n" + row(value=2).encode() + b"\n"]
         self.largest_read = 0
 
     def readable(self) -> bool:
@@ -282,16 +283,14 @@ class EndlessLine(io.RawIOBase):
         while self.parts and len(out) < size:
             part = self.parts[0]
             wanted = size - len(out)
+            rest: bytes | int
             if isinstance(part, int):
                 out += b"x" * min(part, wanted)
-                part -= min(part, wanted)
+                rest = max(part - wanted, 0)
             else:
                 out += part[:wanted]
-                part = part[wanted:]
-            if part:
-                self.parts[0] = part
-            else:
-                del self.parts[0]
+                rest = part[wanted:]
+            self.parts[:1] = [rest] if rest else []
         return out
 
 

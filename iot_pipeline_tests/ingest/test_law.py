@@ -152,4 +152,4 @@ SUMS = """
 """
 
 TestLaw = Loads.TestCase
-TestLaw.settings = settings(max_examples=12, stateful_step_count=14, deadline=None)
+TestLaw.settings = settings(max_examples=10, stateful_step_count=12, deadline=None)
