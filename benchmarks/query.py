@@ -158,7 +158,7 @@ def clickhouse(house: Warehouse, directory: Path) -> Way:
 
 @contextmanager
 def postgresql(house: Warehouse, directory: Path) -> Iterator[Way]:
-    import psycopg  # noqa: PLC0415 - optional
+    psycopg: Any = import_module("psycopg")
 
     programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
     data, socket = directory / "postgres", directory
