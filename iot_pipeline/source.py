@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Protocol, cast
@@ -170,34 +170,9 @@ class S3Source:
     prefix: str = ""
     connection: S3Connection = S3Connection()
 
-    @cached_property
+    @property
     def _client(self) -> "S3Client":
-        import boto3  # noqa: PLC0415 - slow to import, and not needed for a directory
-        from botocore.config import Config  # noqa: PLC0415
-
-        session = boto3.session.Session(profile_name=self.connection.profile_name)
-        client = session.client(
-            "s3",
-            endpoint_url=self.connection.endpoint_url,
-            region_name=self.connection.region_name or session.region_name or "us-east-1",
-            aws_access_key_id=self.connection.aws_access_key_id,
-            aws_secret_access_key=self.connection.aws_secret_access_key,
-            aws_session_token=self.connection.aws_session_token,
-            config=Config(
-                s3={"addressing_style": "path"},
-                retries={"mode": "standard", "total_max_attempts": READ_ATTEMPTS},
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-                max_pool_connections=32,
-            ),
-        )
-        if "@" in urlsplit(client.meta.endpoint_url).netloc:
-            raise ConfigurationError("AWS_ENDPOINT_URL_S3 holds credentials: set AWS_ACCESS_KEY_ID and so on")
-        return client
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave the client out: each process makes its own."""
-        return {"bucket": self.bucket, "prefix": self.prefix, "connection": self.connection}
+        return _s3_client(self.connection, tuple(item for item in os.environ.items() if item[0][:4] == "AWS_"))
 
     def list_objects(self) -> list[SourceObject]:
         """List all objects below the prefix, page by page."""
@@ -283,3 +258,30 @@ def _readable_errors(what: str) -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+@lru_cache(maxsize=4)
+def _s3_client(connection: S3Connection, _environment: tuple[tuple[str, str], ...]) -> "S3Client":
+    """Return the process' client; making one takes longer than fetching a dozen objects."""
+    import boto3  # noqa: PLC0415 - slow to import, and not needed for a directory
+    from botocore.config import Config  # noqa: PLC0415
+
+    session = boto3.session.Session(profile_name=connection.profile_name)
+    client = session.client(
+        "s3",
+        endpoint_url=connection.endpoint_url,
+        region_name=connection.region_name or session.region_name or "us-east-1",
+        aws_access_key_id=connection.aws_access_key_id,
+        aws_secret_access_key=connection.aws_secret_access_key,
+        aws_session_token=connection.aws_session_token,
+        config=Config(
+            s3={"addressing_style": "path"},
+            retries={"mode": "standard", "total_max_attempts": READ_ATTEMPTS},
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            max_pool_connections=32,
+        ),
+    )
+    if "@" in urlsplit(client.meta.endpoint_url).netloc:
+        raise ConfigurationError("AWS_ENDPOINT_URL_S3 holds credentials: set AWS_ACCESS_KEY_ID and so on")
+    return client

@@ -47,7 +47,7 @@ FOLDER = "timeseries"
 PARALLEL_BYTES = 256 * 2**20
 """Less than this is converted sooner than processes have started."""
 BATCH_FILES = 8
-FETCH_THREADS = 4
+FETCH_THREADS = 3
 RELISTINGS = 3
 
 logger = logging.getLogger(__name__)
