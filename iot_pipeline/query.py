@@ -4,6 +4,7 @@ What a call needs to know of the warehouse (which version, which files, which se
 and read again only when a newer version has been committed.
 """
 
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def _fetch(snapshot: Snapshot, sensor_name: str, first: int, last: int) -> pa.Ta
     paths = [path for month, files in snapshot.files.items() if start <= month <= end for path in files]
     if not paths:
         return READINGS.empty_table()
-    with closing(_database().cursor()) as cursor:
+    with closing(_cursor()) as cursor:
         return cursor.sql(
             f"SELECT timestamp, sensor_value FROM {_read_parquet(paths)} WHERE sensor_uuid = $uuid"
             " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)",
@@ -179,7 +180,7 @@ def read_readings(
     """
     if not paths:
         return {}
-    with closing(_database().cursor()) as cursor:
+    with closing(_cursor()) as cursor:
         rows = cursor.sql(
             f"SELECT sensor_uuid, epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
             " WHERE sensor_uuid IN (SELECT unnest($uuids)) ORDER BY ALL",
@@ -291,11 +292,16 @@ def _read_sensors(house: Warehouse) -> dict[str, str]:
 
 
 @cache
-def _database() -> duckdb.DuckDBPyConnection:
+def _database_of(_process: int) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     _configure(connection)
     connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
     return connection
+
+
+def _cursor() -> duckdb.DuckDBPyConnection:
+    """Open a cursor on the process' database; one of before a fork has lost its threads."""
+    return _database_of(os.getpid()).cursor()
 
 
 def _configure(connection: duckdb.DuckDBPyConnection) -> None:

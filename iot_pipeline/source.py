@@ -172,7 +172,8 @@ class S3Source:
 
     @property
     def _client(self) -> "S3Client":
-        return _s3_client(self.connection, tuple(item for item in os.environ.items() if item[0][:4] == "AWS_"))
+        environment = tuple(item for item in os.environ.items() if item[0].startswith("AWS_"))
+        return _s3_client(self.connection, environment)
 
     def list_objects(self) -> list[SourceObject]:
         """List all objects below the prefix, page by page."""

@@ -2,9 +2,13 @@
 
 import csv
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -259,3 +263,50 @@ def test_a_query_spans_months_and_the_change_of_the_clock(sample_warehouse: Path
     assert {moment.utcoffset() for moment in rows["timestamp"]} == {timedelta(hours=1), timedelta(hours=2)}
     assert steps.min() >= pd.Timedelta(0)
     assert set(rows["timestamp"].dt.month) == {10, 11}
+
+
+def test_threads_may_query_while_loads_commit(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOT_GRACE_DAYS", "0")
+    write_mapping(bucket, first=SENSOR)
+    bucket.write("a.csv", row("2013-01-01 12:00", value=0))
+    bucket.load()
+    stop = Event()
+
+    def count_until_stopped(_: int) -> list[int]:
+        counts = []
+        while not stop.is_set():
+            rows = get_measurements("first", "2013-01-01", "2014-01-01", warehouse=bucket.warehouse)
+            # Every load adds a month; a state that mixes two would miss one in between.
+            assert rows["sensor_value"].tolist() == list(range(len(rows)))
+            counts.append(len(rows))
+        return counts
+
+    with ThreadPoolExecutor(4) as threads:
+        readers = [threads.submit(count_until_stopped, number) for number in range(4)]
+        try:
+            for month in range(2, 12):
+                bucket.write(f"{month}.csv", row(f"2013-{month:02}-01 12:00", value=month - 1))
+                bucket.load()
+        finally:
+            stop.set()
+        for reader in readers:
+            counts = reader.result()
+            assert counts == sorted(counts)
+            assert len(set(counts)) > 1
+
+
+def test_a_process_that_was_forked_after_a_query_may_query(sample_warehouse: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from iot_pipeline import get_measurements\n"
+        "def count():\n"
+        "    end = '2013-10-20'\n"
+        "    return len(get_measurements('sensor_00003', '2013-10-05', end, warehouse=sys.argv[1]))\n"
+        "before = count()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if count() == before else 1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, str(sample_warehouse)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
