@@ -6,13 +6,14 @@ and read again only when a newer version has been committed.
 
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import duckdb
 import numpy as np
@@ -132,23 +133,25 @@ def get_measurements(
         raise ValueError(f"start {start} is after end {end}")
     house = open_warehouse(warehouse)
     try:
-        rows = _fetch(take_snapshot(house), sensor_name, first, last)
+        instants, values = _fetch(take_snapshot(house), sensor_name, first, last)
     except duckdb.IOException:  # a load has deleted files of the version that was known here
         _snapshots.pop(house.root, None)
-        rows = _fetch(take_snapshot(house), sensor_name, first, last)
+        instants, values = _fetch(take_snapshot(house), sensor_name, first, last)
+    if as_ == "pandas":
+        timestamps = pd.DatetimeIndex(instants.view("datetime64[us]"), tz="UTC").tz_convert(TIME_ZONE)
+        return pd.DataFrame({"timestamp": timestamps, "sensor_value": values}, copy=False)
+    rows = pa.table([pa.array(instants).view(READINGS.field(0).type), pa.array(values)], schema=READINGS)
     if as_ == "arrow":
         return rows
-    if as_ == "polars":
-        import polars as pl  # noqa: PLC0415 - optional
+    import polars as pl  # noqa: PLC0415 - optional
 
-        return pl.DataFrame(rows)
-    instants = rows["timestamp"].cast(pa.int64()).to_numpy().view("datetime64[us]")
-    timestamps = pd.DatetimeIndex(instants, tz="UTC").tz_convert(TIME_ZONE)
-    return pd.DataFrame({"timestamp": timestamps, "sensor_value": rows["sensor_value"].to_numpy()})
+    return pl.DataFrame(rows)
 
 
-def _fetch(snapshot: Snapshot, sensor_name: str, first: int, last: int) -> pa.Table:
-    """Read a sensor's readings between two instants, in the order in which the files hold them: ascending."""
+def _fetch(
+    snapshot: Snapshot, sensor_name: str, first: int, last: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Read a sensor's instants and values between two instants, in the files' order: ascending."""
     sensor_uuid = snapshot.sensors.get(sensor_name)
     if sensor_uuid is None:
         near = get_close_matches(str(sensor_name), snapshot.sensors, n=3)
@@ -157,13 +160,18 @@ def _fetch(snapshot: Snapshot, sensor_name: str, first: int, last: int) -> pa.Ta
     start, end = month_of(first), month_of(last)
     paths = [path for month, files in snapshot.files.items() if start <= month <= end for path in files]
     if not paths:
-        return READINGS.empty_table()
-    with closing(_cursor()) as cursor:
-        return cursor.sql(
-            f"SELECT timestamp, sensor_value FROM {_read_parquet(paths)} WHERE sensor_uuid = $uuid"
+        return np.empty(0, np.int64), np.empty(0, np.float64)
+    rows: dict[str, Any] = (
+        _cursor()
+        .execute(
+            f"SELECT epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
+            " WHERE sensor_uuid = $uuid"
             " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)",
-            params={"uuid": sensor_uuid, "first": first, "last": last},
-        ).to_arrow_table()
+            {"uuid": sensor_uuid, "first": first, "last": last},
+        )
+        .fetchnumpy()
+    )
+    return rows["instant"], rows["sensor_value"]
 
 
 def read_readings(
@@ -172,7 +180,7 @@ def read_readings(
     """Read all readings of some sensors.
 
     Args:
-        paths: Parquet files of a snapshot.
+        paths: Parquet files of a snapshot, in the order of their months.
         sensor_uuids: Which sensors.
 
     Returns:
@@ -180,16 +188,23 @@ def read_readings(
     """
     if not paths:
         return {}
-    with closing(_cursor()) as cursor:
-        rows = cursor.sql(
-            f"SELECT sensor_uuid, epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
-            " WHERE sensor_uuid IN (SELECT unnest($uuids)) ORDER BY ALL",
-            params={"uuids": sensor_uuids},
-        ).to_arrow_table()
-    uuids, starts = np.unique(rows["sensor_uuid"].to_numpy().astype("U36"), return_index=True)
-    instants = np.split(rows["instant"].to_numpy().view("datetime64[us]"), starts[1:])
-    values = np.split(rows["sensor_value"].to_numpy(), starts[1:])
-    return dict(zip(uuids.tolist(), zip(instants, values, strict=True), strict=True))
+    rows: dict[str, Any] = (
+        _cursor()
+        .execute(
+            "SELECT list_position($uuids, sensor_uuid)::SMALLINT AS sensor,"
+            f" epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
+            " WHERE sensor_uuid IN (SELECT unnest($uuids))",
+            {"uuids": sensor_uuids},
+        )
+        .fetchnumpy()
+    )
+    sensor = rows["sensor"]
+    order = np.argsort(sensor, kind="stable")  # of the files of ascending months, each in the order of time
+    ends = np.cumsum(np.bincount(sensor, minlength=len(sensor_uuids) + 1)[1:])
+    instants = np.split(rows["instant"][order].view("datetime64[us]"), ends[:-1])
+    values = np.split(rows["sensor_value"][order], ends[:-1])
+    parts = zip(sensor_uuids, instants, values, strict=True)
+    return {uuid: (times, readings) for uuid, times, readings in parts if len(times)}
 
 
 def connect(
@@ -299,9 +314,16 @@ def _database_of(_process: int) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+_of_thread = threading.local()
+
+
 def _cursor() -> duckdb.DuckDBPyConnection:
-    """Open a cursor on the process' database; one of before a fork has lost its threads."""
-    return _database_of(os.getpid()).cursor()
+    """Return the thread's cursor on the process' database; one of before a fork has lost its threads."""
+    process = os.getpid()
+    if getattr(_of_thread, "process", None) != process:
+        _of_thread.process, _of_thread.cursor = process, _database_of(process).cursor()
+    cursor: duckdb.DuckDBPyConnection = _of_thread.cursor
+    return cursor
 
 
 def _configure(connection: duckdb.DuckDBPyConnection) -> None:
@@ -316,7 +338,9 @@ def _read_parquet(paths: list[str]) -> str:
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[str]) -> None:
     if paths:
-        connection.execute(f"CREATE VIEW {name} AS FROM {_read_parquet(paths)}")
+        # The detector's fingerprints are its own business.
+        columns = "COLUMNS(lambda name: name <> 'fingerprint')"
+        connection.execute(f"CREATE VIEW {name} AS SELECT {columns} FROM {_read_parquet(paths)}")
     else:
         connection.execute(f"CREATE TABLE {name} ({_VIEWS[name]})")
 
