@@ -25,8 +25,7 @@ from deltalake import DeltaTable
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
 from iot_pipeline.delta import files_by_partition, list_files, open_pair
 from iot_pipeline.errors import UnknownSensorError, WarehouseNotReadyError
-from iot_pipeline.ingest.convert import rejects_path
-from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.warehouse import Warehouse, open_warehouse, rejects_path
 
 if TYPE_CHECKING:
     import polars as pl

@@ -111,3 +111,13 @@ def open_warehouse(location: str | Path | None = None) -> Warehouse:
     if any(character in str(root) for character in "*?["):
         raise ConfigurationError(f"IOT_WAREHOUSE may not contain any of * ? [: {root}")
     return Warehouse(root)
+
+
+def fragment_path(bronze: Path, fragment: str) -> Path:
+    """Return where a fragment's readings are."""
+    return bronze / f"{fragment}.parquet"
+
+
+def rejects_path(bronze: Path, fragment: str) -> Path:
+    """Return where a fragment's rejected rows are; there is no such file when it has none."""
+    return bronze / f"{fragment}.rejects.parquet"

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from iot_pipeline.clock import month_bounds
 from iot_pipeline.delta import DataFile
 from iot_pipeline.files import publish_file
-from iot_pipeline.ingest.convert import READINGS, fragment_path
+from iot_pipeline.ingest.convert import READINGS
+from iot_pipeline.warehouse import fragment_path
 
 MEASUREMENTS = pa.schema(
     [

@@ -27,6 +27,7 @@ from iot_pipeline.ingest.parse import (
     read_pieces,
 )
 from iot_pipeline.source import Source, SourceObject
+from iot_pipeline.warehouse import fragment_path, rejects_path
 
 FORMAT = 1
 """Raise it when the same file would give another fragment; every file is then converted again."""
@@ -80,16 +81,6 @@ def fragment_name(obj: SourceObject) -> str:
     """Return the name of the fragment that an object's version is converted to."""
     identity = "\0".join([obj.key, obj.version, str(FORMAT)])
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def fragment_path(bronze: Path, fragment: str) -> Path:
-    """Return where a fragment's readings are."""
-    return bronze / f"{fragment}.parquet"
-
-
-def rejects_path(bronze: Path, fragment: str) -> Path:
-    """Return where a fragment's rejected rows are; there is no such file when it has none."""
-    return bronze / f"{fragment}.rejects.parquet"
 
 
 def convert_object(

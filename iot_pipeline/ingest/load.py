@@ -23,13 +23,7 @@ from iot_pipeline.delta import commit, files_by_partition, open_table, remove_ol
 from iot_pipeline.errors import SourceError
 from iot_pipeline.executor import open_executor, run_tasks
 from iot_pipeline.ingest.compact import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
-from iot_pipeline.ingest.convert import (
-    FragmentInfo,
-    convert_object,
-    fragment_name,
-    fragment_path,
-    rejects_path,
-)
+from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_name
 from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
 from iot_pipeline.settings import get_settings
@@ -41,7 +35,7 @@ from iot_pipeline.source import (
     SourceObject,
     as_source,
 )
-from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.warehouse import Warehouse, fragment_path, open_warehouse, rejects_path
 
 FOLDER = "timeseries"
 PARALLEL_BYTES = 256 * 2**20

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from iot_pipeline.ingest import convert, parse
-from iot_pipeline.ingest.convert import FragmentInfo, fragment_path, rejects_path
+from iot_pipeline.ingest.convert import FragmentInfo
 from iot_pipeline.ingest.parse import Piece, read_pieces
 from iot_pipeline.source import DirectorySource
+from iot_pipeline.warehouse import fragment_path, rejects_path
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, berlin, csv_of, row
 
 ROWS = [

@@ -14,8 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from iot_pipeline.ingest.convert import convert_object, fragment_path
+from iot_pipeline.ingest.convert import convert_object
 from iot_pipeline.source import DirectorySource
+from iot_pipeline.warehouse import fragment_path
 from iot_pipeline_tests.conftest import OTHER_SENSOR, Bucket, Reading, csv_of, row
 from iot_pipeline_tests.ingest.faults import dying
 
