@@ -41,9 +41,8 @@ OURS = "get_measurements"
 FLOOR = "DuckDB over the needed files"
 
 
-def needed_files(snapshot: Snapshot, start: datetime, end: datetime) -> list[str]:
-    first, last = month_of(to_instant(start)), month_of(to_instant(end))
-    return [path for month, paths in snapshot.files.items() if first <= month <= last for path in paths]
+def needed_files(snapshot: Snapshot, sensor: str, start: datetime, end: datetime) -> list[str]:
+    return snapshot.paths([snapshot.sensors[sensor]], month_of(to_instant(start)), month_of(to_instant(end)))
 
 
 def ours(house: Warehouse) -> Way:
@@ -56,7 +55,7 @@ def duckdb_over_files(house: Warehouse) -> Way:
 
     def query(sensor: str, start: datetime, end: datetime) -> pd.DataFrame:
         rows = connection.sql(
-            f"SELECT timestamp, sensor_value FROM read_parquet({needed_files(snapshot, start, end)})"
+            f"SELECT timestamp, sensor_value FROM read_parquet({needed_files(snapshot, sensor, start, end)})"
             " WHERE sensor_uuid = $uuid AND timestamp BETWEEN $start AND $end",
             params={"uuid": snapshot.sensors[sensor], "start": start, "end": end},
         )
@@ -89,7 +88,7 @@ def polars_over_files(house: Warehouse) -> Way:
 
     def query(sensor: str, start: datetime, end: datetime) -> pd.DataFrame:
         return (
-            pl.scan_parquet(needed_files(snapshot, start, end), hive_partitioning=False)
+            pl.scan_parquet(needed_files(snapshot, sensor, start, end), hive_partitioning=False)
             .filter(
                 pl.col("sensor_uuid") == snapshot.sensors[sensor],
                 pl.col("timestamp").is_between(start.astimezone(UTC), end.astimezone(UTC)),

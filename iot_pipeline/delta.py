@@ -112,6 +112,15 @@ def list_files(table: DeltaTable) -> list[DataFile]:
     return [DataFile(a["path"], a["size_bytes"], dict(a.get("partition") or {})) for a in actions]
 
 
+def value_ranges(table: DeltaTable, column: str) -> dict[str, tuple[str, str]]:
+    """Return the least and the greatest value of a text column in each file that has statistics, by path."""
+    actions = pa.table(table.get_add_actions()).to_pylist()
+    ranges = {
+        a["path"]: ((a.get("min") or {}).get(column), (a.get("max") or {}).get(column)) for a in actions
+    }
+    return {path: (least, most) for path, (least, most) in ranges.items() if least is not None}
+
+
 def files_by_partition(table: DeltaTable | None, column: str) -> dict[str, list[str]]:
     """Return the paths (relative to the table) of a version's files by the value of its partition column."""
     files: dict[str, list[str]] = {}

@@ -7,6 +7,7 @@ and read again only when a newer version has been committed.
 import os
 import sqlite3
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -23,7 +24,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
-from iot_pipeline.delta import files_by_partition, list_files, open_pair
+from iot_pipeline.delta import files_by_partition, list_files, open_pair, value_ranges
 from iot_pipeline.errors import UnknownSensorError, WarehouseNotReadyError
 from iot_pipeline.warehouse import Warehouse, open_warehouse, rejects_path
 
@@ -56,13 +57,27 @@ class Snapshot:
         version: Of the ledger.
         stamp: Differs when anything else does.
         files: The Parquet files by month.
+        ranges: The least and the greatest uuid in a file, by its path.
         sensors: The uuids by sensor name.
     """
 
     version: int
     stamp: tuple[int, ...]
     files: dict[str, list[str]]
+    ranges: dict[str, tuple[str, str]]
     sensors: dict[str, str]
+
+    def paths(self, sensor_uuids: Sequence[str], start: str = "", end: str = "9999-12") -> list[str]:
+        """Return the files of the months from start to end that may hold readings of some sensors."""
+        least, greatest = min(sensor_uuids), max(sensor_uuids)
+        everything = ("", "~")
+        return [
+            path
+            for month, paths in self.files.items()
+            if start <= month <= end
+            for path in paths
+            if (bounds := self.ranges.get(path, everything))[0] <= greatest and least <= bounds[1]
+        ]
 
 
 @overload
@@ -156,8 +171,7 @@ def _fetch(
         near = get_close_matches(str(sensor_name), snapshot.sensors, n=3)
         hint = f": did you mean {', '.join(near)}?" if near else f" among {len(snapshot.sensors)} sensors"
         raise UnknownSensorError(f"there is no sensor {sensor_name!r}{hint}")
-    start, end = month_of(first), month_of(last)
-    paths = [path for month, files in snapshot.files.items() if start <= month <= end for path in files]
+    paths = snapshot.paths([sensor_uuid], month_of(first), month_of(last))
     if not paths:
         return np.empty(0, np.int64), np.empty(0, np.float64)
     rows: dict[str, Any] = (
@@ -179,7 +193,7 @@ def read_readings(
     """Read all readings of some sensors.
 
     Args:
-        paths: Parquet files of a snapshot, in the order of their months.
+        paths: Parquet files of a snapshot.
         sensor_uuids: Which sensors.
 
     Returns:
@@ -198,12 +212,25 @@ def read_readings(
         .fetchnumpy()
     )
     sensor = rows["sensor"]
-    order = np.argsort(sensor, kind="stable")  # of the files of ascending months, each in the order of time
+    order = np.argsort(sensor, kind="stable")
     ends = np.cumsum(np.bincount(sensor, minlength=len(sensor_uuids) + 1)[1:])
     instants = np.split(rows["instant"][order].view("datetime64[us]"), ends[:-1])
     values = np.split(rows["sensor_value"][order], ends[:-1])
     parts = zip(sensor_uuids, instants, values, strict=True)
-    return {uuid: (times, readings) for uuid, times, readings in parts if len(times)}
+    return {uuid: _in_order(times, readings) for uuid, times, readings in parts if len(times)}
+
+
+def _in_order(
+    times: npt.NDArray[np.datetime64], values: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]:
+    """Sort readings by time, and by value where times are equal.
+
+    They come in a few ascending runs, which the stable sort merges ten times faster than DuckDB sorts.
+    """
+    order = np.argsort(times, kind="stable")
+    if np.any(times[order[1:]] == times[order[:-1]]):
+        order = np.lexsort((values, times))
+    return times[order], values[order]
 
 
 def connect(
@@ -274,14 +301,18 @@ def take_snapshot(house: Warehouse) -> Snapshot:
     if known and known.stamp == _stamp(house, known.version):
         return known
     ledger, timeseries = open_pair(house.source_files, house.timeseries)
-    if ledger is None or not house.mapping.exists():
+    if ledger is None or timeseries is None or not house.mapping.exists():
         raise WarehouseNotReadyError(f"nothing has been loaded into {house.root} yet: {HOW_TO_LOAD}")
     stamp = _stamp(house, ledger.version())
     files = {
         month: [str(house.timeseries / path) for path in paths]
         for month, paths in sorted(files_by_partition(timeseries, "month").items())
     }
-    snapshot = _snapshots[house.root] = Snapshot(ledger.version(), stamp, files, _read_sensors(house))
+    ranges = {
+        str(house.timeseries / path): bounds
+        for path, bounds in value_ranges(timeseries, "sensor_uuid").items()
+    }
+    snapshot = _snapshots[house.root] = Snapshot(ledger.version(), stamp, files, ranges, _read_sensors(house))
     return snapshot
 
 

@@ -1,4 +1,4 @@
-"""One month → one sorted file: the distinct union of the month's rows in all fragments.
+"""One month → sorted files of a range of sensors each: the distinct union of its rows in all fragments.
 
 It is a pure function of the set of fragments, so a changed, repeated or interrupted load can simply do it
 again. The rows of a source file come in time order and most files don't overlap. So a radix sort by sensor,
@@ -6,7 +6,7 @@ stable over fragments in the order of time, leaves the rows sorted; only where a
 more done.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ MEASUREMENTS = pa.schema(
         pa.field("sensor_value", pa.float64()),
     ]
 )
-ROW_GROUP_ROWS = 40_000
+FILE_ROWS = 100_000
+"""How many rows a file has at least: readers find a sensor's file by the table's statistics."""
+ROW_GROUP_ROWS = 10_000
 WRITE_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "use_dictionary": ["sensor_uuid"],
@@ -63,13 +65,13 @@ class CompactedMonth:
 
     Attributes:
         month: Like ``2013-01``.
-        file: The new file of the table.
+        files: The new files of the table.
         loaded: By fragment, the rows that are not duplicates.
         n_conflicts: Rows with another value for the same sensor and time.
     """
 
     month: str
-    file: DataFile
+    files: list[DataFile]
     loaded: dict[str, int]
     n_conflicts: int
 
@@ -91,7 +93,7 @@ class _Rows:
         columns = [(p.sensors, p.instants, p.values, p.owners) for p in parts] or [_NO_ROWS]
         return cls(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
-    def take(self, order: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> "_Rows":
+    def take(self, order: npt.NDArray[np.integer] | npt.NDArray[np.bool_] | slice) -> "_Rows":
         return _Rows(self.sensors[order], self.instants[order], self.values[order], self.owners[order])
 
     def same_time(self) -> npt.NDArray[np.bool_]:
@@ -101,7 +103,7 @@ class _Rows:
 
 
 def compact_month(task: MonthTask, bronze: Path, table: Path) -> CompactedMonth:
-    """Write the sorted file of one month.
+    """Write the sorted files of one month.
 
     Args:
         task: The month and its fragments.
@@ -110,29 +112,43 @@ def compact_month(task: MonthTask, bronze: Path, table: Path) -> CompactedMonth:
     """
     directory = table / f"month={task.month}"
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"part-{uuid4().hex}.parquet"
     paths = [fragment_path(bronze, fragment) for fragment in task.fragments]
     bounds = month_bounds(task.month)
     loaded = np.zeros(len(paths), dtype=np.int64)
     n_conflicts = 0
-    with publish_file(path) as part, pq.ParquetWriter(part, READINGS, **WRITE_OPTIONS) as writer:
-        for sensors in _sensor_ranges(paths, n_passes=-(-task.n_rows // PASS_ROWS)):
-            rows, n = _deduplicate(_sort(_read_rows(paths, sensors, bounds)))
-            n_conflicts += n
-            loaded += np.bincount(rows.owners, minlength=len(paths))
-            if len(rows.values):
-                names = pa.DictionaryArray.from_arrays(
-                    pa.array(rows.sensors.astype(np.int32)), pa.array(sensors, pa.string())
-                )
-                times = pa.array(rows.instants).view(READINGS.field("timestamp").type)
-                rows_of_pass = pa.table([names, times, pa.array(rows.values)], schema=READINGS)
-                writer.write_table(rows_of_pass, row_group_size=ROW_GROUP_ROWS)
+    files: list[DataFile] = []
+    for sensors in _sensor_ranges(paths, n_passes=-(-task.n_rows // PASS_ROWS)):
+        rows, n = _deduplicate(_sort(_read_rows(paths, sensors, bounds)))
+        n_conflicts += n
+        loaded += np.bincount(rows.owners, minlength=len(paths))
+        for part in _parts(rows):
+            path = directory / f"part-{uuid4().hex}.parquet"
+            _write_file(path, part, sensors)
+            files.append(DataFile.describe(path, table, {"month": task.month}))
     return CompactedMonth(
-        task.month,
-        DataFile.describe(path, table, {"month": task.month}),
-        dict(zip(task.fragments, loaded.tolist(), strict=True)),
-        n_conflicts,
+        task.month, files, dict(zip(task.fragments, loaded.tolist(), strict=True)), n_conflicts
     )
+
+
+def _parts(rows: _Rows) -> Iterator[_Rows]:
+    """Cut sorted rows into parts of about FILE_ROWS, none of which ends within a sensor."""
+    start = 0
+    while start < len(rows.values):
+        last = rows.sensors[min(start + FILE_ROWS, len(rows.values)) - 1]
+        end = int(np.searchsorted(rows.sensors, last, side="right"))
+        yield rows.take(slice(start, end))
+        start = end
+
+
+def _write_file(path: Path, rows: _Rows, sensors: list[str]) -> None:
+    first, last = int(rows.sensors[0]), int(rows.sensors[-1])
+    codes = pa.array((rows.sensors - first).astype(np.int32))
+    names = pa.DictionaryArray.from_arrays(codes, pa.array(sensors[first : last + 1], pa.string()))
+    times = pa.array(rows.instants).view(READINGS.field("timestamp").type)
+    with publish_file(path) as part, pq.ParquetWriter(part, READINGS, **WRITE_OPTIONS) as writer:
+        writer.write_table(
+            pa.table([names, times, pa.array(rows.values)], schema=READINGS), row_group_size=ROW_GROUP_ROWS
+        )
 
 
 def _sensor_ranges(paths: Sequence[Path], n_passes: int) -> list[list[str]]:

@@ -289,7 +289,7 @@ def _publish(
             house.timeseries,
             schema=MEASUREMENTS.append(pa.field("month", pa.string())),
             partition_by="month",
-            add=[month.file for month in months],
+            add=[file for month in months for file in month.files],
             replace=touched,
         )
     write_ledger(house.source_files, Ledger(files, version))
