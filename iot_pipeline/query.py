@@ -268,7 +268,7 @@ def connect(
     for name in _VIEWS.keys() - {"source_files"}:
         _create_view(connection, name, files[name])
     connection.execute("CREATE TABLE sensors (sensor_name VARCHAR, sensor_uuid VARCHAR)")
-    sensors = _read_sensors(house) if house.mapping.exists() else {}
+    sensors = _read_sensors(house)
     if sensors:
         connection.executemany("INSERT INTO sensors VALUES (?, ?)", list(sensors.items()))
     connection.execute(
@@ -301,9 +301,10 @@ def take_snapshot(house: Warehouse) -> Snapshot:
     if known and known.stamp == _stamp(house, known.version):
         return known
     ledger, timeseries = open_pair(house.source_files, house.timeseries)
-    if ledger is None or timeseries is None or not house.mapping.exists():
+    stamp = _stamp(house, ledger.version()) if ledger else ()
+    sensors = _read_sensors(house)
+    if ledger is None or timeseries is None or not sensors:
         raise WarehouseNotReadyError(f"nothing has been loaded into {house.root} yet: {HOW_TO_LOAD}")
-    stamp = _stamp(house, ledger.version())
     files = {
         month: [str(house.timeseries / path) for path in paths]
         for month, paths in sorted(files_by_partition(timeseries, "month").items())
@@ -312,7 +313,7 @@ def take_snapshot(house: Warehouse) -> Snapshot:
         str(house.timeseries / path): bounds
         for path, bounds in value_ranges(timeseries, "sensor_uuid").items()
     }
-    snapshot = _snapshots[house.root] = Snapshot(ledger.version(), stamp, files, ranges, _read_sensors(house))
+    snapshot = _snapshots[house.root] = Snapshot(ledger.version(), stamp, files, ranges, sensors)
     return snapshot
 
 
@@ -332,7 +333,12 @@ def _file_stamp(path: Path) -> tuple[int, int]:
 
 
 def _read_sensors(house: Warehouse) -> dict[str, str]:
+    """Return the uuids by sensor name; none before the mapping has been loaded."""
+    if not house.mapping.exists():
+        return {}
     with closing(sqlite3.connect(f"{house.mapping.as_uri()}?mode=ro", uri=True)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'sensors'").fetchone():
+            return {}
         return dict(connection.execute("SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"))
 
 
