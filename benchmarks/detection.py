@@ -186,6 +186,7 @@ def main() -> None:
             every += outcomes if first == DEVELOPMENT else []
             for what, target, measured in accuracy_rows(outcomes):
                 rows.setdefault(what, [target]).append(measured)
+            cpu_seconds((first, "piecewise", "gaussian", ()))  # imports pwlf
             times = [
                 cpu_seconds((first, family, noise, anomalies))
                 for family in FAMILIES

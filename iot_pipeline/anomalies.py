@@ -1,57 +1,38 @@
 """The detector over every sensor of the warehouse, and the two tables that come of it.
 
-``sensor_models`` is committed last and pins the version of ``anomalies`` it was made with, so a reader never
-sees the flags of one run with the models of another.
+A fingerprint of the readings that a model was fitted to is stored with it: a sensor whose readings are still
+the same keeps its rows, as if it had been judged again.
 """
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iot_pipeline.delta import DataFile, commit
+from iot_pipeline.anomaly_tables import (
+    ANOMALIES,
+    SENSOR_MODELS,
+    TIME,
+    Verdicts,
+    publish_verdicts,
+    read_verdicts,
+)
+from iot_pipeline.delta import remove_old_files
 from iot_pipeline.executor import open_executor, run_tasks
-from iot_pipeline.files import publish_file
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
-from iot_pipeline.query import read_readings, take_snapshot
+from iot_pipeline.query import Snapshot, read_readings, take_snapshot
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import open_warehouse
 
-BATCH_SENSORS = 8
+BATCH_SENSORS = 16
 PARALLEL_READINGS = 500_000
 """Fewer are judged sooner than processes have started."""
-
-_TIME = pa.timestamp("us", tz="UTC")
-ANOMALIES = pa.schema(
-    [
-        ("sensor_name", pa.string()),
-        ("timestamp", _TIME),
-        ("sensor_value", pa.float64()),
-        ("expected_value", pa.float64()),
-        ("score", pa.float64()),
-        ("kind", pa.string()),
-        ("event_id", pa.int64()),
-    ]
-)
-SENSOR_MODELS = pa.schema(
-    [
-        ("sensor_name", pa.string()),
-        ("model", pa.string()),
-        ("breakpoints", pa.list_(_TIME)),
-        ("noise_sd", pa.float64()),
-        ("n_points", pa.int64()),
-        ("n_anomalies", pa.int64()),
-        ("n_events", pa.int64()),
-        ("reasoning", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +41,8 @@ class FlagReport:
 
     Attributes:
         sensors: Sensors with readings that were judged.
+        sensors_refitted: Those among them that were judged anew, since their readings or the detector had
+            changed.
         sensors_without_readings: Names in the mapping that have no reading.
         readings: Readings that were judged.
         anomalies: Flagged readings by kind, the most frequent first.
@@ -68,6 +51,7 @@ class FlagReport:
     """
 
     sensors: int
+    sensors_refitted: int
     sensors_without_readings: tuple[str, ...]
     readings: int
     anomalies: dict[str, int]
@@ -76,11 +60,28 @@ class FlagReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdicts:
-    """The judged sensors of a batch: their rows for the two tables, and the failures by name."""
+class _Task:
+    """A sensor to judge, and the fingerprint of the readings that its present model was fitted to."""
 
-    anomalies: pa.Table
-    models: pa.Table
+    name: str
+    uuid: str
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What came of some sensors.
+
+    Attributes:
+        readings: How many were read.
+        judged: The verdicts on sensors that were judged.
+        unchanged: Names of the sensors whose readings are still the same.
+        failed: What went wrong, by the name of the sensor.
+    """
+
+    readings: int
+    judged: Verdicts
+    unchanged: list[str]
     failed: dict[str, str]
 
 
@@ -89,76 +90,113 @@ def flag_anomalies(
 ) -> FlagReport:
     """Fit a model to each sensor, flag its anomalous readings and publish both as tables.
 
+    A sensor is fitted only if its readings have changed since the last time, or the detector has.
+
     Args:
         warehouse: The warehouse directory; by default the setting's.
         on_progress: Called after each batch of sensors; by default a terminal shows a bar.
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
-        WarehouseBusyError: A load is running.
+        WarehouseBusyError: Somebody else is judging the sensors.
     """
     house = open_warehouse(warehouse)
     snapshot = take_snapshot(house)
-    paths = [path for files in snapshot.files.values() for path in files]
-    # A batch of neighbours in the files' order is read from few row groups.
-    sensors = sorted(snapshot.sensors.items(), key=lambda sensor: sensor[1])
-    batches = [sensors[start : start + BATCH_SENSORS] for start in range(0, len(sensors), BATCH_SENSORS)]
-    workers = get_settings().workers
-    verdicts: list[_Verdicts] = []
-    n_readings = sum(pq.read_metadata(path).num_rows for path in paths)
-    parallel = n_readings > PARALLEL_READINGS
-    started = time.monotonic()
-    with (
-        house.writing(house.anomalies),
-        open_executor(workers, parallel=parallel) as executor,
-        terminal_progress() as show,
-    ):
-        for verdict in run_tasks(executor, partial(_judge_batch, paths), batches, ahead=4 * workers):
-            verdicts.append(verdict)
-            done = min(len(verdicts) * BATCH_SENSORS, len(sensors))
-            rows = sum(sum(v.models["n_points"].to_pylist()) for v in verdicts)
-            seconds = time.monotonic() - started
-            (on_progress or show)(Progress("judging sensors", done, len(sensors), rows, seconds))
-        anomalies = _sorted_table([v.anomalies for v in verdicts], ANOMALIES, ["sensor_name", "timestamp"])
-        models = _sorted_table([v.models for v in verdicts], SENSOR_MODELS, ["sensor_name"])
-        version = _publish(house.anomalies, anomalies)
-        _publish(house.sensor_models, models, pins={"anomalies": version})
-    failed = {name: error for verdict in verdicts for name, error in verdict.failed.items()}
-    judged = {*models["sensor_name"].to_pylist(), *failed}
+    with house.writing(house.anomalies), terminal_progress() as show:
+        known, judged_inputs = read_verdicts(house)
+        inputs = _number_of_inputs(snapshot)
+        if judged_inputs == inputs:
+            return _report(snapshot, known, refitted=0, failed={})
+        batches = _judge_all(snapshot, known, on_progress or show)
+        failed = {name: error for batch in batches for name, error in batch.failed.items()}
+        refitted = sum(batch.judged.models.num_rows for batch in batches)
+        unchanged = known.of([name for batch in batches for name in batch.unchanged])
+        verdicts = Verdicts.join([unchanged, *(batch.judged for batch in batches)])
+        # Sensors that failed are to be tried again: then no inputs count as judged.
+        publish_verdicts(house, verdicts, 0 if failed else inputs)
+        for table in (house.anomalies, house.sensor_models):
+            remove_old_files(table, get_settings().grace_period)
+    return _report(snapshot, verdicts, refitted=refitted, failed=failed)
+
+
+def _number_of_inputs(snapshot: Snapshot) -> int:
+    """Return a number that differs when the readings' files, the mapping or the detector do."""
+    from iot_pipeline.detection import DETECTOR_VERSION  # noqa: PLC0415 - scipy is slow to import
+
+    inputs = repr((DETECTOR_VERSION, sorted(snapshot.files.items()), sorted(snapshot.sensors.items())))
+    return int.from_bytes(hashlib.blake2b(inputs.encode(), digest_size=7).digest()) + 1
+
+
+def _report(snapshot: Snapshot, verdicts: Verdicts, *, refitted: int, failed: dict[str, str]) -> FlagReport:
+    judged = {*verdicts.models["sensor_name"].to_pylist(), *failed}
     return FlagReport(
-        sensors=models.num_rows,
+        sensors=verdicts.models.num_rows,
+        sensors_refitted=refitted,
         sensors_without_readings=tuple(sorted(snapshot.sensors.keys() - judged)),
-        readings=sum(models["n_points"].to_pylist()),
-        anomalies=dict(Counter(anomalies["kind"].to_pylist()).most_common()),
-        events=sum(models["n_events"].to_pylist()),
+        readings=sum(verdicts.models["n_points"].to_pylist()),
+        anomalies=dict(Counter(verdicts.anomalies["kind"].to_pylist()).most_common()),
+        events=sum(verdicts.models["n_events"].to_pylist()),
         failed=failed,
     )
 
 
-def _judge_batch(paths: list[str], sensors: Sequence[tuple[str, str]]) -> _Verdicts:
-    readings = read_readings(paths, [uuid for _, uuid in sensors])
-    anomalies: list[pa.Table] = []
-    models: list[dict[str, object]] = []
-    failed: dict[str, str] = {}
-    for name, uuid in sensors:
-        if uuid in readings:
-            try:
-                flagged, model = _judge_sensor(name, *readings[uuid])
-            except Exception as error:  # noqa: BLE001 - one sensor must not stop the others; all are named in the end
-                failed[name] = f"{type(error).__name__}: {error}"
-            else:
-                anomalies.append(flagged)
-                models.append(model)
-    return _Verdicts(
-        pa.concat_tables([ANOMALIES.empty_table(), *anomalies]),
-        pa.Table.from_pylist(models, SENSOR_MODELS),
-        failed,
+def _judge_all(snapshot: Snapshot, known: Verdicts, on_progress: OnProgress) -> list[_Batch]:
+    paths = [path for files in snapshot.files.values() for path in files]
+    fingerprints = dict(
+        zip(known.models["sensor_name"].to_pylist(), known.models["fingerprint"].to_pylist(), strict=True)
     )
+    # A batch of neighbours in the files' order is read from few row groups.
+    sensors = sorted(snapshot.sensors.items(), key=lambda sensor: sensor[1])
+    tasks = [_Task(name, uuid, fingerprints.get(name)) for name, uuid in sensors]
+    parts = [tasks[start : start + BATCH_SENSORS] for start in range(0, len(tasks), BATCH_SENSORS)]
+    jobs = [(snapshot.paths([task.uuid for task in part]), part) for part in parts]
+    workers = get_settings().workers
+    parallel = sum(pq.read_metadata(path).num_rows for path in paths) > PARALLEL_READINGS
+    batches: list[_Batch] = []
+    started = time.monotonic()
+    with open_executor(workers, parallel=parallel) as executor:
+        for batch in run_tasks(executor, _judge_batch, jobs, ahead=4 * workers):
+            batches.append(batch)
+            done = min(len(batches) * BATCH_SENSORS, len(tasks))
+            readings = sum(batch.readings for batch in batches)
+            seconds = time.monotonic() - started
+            on_progress(Progress("judging sensors", done, len(tasks), readings, seconds))
+    return batches
 
 
-def _judge_sensor(
-    name: str, timestamps: np.ndarray, values: np.ndarray
-) -> tuple[pa.Table, dict[str, object]]:
+def _judge_batch(job: tuple[list[str], Sequence[_Task]]) -> _Batch:
+    paths, tasks = job
+    readings = read_readings(paths, [task.uuid for task in tasks])
+    verdicts: list[Verdicts] = []
+    unchanged: list[str] = []
+    failed: dict[str, str] = {}
+    for task in tasks:
+        if task.uuid not in readings:
+            continue
+        timestamps, values = readings[task.uuid]
+        fingerprint = _fingerprint(timestamps, values)
+        if fingerprint == task.fingerprint:
+            unchanged.append(task.name)
+            continue
+        try:
+            verdicts.append(_judge_sensor(task.name, timestamps, values, fingerprint))
+        except Exception as error:  # noqa: BLE001 - one sensor must not stop the others; all are named in the end
+            failed[task.name] = f"{type(error).__name__}: {error}"
+    n_readings = sum(len(values) for _, values in readings.values())
+    return _Batch(n_readings, Verdicts.join(verdicts), unchanged, failed)
+
+
+def _fingerprint(timestamps: np.ndarray, values: np.ndarray) -> str:
+    """Return what is equal only for the same readings judged by the same detector."""
+    from iot_pipeline.detection import DETECTOR_VERSION  # noqa: PLC0415 - scipy is slow to import
+
+    digest = hashlib.blake2b(str(DETECTOR_VERSION).encode(), digest_size=16)
+    for array in (timestamps, values):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _judge_sensor(name: str, timestamps: np.ndarray, values: np.ndarray, fingerprint: str) -> Verdicts:
     from iot_pipeline.detection import detect_anomalies  # noqa: PLC0415 - scipy is slow to import
 
     result = detect_anomalies(timestamps, values)
@@ -166,7 +204,7 @@ def _judge_sensor(
     flagged = pa.table(
         [
             pa.array([name] * len(rows), pa.string()),
-            pa.array(timestamps[rows]).cast(pa.timestamp("us")).cast(_TIME),
+            pa.array(timestamps[rows]).cast(pa.timestamp("us")).cast(TIME),
             pa.array(values[rows]),
             pa.array(result.expected[rows]),
             pa.array(result.scores[rows]),
@@ -184,18 +222,6 @@ def _judge_sensor(
         "n_anomalies": len(rows),
         "n_events": len(result.events),
         "reasoning": result.model.reasoning,
+        "fingerprint": fingerprint,
     }
-    return flagged, model
-
-
-def _sorted_table(parts: Sequence[pa.Table], schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
-    table = pa.concat_tables([schema.empty_table(), *parts])
-    return table.sort_by([(column, "ascending") for column in columns])
-
-
-def _publish(path: Path, table: pa.Table, pins: dict[str, int] | None = None) -> int:
-    path.mkdir(parents=True, exist_ok=True)
-    file = path / f"part-{uuid4().hex}.parquet"
-    with publish_file(file) as part:
-        pq.write_table(table, part, compression="zstd", store_schema=False)
-    return commit(path, schema=table.schema, add=[DataFile.describe(file, path)], pins=pins)
+    return Verdicts(flagged, pa.Table.from_pylist([model], SENSOR_MODELS))

@@ -115,10 +115,9 @@ def list_files(table: DeltaTable) -> list[DataFile]:
 def value_ranges(table: DeltaTable, column: str) -> dict[str, tuple[str, str]]:
     """Return the least and the greatest value of a text column in each file that has statistics, by path."""
     actions = pa.table(table.get_add_actions()).to_pylist()
-    ranges = {
-        a["path"]: ((a.get("min") or {}).get(column), (a.get("max") or {}).get(column)) for a in actions
+    return {
+        a["path"]: (a["min"][column], a["max"][column]) for a in actions if (a.get("min") or {}).get(column)
     }
-    return {path: (least, most) for path, (least, most) in ranges.items() if least is not None}
 
 
 def files_by_partition(table: DeltaTable | None, column: str) -> dict[str, list[str]]:

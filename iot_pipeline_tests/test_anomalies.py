@@ -1,18 +1,27 @@
 """The detector over all sensors of a warehouse, and its tables."""
 
 import csv
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from iot_pipeline import anomalies, connect
-from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline import anomalies, anomaly_tables, connect, detection
+from iot_pipeline.anomalies import FlagReport, flag_anomalies
+from iot_pipeline.delta import open_table
 from iot_pipeline.detection import Detection, detect_anomalies
 from iot_pipeline.drawing import draw_sensor, write_report
 from iot_pipeline.errors import WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline_tests.conftest import SAMPLE, Bucket
+from iot_pipeline.sample_series import ANOMALIES
+from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline_tests.conftest import SAMPLE, Bucket, row
+from iot_pipeline_tests.detection.series import sensor
 
 
 @pytest.fixture
@@ -21,6 +30,66 @@ def warehouse(tmp_path: Path) -> Path:
     load_mapping(source=str(SAMPLE), warehouse=tmp_path)
     load_timeseries(source=str(SAMPLE), warehouse=tmp_path)
     return tmp_path
+
+
+def raise_detector_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "DETECTOR_VERSION", detection.DETECTOR_VERSION + 1)
+
+
+def verdicts(warehouse: Path) -> tuple[list[dict[str, object]], ...]:
+    """Return the rows of both tables, fingerprints included."""
+    found, _ = anomaly_tables.read_verdicts(open_warehouse(warehouse))
+    return found.anomalies.to_pylist(), found.models.to_pylist()
+
+
+class Sensors:
+    """A bucket with seeded sensors, some of them in the mapping."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self._uuids = {name: str(UUID(int=number)) for number, name in enumerate("abc", 1)}
+        for seed, name in enumerate(self._uuids):
+            series = sensor("linear", "gaussian", *ANOMALIES, seed=seed, points=1_500)
+            self.add(name, series.timestamps, series.values)
+        self.map("abc")
+
+    def add(self, name: str, timestamps: Iterable[np.datetime64], values: Iterable[float]) -> None:
+        """Load another file of a sensor's readings."""
+        lines = [
+            row(f"{time}+00:00".replace("T", " "), self._uuids[name], value)
+            for time, value in zip(timestamps, values, strict=True)
+        ]
+        self.bucket.write(f"{name}{len(lines)}.csv", *lines)
+        self.bucket.load()
+
+    def map(self, names: str) -> None:
+        """Load a mapping of these sensors only."""
+        lines = ["sensor_name;sensor_uuid", *(f"{name};{self._uuids[name]}" for name in names)]
+        (self.bucket.source / "mapping.csv").write_text("\n".join(lines) + "\n")
+        load_mapping(source=str(self.bucket.source), warehouse=self.bucket.warehouse)
+
+    def judge(self) -> FlagReport:
+        return flag_anomalies(warehouse=self.bucket.warehouse)
+
+    def verdicts(self) -> tuple[list[dict[str, object]], ...]:
+        return verdicts(self.bucket.warehouse)
+
+    def verdicts_from_nothing(self) -> tuple[list[dict[str, object]], ...]:
+        """Judge a copy of the warehouse in which nothing has been judged."""
+        copy = self.bucket.source.parent / "from_nothing"
+        shutil.copytree(
+            self.bucket.warehouse, copy, ignore=shutil.ignore_patterns("anomalies", "sensor_models")
+        )
+        assert flag_anomalies(warehouse=copy).sensors_refitted > 0
+        return verdicts(copy)
+
+
+@pytest.fixture
+def sensors(bucket: Bucket) -> Sensors:
+    """Return three sensors that have been loaded and judged once."""
+    made = Sensors(bucket)
+    assert made.judge().sensors_refitted == 3
+    return made
 
 
 def test_most_labelled_readings_of_the_sample_are_flagged_and_few_others(sample_warehouse: Path) -> None:
@@ -63,14 +132,15 @@ def test_a_reader_never_sees_flags_of_one_run_with_models_of_another(
     flag_anomalies(warehouse=warehouse)
     with connect(warehouse) as connection:
         before = connection.execute("SELECT count(*) FROM anomalies").fetchall()
-    publish = anomalies._publish
+    publish = anomaly_tables._publish
 
-    def die_between_the_tables(path: Path, *args: object, **options: object) -> int:
+    def die_between_the_tables(path: Path, table: object, pins: dict[str, int]) -> int:
         if path.name == "sensor_models":
             raise KeyboardInterrupt
-        return publish(path, anomalies.ANOMALIES.empty_table())
+        return publish(path, anomaly_tables.ANOMALIES.empty_table(), pins)
 
-    monkeypatch.setattr(anomalies, "_publish", die_between_the_tables)
+    monkeypatch.setattr(anomaly_tables, "_publish", die_between_the_tables)
+    raise_detector_version(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         flag_anomalies(warehouse=warehouse)
     with connect(warehouse) as connection:
@@ -130,3 +200,109 @@ def test_a_picture_can_show_a_part_of_the_time(sample_warehouse: Path) -> None:
     part = draw_sensor("sensor_00003", "2013-10-05", "2013-10-07", warehouse=sample_warehouse)
     assert whole.startswith(b"\x89PNG")
     assert part != whole
+
+
+def test_when_nothing_is_new_nothing_is_read_or_written_and_the_report_is_the_same(
+    sensors: Sensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sensors.verdicts()
+    tables = [open_table(sensors.bucket.warehouse / name) for name in ("anomalies", "sensor_models")]
+    versions = [table and table.version() for table in tables]
+    raise_detector_version(monkeypatch)
+    first = sensors.judge()
+    monkeypatch.setattr(anomalies, "read_readings", None)
+    second = sensors.judge()
+    assert second == replace(first, sensors_refitted=0)
+    assert sensors.verdicts()[0] == before[0]
+    again = [open_table(sensors.bucket.warehouse / name) for name in ("anomalies", "sensor_models")]
+    assert [table and table.version() for table in again] == [version and version + 1 for version in versions]
+
+
+def test_only_the_sensor_with_a_new_reading_is_fitted_again(sensors: Sensors) -> None:
+    before = sensors.verdicts()
+    sensors.add("b", [np.datetime64("2013-03-01T00:00:00")], [1e6])
+    report = sensors.judge()
+    after = sensors.verdicts()
+    assert report.sensors_refitted == 1
+    assert report.sensors == 3
+    for old, new in zip(before, after, strict=True):
+        for name in "ac":
+            assert [r for r in new if r["sensor_name"] == name] == [
+                r for r in old if r["sensor_name"] == name
+            ]
+    assert 1e6 in [r["sensor_value"] for r in after[0] if r["sensor_name"] == "b"]
+
+
+def test_new_files_with_known_readings_change_no_verdict(sensors: Sensors) -> None:
+    before = sensors.verdicts()
+    sensors.bucket.load(full_reload=True)
+    assert sensors.judge().sensors_refitted == 0
+    assert sensors.verdicts() == before
+
+
+def test_a_run_after_changes_gives_what_a_run_from_nothing_gives(sensors: Sensors) -> None:
+    sensors.add("b", [np.datetime64("2013-03-01T00:00:00")], [1e6])
+    sensors.map("bc")
+    sensors.judge()
+    sensors.map("abc")
+    sensors.judge()
+    assert sensors.verdicts() == sensors.verdicts_from_nothing()
+
+
+def test_another_detector_judges_all_sensors_anew(sensors: Sensors, monkeypatch: pytest.MonkeyPatch) -> None:
+    raise_detector_version(monkeypatch)
+    assert sensors.judge().sensors_refitted == 3
+
+
+def test_a_sensor_that_leaves_the_mapping_leaves_both_tables(sensors: Sensors) -> None:
+    sensors.map("ac")
+    report = sensors.judge()
+    assert (report.sensors, report.sensors_refitted) == (2, 0)
+    for rows in sensors.verdicts():
+        assert {r["sensor_name"] for r in rows} == {"a", "c"}
+
+
+def test_a_sensor_that_could_not_be_judged_is_tried_again(
+    warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("iot_pipeline.detection.detect_anomalies", None)
+        assert len(flag_anomalies(warehouse=warehouse).failed) == 12
+    report = flag_anomalies(warehouse=warehouse)
+    assert (report.sensors_refitted, report.failed) == (12, {})
+
+
+def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
+    sensors: Sensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sensors.verdicts()
+    house = open_warehouse(sensors.bucket.warehouse)
+    shutil.rmtree(house.sensor_models)
+    fields = [field for field in anomaly_tables.SENSOR_MODELS if field.name != "fingerprint"]
+    with monkeypatch.context() as patch:
+        patch.setattr(anomaly_tables, "SENSOR_MODELS", pa.schema(fields))
+        old = anomaly_tables.Verdicts(
+            pa.Table.from_pylist(expected[0], anomaly_tables.ANOMALIES),
+            pa.Table.from_pylist(expected[1], pa.schema(fields)),
+        )
+        anomaly_tables.publish_verdicts(house, old, 0)
+    assert sensors.judge().sensors_refitted == 3
+    assert sensors.verdicts() == expected
+    table = open_table(house.sensor_models)
+    assert table is not None
+    assert "fingerprint" in {field.name for field in table.schema().fields}
+
+
+def test_people_see_the_columns_of_the_models_without_the_fingerprint(sensors: Sensors) -> None:
+    with connect(sensors.bucket.warehouse) as connection:
+        columns = [name for name, *_ in connection.execute("DESCRIBE sensor_models").fetchall()]
+    assert columns == [
+        "sensor_name",
+        "model",
+        "breakpoints",
+        "noise_sd",
+        "n_points",
+        "n_anomalies",
+        "n_events",
+        "reasoning",
+    ]

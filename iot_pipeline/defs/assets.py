@@ -170,6 +170,7 @@ def detection(
         "anomalies": {"dagster/row_count": sum(report.anomalies.values()), "by_kind": report.anomalies},
         "sensor_models": {
             "dagster/row_count": report.sensors,
+            "sensors_refitted": report.sensors_refitted,
             "readings": report.readings,
             "sensors_without_readings": list(report.sensors_without_readings),
             "sensors_failed": report.failed,

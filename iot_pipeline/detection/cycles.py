@@ -1,10 +1,12 @@
 """Find and fit what repeats within days and weeks: sinusoids, or the profile of a day or a week."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
-from scipy import fft
+from scipy import fft, special
 
+from iot_pipeline.detection.summer_time import clock_seconds
 from iot_pipeline.detection.types import Cycle, FloatArray
 
 DAY = 86_400.0
@@ -12,6 +14,8 @@ WEEK = 7 * DAY
 _CALENDAR = ((DAY, 12), (WEEK, 48))  # periods and their highest harmonic that is taken for them
 _MOST_CYCLES = 2
 _FEWEST_TURNS = 16  # a slower wave belongs to the trend
+_WEEK_PARTS = 28  # of six hours
+_BY_CHANCE = 1e-6
 _CONTRAST = 2.0  # of a line to all its neighbours; what a trend leaves falls off slowly
 _BAND = 64  # neighbouring frequencies that share one background
 _NEAR = 0.1  # turns of the base period that a frequency may be off
@@ -63,7 +67,32 @@ def find_periods(seconds: FloatArray, residual: FloatArray, step: float) -> tupl
         periods.append(period)
         turns = frequency[:whole] * period
         ratio[np.abs(turns - np.rint(turns)) < 2.5 * period / span] = 0.0
+    if periods == [DAY] and _has_weeks(seconds, residual):
+        periods.append(WEEK)
     return tuple(periods)
+
+
+def _has_weeks(seconds: FloatArray, residual: FloatArray) -> bool:
+    """Say whether the parts of a week differ by more than the time of day; in short spans no spectrum tells.
+
+    Analysis of variance over the weeks that have no gap (Fisher, "Statistical Methods for Research Workers",
+    1925). What varies from week to week is the yardstick, so that noise with a memory does no harm.
+    """
+    weeks, days, parts = int(seconds[-1] // WEEK), 7, _WEEK_PARTS
+    cells = np.minimum((seconds * (parts / WEEK)).astype(np.intp), weeks * parts)
+    count = np.bincount(cells, minlength=weeks * parts + 1)[:-1].reshape(weeks, parts)
+    total = np.bincount(cells, residual, weeks * parts + 1)[:-1].reshape(weeks, parts)
+    full = count.all(axis=1)
+    means = total[full] / count[full]
+    if len(means) < 2:  # noqa: PLR2004  nothing repeats
+        return False
+    means -= means.mean(axis=1, keepdims=True)
+    profile = means.mean(axis=0)
+    freedom = (len(means) - 1) * (parts - 1)
+    within = float(np.sum((means - profile) ** 2)) / freedom
+    profile -= np.tile(profile.reshape(days, -1).mean(axis=0), days)
+    between = len(means) * float(profile @ profile) / (parts - parts // days)
+    return between > within * float(special.fdtri(parts - parts // days, freedom, 1.0 - _BY_CHANCE))
 
 
 def _calendar_period(frequency: float, span: float) -> float:
@@ -96,7 +125,11 @@ def _refine(seconds: FloatArray, residual: FloatArray, omega: float) -> float:
 
 
 def fit_cycles(
-    seconds: FloatArray, residual: FloatArray, periods: tuple[float, ...], step: float
+    seconds: FloatArray,
+    residual: FloatArray,
+    periods: tuple[float, ...],
+    step: float,
+    clock_changes: FloatArray,
 ) -> tuple[Cycle, ...]:
     """Fit one cycle after the other, each to what the earlier ones leave.
 
@@ -105,11 +138,14 @@ def fit_cycles(
         residual: float64, shape (n,), free of trend, outliers clipped.
         periods: In seconds, the strongest first.
         step: The usual time between two readings, in seconds.
+        clock_changes: In seconds, those that days and weeks follow.
     """
     cycles = []
     for period in periods:
-        cycle = _fit_cycle(seconds, residual, period, step)
+        changes = clock_changes if period in {DAY, WEEK} else np.empty(0)
+        cycle = _fit_cycle(clock_seconds(seconds, changes), residual, period, step)
         if cycle:
+            cycle = replace(cycle, clock_changes=changes)
             cycles.append(cycle)
             if period != periods[-1]:
                 residual = residual - cycle(seconds)

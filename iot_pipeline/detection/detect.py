@@ -1,17 +1,18 @@
 """The detector from end to end: prepare, fit, judge, and give the verdict in the order of the input."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from iot_pipeline.detection.events import Run
-from iot_pipeline.detection.explain import model_name, model_parameters, reasoning
+from iot_pipeline.detection.explain import counted, model_name, model_parameters, reasoning
 from iot_pipeline.detection.judge import judge
 from iot_pipeline.detection.model import fit_model
 from iot_pipeline.detection.noise import local_scale
 from iot_pipeline.detection.prepare import Readings, prepare
 from iot_pipeline.detection.types import (
     Curve,
-    Cycle,
     Detection,
     Event,
     FloatArray,
@@ -81,7 +82,7 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
         reasoning=reasoning(fit, verdict, share=flagged / n, misfit=misfit),
         origin=readings.origin,
         trend=Curve((fit.curve.x + 1.0) * seconds, readings.centre + readings.scale * fit.curve.y),
-        cycles=tuple(Cycle(cycle.period, cycle.table * readings.scale) for cycle in fit.cycles),
+        cycles=tuple(replace(cycle, table=cycle.table * readings.scale) for cycle in fit.cycles),
         noise=Curve((noise.x + 1.0) * seconds, readings.scale * noise.y),
     )
     return _aligned(
@@ -152,7 +153,7 @@ def _too_few(times: TimeArray, raw: FloatArray, readings: Readings) -> Detection
         autocorrelation=0.0,
         n_points=n,
         misfit=False,
-        reasoning=f"{n} usable readings at different times are too few to tell an anomaly from chance.",
+        reasoning=f"{counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance.",
         origin=readings.origin,
         trend=Curve(np.zeros(1), np.array([level])),
         cycles=(),

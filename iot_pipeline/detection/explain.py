@@ -10,6 +10,15 @@ from iot_pipeline.detection.judge import Verdict
 from iot_pipeline.detection.model import Fit
 
 _RULE = 3.0  # the rule of thumb that chance is compared with
+_NOUNS = {
+    "spike": "spike",
+    "burst": "burst",
+    "level_shift": "level shift",
+    "drift": "drift",
+    "variance": "noise burst",
+    "stuck": "stuck run",
+    "gap": "gap",
+}
 _CYCLES = {DAY: "daily cycle", WEEK: "weekly cycle"}
 
 
@@ -56,9 +65,11 @@ def reasoning(fit: Fit, verdict: Verdict, *, share: float, misfit: bool) -> str:
 
 def _why_this_model(fit: Fit) -> str:
     best, *others = fit.trends
-    text = f"{model_name(fit)[0].upper()}{model_name(fit)[1:]}"
+    name = model_name(fit)
+    text = name[0].upper() + name[1:]
     if others:
-        text += f" beats {others[0].name} by {others[0].criterion - best.criterion:,.1f} points of BIC"
+        verb = "beat" if best.name.endswith("steps") else "beats"
+        text += f" {verb} {others[0].name} by {others[0].criterion - best.criterion:,.1f} points of BIC"
         constant = next((trend for trend in others[1:] if trend.name == "constant"), None)
         if constant:
             text += f" and a constant by {constant.criterion - best.criterion:,.1f}"
@@ -77,17 +88,23 @@ def _why_these_anomalies(verdict: Verdict, *, share: float, misfit: bool) -> str
         else f", given its heavy tails (Student t, {verdict.freedom:g} degrees)"
     )
     text = (
-        f"Of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}; chance alone gives {chance:,.0f}."
+        f"Of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}; chance alone gives {chance:,.0f}"
     )
     if misfit:
-        return f"{text} {share:.0%} would be flagged: the model doesn't describe this sensor, so nothing is."
+        return f"{text}. {share:.0%} would be flagged: the model doesn't describe this sensor, so nothing is."
     if not verdict.runs:
-        return f"{text} None is too far for chance among so many, and no run of readings adds up to an event."
-    counts = Counter(run.kind for run in verdict.runs)
-    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counts.most_common())
+        return f"{text}. None is too far for chance among so many, and no run of them adds up to an event."
+    kinds = Counter(run.kind for run in verdict.runs)
     flagged = sum(run.stop - run.start for run in verdict.runs)
     strongest = max(verdict.runs, key=lambda run: run.score)
     return (
-        f"{text} {flagged:,} readings are flagged ({kinds}) since chance explains less than one such finding "
-        f"in 50; the strongest is a {strongest.kind.replace('_', ' ')} as rare as {strongest.score:.1f} sd."
+        f"{text}. {counted(flagged, 'reading')} {'is' if flagged == 1 else 'are'} flagged"
+        f" ({', '.join(counted(count, _NOUNS[kind]) for kind, count in kinds.most_common())}), and chance"
+        f" explains less than one such finding in 50; the strongest is a {_NOUNS[strongest.kind]}"
+        f" as rare as a reading at {strongest.score:.1f} sd."
     )
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things, such as "1 burst" or "3 spikes"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import numpy as np
-from scipy import linalg, signal, special
+from scipy import linalg, special
 
 from iot_pipeline.detection.blocks import row_medians
 from iot_pipeline.detection.types import BoolArray, Curve, FloatArray, IntArray
@@ -140,16 +140,21 @@ def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
     if not len(coefficients):
         return z
     predict = np.concatenate(([0.0], coefficients))
-    rest = z - signal.lfilter(predict, [1.0], z)
+    rest = z - _filtered(z, predict)
     spread = 1.4826 * float(np.median(np.abs(rest)))
     away = z[1:-1] - (z[:-2] + z[2:]) / 2
     jumps = np.minimum(np.abs(rest[1:-1]), 2.0 * np.abs(away)) > _OUTLIER * spread
     outliers = 1 + np.flatnonzero(jumps & (rest[1:-1] * rest[2:] < 0))
     cleaned = z.copy()
     cleaned[outliers] -= rest[outliers]
-    whitened: FloatArray = z - signal.lfilter(predict, [1.0], cleaned)
+    whitened = z - _filtered(cleaned, predict)
     whitened[: len(coefficients)] = 0.0  # nothing is known of what came before
     return whitened
+
+
+def _filtered(z: FloatArray, weights: FloatArray) -> FloatArray:
+    """Sum each score and the ones before it by their weights, float64[n]; scipy.signal is slow to import."""
+    return np.convolve(z, weights)[: len(z)]
 
 
 def inflation(z: FloatArray, free: BoolArray) -> float:

@@ -3,10 +3,12 @@
 No computation lives here beyond evaluating a fitted curve.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from iot_pipeline.detection.summer_time import clock_seconds
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -40,16 +42,19 @@ class Cycle:
     Attributes:
         period: The period in seconds.
         table: float64, shape (k,), the values at the phases 0, 1/k, 2/k, ...
+        clock_changes: float64, in seconds, the beginnings and ends of summer time that the phases follow;
+            empty where they follow UTC.
     """
 
     period: float
     table: FloatArray
+    clock_changes: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __call__(self, seconds: FloatArray) -> FloatArray:
         """Evaluate at seconds since the first reading, float64[n]."""
         k = len(self.table)
         closed = np.concatenate((self.table, self.table[:2]))
-        turns = seconds / self.period
+        turns = clock_seconds(seconds, self.clock_changes) / self.period
         place = (turns - np.floor(turns)) * k
         left = place.astype(np.intp)
         return closed.take(left) + (place - left) * np.diff(closed, append=0.0).take(left)

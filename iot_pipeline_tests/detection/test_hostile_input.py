@@ -168,3 +168,12 @@ def test_the_global_random_state_stays_untouched() -> None:
     series = sensor("piecewise", points=3_000)
     detect_anomalies(series.timestamps, series.values)
     assert str(np.random.get_state()) == before  # noqa: NPY002
+
+
+@pytest.mark.parametrize("start", ["-200000-01-01", "0001-01-01", "1969-12-31", "200000-01-01"])
+def test_a_day_is_found_in_any_century(start: str) -> None:
+    times = np.datetime64(start, "us") + (np.arange(12_000) * 1_800).astype("timedelta64[s]")
+    waves = 5 * np.sin(np.arange(12_000) * np.pi / 24) + np.random.default_rng(1).normal(size=12_000)
+    result = detect_anomalies(times, waves)
+    assert result.model.name == "constant + daily cycle"
+    assert not result.flags.any()

@@ -1,5 +1,7 @@
 """The model is the true one, closely, and says why it was chosen."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,9 @@ def test_the_reasoning_names_the_runner_up_and_what_chance_gives() -> None:
     assert "points of BIC" in reasoning
     assert "chance alone gives 54" in reasoning
     assert "spike" in reasoning
+
+
+def test_the_reasoning_counts_in_the_singular_and_the_plural() -> None:
+    series = sensor("quadratic", "gaussian", "spike", "drift")
+    reasoning = detect_anomalies(series.timestamps, series.values).model.reasoning
+    assert re.search(r"\(\d+ spikes, 1 drift\)", reasoning)
