@@ -24,6 +24,7 @@ test: .venv/installed-for-tests
 	$(BIN)/pytest
 
 dev: .venv/installed
+	@DAGSTER_HOME=$(CURDIR)/dagster_home $(BIN)/python -m iot_pipeline.defs.orphans
 	@# The shell may have the activation line's module name set, which excludes a workspace file.
 	env -u DAGSTER_MODULE_NAME DAGSTER_HOME=$(CURDIR)/dagster_home $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 

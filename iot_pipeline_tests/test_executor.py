@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from iot_pipeline.errors import WorkerError
 from iot_pipeline.executor import open_executor, run_tasks
 
 
@@ -61,3 +62,8 @@ def test_no_more_tasks_than_allowed_are_under_way() -> None:
     with ThreadPoolExecutor(8) as executor:
         list(run_tasks(executor, task, range(20), ahead=3))
     assert most == 3
+
+
+def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(WorkerError, match="IOT_WORKERS=1"), open_executor(2, parallel=True) as executor:
+        list(run_tasks(executor, os._exit, [1], ahead=1))

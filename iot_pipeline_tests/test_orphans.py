@@ -1,0 +1,75 @@
+"""What a killed process leaves behind under Dagster: a failed run, and a queue that goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from iot_pipeline.defs.orphans import fail_orphaned_runs
+
+ENDLESS_RUN = """
+import sys, time
+import dagster as dg
+
+@dg.asset
+def endless():
+    print("started", flush=True)
+    time.sleep(600)
+
+with dg.DagsterInstance.get() as instance:
+    dg.materialize([endless], instance=instance)
+"""
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.DagsterInstance:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    return dg.DagsterInstance.get()
+
+
+@pytest.fixture
+def endless_run(instance: dg.DagsterInstance) -> subprocess.Popen[str]:
+    """Start a run in a process of its own and return when its asset is being made."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS_RUN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "started\n"
+    return process
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def status(instance: dg.DagsterInstance) -> dg.DagsterRunStatus:
+    (run,) = instance.get_runs()
+    return run.status
+
+
+def test_the_run_of_a_killed_process_ends_as_failed(
+    instance: dg.DagsterInstance, endless_run: subprocess.Popen[str]
+) -> None:
+    kill(endless_run)
+    assert status(instance) == dg.DagsterRunStatus.STARTED
+    assert len(fail_orphaned_runs(instance)) == 1
+    assert status(instance) == dg.DagsterRunStatus.FAILURE
+    assert fail_orphaned_runs(instance) == []
+
+
+def test_a_run_that_is_alive_is_left_alone(
+    instance: dg.DagsterInstance, endless_run: subprocess.Popen[str]
+) -> None:
+    assert fail_orphaned_runs(instance) == []
+    assert status(instance) == dg.DagsterRunStatus.STARTED
+    kill(endless_run)
+
+
+def test_a_run_that_hangs_is_ended_by_the_monitor_after_hours() -> None:
+    settings = (Path(__file__).parent.parent / "dagster_home" / "dagster.yaml").read_text()
+    assert "max_runtime_seconds: 14400" in settings
