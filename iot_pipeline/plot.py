@@ -4,7 +4,6 @@ Draws what it is handed; where readings come from and what is wrong with them is
 """
 
 import io
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,13 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
+from iot_pipeline.clock import BERLIN
 from iot_pipeline.detection import Detection
 
 FloatArray = npt.NDArray[np.float64]
 TimeArray = npt.NDArray[np.datetime64]
 IndexArray = npt.NDArray[np.intp]
 
-_BERLIN = ZoneInfo("Europe/Berlin")
 _COLUMNS = 1000  # about as many as the panels have pixels
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; the markers differ for print in grey.
@@ -188,6 +187,6 @@ def _label_axes(above: Axes, below: Axes) -> None:
     below.yaxis.set_major_locator(FixedLocator([-1000, -100, -30, -10, -3, 0, 3, 10, 30, 100, 1000]))
     below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     below.set_xlabel("time (Europe/Berlin)")
-    locator = AutoDateLocator(tz=_BERLIN)  # type: ignore[no-untyped-call]
+    locator = AutoDateLocator(tz=BERLIN)  # type: ignore[no-untyped-call]
     below.xaxis.set_major_locator(locator)
-    below.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=_BERLIN))  # type: ignore[no-untyped-call]
+    below.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=BERLIN))  # type: ignore[no-untyped-call]

@@ -8,12 +8,12 @@ import html
 from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-_BERLIN = ZoneInfo("Europe/Berlin")
+from iot_pipeline.clock import BERLIN
+
 _TIME = "%Y-%m-%d %H:%M"
 _SEVERITY = (
     "A score is in standard deviations of the noise. An event scores as its highest reading; "
@@ -81,7 +81,7 @@ def render_report(
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>Sensor anomalies</title><style>{_STYLE}</style></head><body>",
             "<h1>Sensor anomalies</h1>",
-            f"<p>Created {created.astimezone(_BERLIN):{_TIME}}. All times are Europe/Berlin.</p>",
+            f"<p>Created {created.astimezone(BERLIN):{_TIME}}. All times are Europe/Berlin.</p>",
             _summary(sensors, events),
             _table(_kinds(events)),
             "<h2>Most severe sensors</h2>",
@@ -100,7 +100,7 @@ def render_report(
 def _events(anomalies: pd.DataFrame) -> pd.DataFrame:
     """Fold flagged readings into events, the highest score first."""
     readings = anomalies.assign(
-        timestamp=anomalies["timestamp"].dt.tz_convert(_BERLIN),
+        timestamp=anomalies["timestamp"].dt.tz_convert(BERLIN),
         mean_deviation=anomalies["sensor_value"] - anomalies["expected_value"],
     )
     events = readings.groupby(["sensor_name", "event_id", "kind"], as_index=False).agg(
@@ -145,7 +145,7 @@ def _sensors(sensors: pd.DataFrame) -> pd.DataFrame:
 
 
 def _dates(times: Iterable[Any]) -> str:
-    berlin = pd.to_datetime(list(times), utc=True).tz_convert(_BERLIN)
+    berlin = pd.to_datetime(list(times), utc=True).tz_convert(BERLIN)
     return ", ".join(f"{time:%Y-%m-%d}" for time in berlin)
 
 

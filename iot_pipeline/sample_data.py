@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ import pyarrow as pa
 from pyarrow import csv
 from tqdm import tqdm
 
+from iot_pipeline.clock import BERLIN
 from iot_pipeline.sample_series import (
     ANOMALIES,
     FAMILIES,
@@ -28,8 +28,7 @@ from iot_pipeline.sample_series import (
     make_series,
 )
 
-_BERLIN = ZoneInfo("Europe/Berlin")
-_START = datetime(2012, 12, 31, 23, 53, tzinfo=_BERLIN)
+_START = datetime(2012, 12, 31, 23, 53, tzinfo=BERLIN)
 
 _LAYOUTS = (
     ("timestamp", "sensor_uuid", "sensor_value"),
@@ -186,7 +185,7 @@ def _draw_sensors(
     rng: np.random.Generator, count: int, *, start: datetime, days: float
 ) -> Iterator[LabelledSeries]:
     """Draw the sensors; families and kinds of anomalies take turns, so that a dozen sensors show them all."""
-    begin = start if start.tzinfo else start.replace(tzinfo=_BERLIN)
+    begin = start if start.tzinfo else start.replace(tzinfo=BERLIN)
     utc = np.datetime64(begin.astimezone(UTC).replace(tzinfo=None), "m")
     kinds = itertools.cycle(rng.permutation(ANOMALIES).tolist())
     clean = 0
@@ -228,4 +227,4 @@ def _write_file(path: Path, number: int, rows: _Rows, chosen: npt.NDArray[np.int
 
 
 def _berlin_time(minute: np.int32) -> datetime:
-    return datetime.fromtimestamp(60 * int(minute), _BERLIN)
+    return datetime.fromtimestamp(60 * int(minute), BERLIN)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -10,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot_pipeline.errors import MappingError
+from iot_pipeline.ingest.parse import read_uuid
 from iot_pipeline.source import Source, SourceObject, as_source
 from iot_pipeline.warehouse import open_warehouse
 
 FILE_NAME = "mapping.csv"
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS sensors (
         sensor_name TEXT NOT NULL PRIMARY KEY,
@@ -96,10 +95,11 @@ def read_mapping(data: bytes, key: str) -> list[tuple[str, str]]:
     sensors: list[tuple[str, str]] = []
     for row in reader:
         name = (row["sensor_name"] or "").strip()
-        uuid = (row["sensor_uuid"] or "").strip().lower()
-        if not name or not _UUID.fullmatch(uuid):
+        text = row["sensor_uuid"] or ""
+        uuid = read_uuid(text)
+        if not name or not uuid:
             raise MappingError(
-                f"{key} line {reader.line_num}: not a sensor name and uuid: {name!r}, {uuid!r}"
+                f"{key} line {reader.line_num}: not a sensor name and uuid: {name!r}, {text!r}"
             )
         sensors.append((name, uuid))
     if not sensors:

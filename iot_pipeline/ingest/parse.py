@@ -316,7 +316,7 @@ def _judge_rows(table: pa.Table, latest: int) -> tuple[Readings | None, dict[int
         return None, {}
     times, uuids, values = (column.chunk(0) for column in table.columns)
     clock = [read_timestamp(text.strip()) for text in times.dictionary.to_pylist()]
-    names = [_read_uuid(text) for text in uuids.dictionary.to_pylist()]
+    names = [read_uuid(text) for text in uuids.dictionary.to_pylist()]
     clock_codes = times.indices.to_numpy()
     name_codes = uuids.indices.to_numpy()
     numbers = values.to_numpy(zero_copy_only=False) + 0.0  # -0.0 and 0.0 are the same reading
@@ -345,6 +345,7 @@ def _judge_rows(table: pa.Table, latest: int) -> tuple[Readings | None, dict[int
 
 
 @lru_cache(maxsize=100_000)
-def _read_uuid(text: str) -> str | None:
+def read_uuid(text: str) -> str | None:
+    """Return a uuid in lower case, None when it is not one."""
     text = text.strip().lower()
     return text if _UUID.fullmatch(text) else None
