@@ -39,14 +39,13 @@ HOW_TO_LOAD = "run: dagster asset materialize --select mapping,timeseries"
 
 _VIEWS = {
     "readings": "sensor_uuid VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE",
-    "source_files": "key VARCHAR",
     "rejected_rows": "source_key VARCHAR, line_number BIGINT, reason VARCHAR, raw VARCHAR",
     "anomalies": "sensor_name VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE, expected_value DOUBLE,"
     " score DOUBLE, kind VARCHAR, event_id BIGINT",
     "sensor_models": "sensor_name VARCHAR, model VARCHAR, breakpoints TIMESTAMPTZ[], noise_sd DOUBLE,"
     " n_points BIGINT, n_anomalies BIGINT, n_events BIGINT, reasoning VARCHAR",
 }
-"""The views over Parquet files and the columns they have while there is no file."""
+"""The views over files that need not be there, and their columns while none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,14 +257,13 @@ def connect(
     _configure(connection)
     files = {
         "readings": _paths(timeseries, house.timeseries),
-        "source_files": _paths(ledger, house.source_files),
         "sensor_models": _paths(models, house.sensor_models),
         "anomalies": _paths(flagged, house.anomalies),
     }
-    _create_view(connection, "source_files", files["source_files"])
+    _create_view(connection, "source_files", _paths(ledger, house.source_files))
     rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0").fetchall()
     files["rejected_rows"] = [str(rejects_path(house.bronze, fragment)) for (fragment,) in rejecting]
-    for name in _VIEWS.keys() - {"source_files"}:
+    for name in _VIEWS:
         _create_view(connection, name, files[name])
     connection.execute("CREATE TABLE sensors (sensor_name VARCHAR, sensor_uuid VARCHAR)")
     sensors = _read_sensors(house)
