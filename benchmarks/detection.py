@@ -1,9 +1,13 @@
 """Measure the anomaly detector on labelled synthetic sensors, next to the targets that it has to reach.
 
-    python benchmarks/detection.py [--seeds N] [--points N]
+    python benchmarks/detection.py [--seeds N] [--points N] [--processes N]
 
 The suite crosses every family, noise and kind of anomaly. The seeds from 0 on are those that the detector was
 developed on; those from 3000 on were never looked at while it was. Times are CPU seconds of one process.
+
+Small spikes drown in the noise that is added to them. How many of them can be found at all is told by an
+oracle that knows the sensor's function and the size of its noise, and flags beyond one distance for all
+sensors, the one at which its precision is still what is asked for.
 """
 
 import argparse
@@ -22,30 +26,41 @@ DEVELOPMENT, HELD_OUT = 0, 3000
 FULL_SIZE = 105_000
 LARGE_SPIKES, SMALL_SPIKES = (6.0, 15.0), (4.5, 6.0)
 SCORE_EDGES = np.concatenate((np.linspace(0.0, 12.0, 2401), np.geomspace(12.1, 1e9, 400)))
-SCENARIOS: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {
-    "clean": ((), LARGE_SPIKES),
-    "small spikes": (("spike",), SMALL_SPIKES),
-    **{kind: ((kind,), LARGE_SPIKES) for kind in ANOMALIES},
-    "all kinds": (ANOMALIES, LARGE_SPIKES),
+RARE, FREQUENT = 1_500, 500  # readings per spike
+PRECISION = 0.97  # that small spikes have to be found at
+SCENARIOS: dict[str, tuple[tuple[str, ...], tuple[float, float], int]] = {
+    "clean": ((), LARGE_SPIKES, RARE),
+    "small spikes": (("spike",), SMALL_SPIKES, RARE),
+    **{kind: ((kind,), LARGE_SPIKES, RARE) for kind in ANOMALIES},
+    "all kinds": (ANOMALIES, LARGE_SPIKES, RARE),
+    "frequent small spikes": (("spike",), SMALL_SPIKES, FREQUENT),
 }
 
 
 @dataclass
 class Outcome:
-    """What was counted on one sensor, or on several by adding them up."""
+    """What was counted on one sensor.
+
+    Attributes:
+        anomalous: int64, anomalous readings by their score.
+        regular: Likewise the regular ones.
+        distant: int64, anomalous readings by their true distance in standard deviations of the noise.
+        distant_regular: Likewise the regular ones.
+    """
 
     scenario: str
     sensor: str
+    gaussian: bool
     readings: int
     hits: int
     false_alarms: int
     misses: int
     model_error: float
-    borderline: int
-    borderline_hits: int
     found: dict[str, list[bool]] = field(default_factory=dict)
     anomalous: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     regular: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    distant: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    distant_regular: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 def measure(task: tuple[int, int, str, str, str]) -> Outcome:
@@ -54,29 +69,37 @@ def measure(task: tuple[int, int, str, str, str]) -> Outcome:
     place = (FAMILIES.index(family), NOISES.index(noise), list(SCENARIOS).index(scenario))
     rng = np.random.default_rng((seed, *place))
     times = irregular_timestamps(rng, start="2013-01-01", days=points / 96)
-    anomalies, sizes = SCENARIOS[scenario]
-    series = make_series(rng, times, family=family, noise=noise, anomalies=anomalies, spike_sd=sizes)
+    anomalies, sizes, rarity = SCENARIOS[scenario]
+    series = make_series(
+        rng,
+        times,
+        family=family,
+        noise=noise,
+        anomalies=anomalies,
+        spike_sd=sizes,
+        readings_per_spike=rarity,
+    )
     result = detect_anomalies(series.timestamps, series.values)
     truth = series.labels != ""
     scores = np.searchsorted(SCORE_EDGES, result.scores)
-    away = np.abs(series.values - series.expected) / series.noise_sd
-    borderline = (series.labels == "spike") & (away >= SMALL_SPIKES[0]) & (away <= SMALL_SPIKES[1])
+    away = np.searchsorted(SCORE_EDGES, np.abs(series.values - series.expected) / series.noise_sd)
     found: dict[str, list[bool]] = {}
     for kind, start, stop in series.events:
         found.setdefault(kind, []).append(bool(result.flags[start:stop].mean() >= 0.5))
     return Outcome(
         scenario=scenario,
         sensor=f"{family}, {noise}",
+        gaussian=noise in {"gaussian", "heteroscedastic"},
         readings=len(truth),
         hits=int(np.count_nonzero(result.flags & truth)),
         false_alarms=int(np.count_nonzero(result.flags & ~truth)),
         misses=int(np.count_nonzero(~result.flags & truth)),
         model_error=float(np.sqrt(np.mean(((result.expected - series.expected) / series.noise_sd) ** 2))),
-        borderline=int(np.count_nonzero(borderline)),
-        borderline_hits=int(np.count_nonzero(borderline & result.flags)),
         found=found,
         anomalous=np.bincount(scores[truth], minlength=len(SCORE_EDGES) + 1),
         regular=np.bincount(scores[~truth], minlength=len(SCORE_EDGES) + 1),
+        distant=np.bincount(away[truth], minlength=len(SCORE_EDGES) + 1),
+        distant_regular=np.bincount(away[~truth], minlength=len(SCORE_EDGES) + 1),
     )
 
 
@@ -106,6 +129,32 @@ def f1(outcomes: list[Outcome]) -> float:
     return 2 * hits / max(2 * hits + wrong, 1)
 
 
+def small_spike_rows(what: str, outcomes: list[Outcome]) -> Iterator[tuple[str, str, str]]:
+    """Give recall and precision, and the recall on Gaussian noise next to the most that is possible there."""
+    recall, precision = recall_and_precision(outcomes)
+    yield f"recall, {what}", ">= 0.80", f"{recall:.3f}"
+    yield "  at precision", ">= 0.97", f"{precision:.3f}"
+    gaussian = [each for each in outcomes if each.gaussian]
+    yield "  recall on Gaussian noise", "", f"{recall_and_precision(gaussian)[0]:.3f}"
+    yield "  an oracle's", "", f"{oracle_recall(gaussian):.3f}"
+
+
+def recall_and_precision(outcomes: list[Outcome]) -> tuple[float, float]:
+    """Give both over the readings of several sensors."""
+    hits = sum(each.hits for each in outcomes)
+    anomalous = hits + sum(each.misses for each in outcomes)
+    flagged = hits + sum(each.false_alarms for each in outcomes)
+    return hits / max(anomalous, 1), hits / max(flagged, 1)
+
+
+def oracle_recall(outcomes: list[Outcome]) -> float:
+    """Give the recall of one limit for the true distances at which the precision is what is asked for."""
+    hits = np.cumsum(np.add.reduce([each.distant for each in outcomes])[::-1])
+    flagged = hits + np.cumsum(np.add.reduce([each.distant_regular for each in outcomes])[::-1])
+    precise = np.flatnonzero(hits >= PRECISION * np.maximum(flagged, 1))
+    return float(hits[precise[-1]] / hits[-1]) if len(precise) else 0.0
+
+
 def accuracy_rows(outcomes: list[Outcome]) -> Iterator[tuple[str, str, str]]:
     """Give (what, target, measured) for everything but time."""
 
@@ -121,16 +170,8 @@ def accuracy_rows(outcomes: list[Outcome]) -> Iterator[tuple[str, str, str]]:
         f"{alarms / sum(each.readings for each in clean) * 1e5:.3f}",
     )
     yield "F1, spikes of 6 sd and more", ">= 0.985", f"{f1(large):.4f}"
-    hits = sum(each.hits for each in small)
-    yield (
-        "recall, spikes of 4.5 to 6 sd",
-        ">= 0.80",
-        f"{hits / (hits + sum(each.misses for each in small)):.3f}",
-    )
-    yield "  at precision", ">= 0.97", f"{hits / (hits + sum(each.false_alarms for each in small)):.3f}"
-    within = sum(each.borderline for each in small)
-    share = sum(each.borderline_hits for each in small) / max(within, 1)
-    yield "  of those that lie 4.5 to 6 sd off with noise", ">= 0.80", f"{share:.3f}"
+    yield from small_spike_rows("spikes of 4.5 to 6 sd", small)
+    yield from small_spike_rows("the same, three times as many", of("frequent small spikes"))
     yield "F1, all kinds of anomalies, pooled", ">= 0.975", f"{f1(main):.4f}"
     yield (
         "F1, all kinds of anomalies, mean of sensors",
@@ -165,9 +206,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=2, help="seeds of each kind (default: 2)")
+    parser.add_argument("--seeds", type=int, default=8, help="seeds of each kind (default: 8)")
     parser.add_argument("--points", type=int, default=20_000, help="readings of a sensor (default: 20,000)")
-    parser.add_argument("--processes", type=int, default=1, help="processes to use (default: 1)")
+    parser.add_argument("--processes", type=int, default=2, help="processes to use (default: 2)")
     parser.add_argument("--weakest", action="store_true", help="also print where most readings are wrong")
     options = parser.parse_args()
 

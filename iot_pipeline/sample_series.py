@@ -74,6 +74,7 @@ def make_series(
     noise: str = "gaussian",
     anomalies: Sequence[str] = (),
     spike_sd: tuple[float, float] = (6.0, 15.0),
+    readings_per_spike: int = 1_500,
 ) -> LabelledSeries:
     """Draw one sensor over the given times.
 
@@ -85,6 +86,7 @@ def make_series(
         anomalies: Any of `ANOMALIES`. A gap takes readings away; its label stands on the first reading after.
         spike_sd: The range of the spikes' sizes, in standard deviations of the noise around them. Noise with
             heavy tails reaches six standard deviations by itself, so there they are three times as large.
+        readings_per_spike: How rare spikes are.
 
     Returns:
         The readings and the truth about them.
@@ -109,7 +111,7 @@ def make_series(
         values = np.rint(values / step) * step
 
     keep = np.ones(n, dtype=bool)
-    events = _place(rng, n, anomalies)
+    events = _place(rng, n, anomalies, readings_per_spike)
     for kind, start, stop in events:
         here = slice(start, stop)
         if kind == "gap":
@@ -163,11 +165,12 @@ _EVENTS: dict[str, tuple[int, float, float, int, int]] = {
     "gap": (2, 0.002, 0.01, 40, 1000),
 }
 _SHORT = 10_000  # readings
-_READINGS_PER_SPIKE = 1_500
 _SMALLEST_WITH_EVENTS = 50
 
 
-def _place(rng: np.random.Generator, n: int, anomalies: Sequence[str]) -> list[tuple[str, int, int]]:
+def _place(
+    rng: np.random.Generator, n: int, anomalies: Sequence[str], readings_per_spike: int
+) -> list[tuple[str, int, int]]:
     """Choose where the anomalies stand: one to a slot of equal width, so none touch; spikes in the rest."""
     if n < _SMALLEST_WITH_EVENTS:
         return []
@@ -190,7 +193,7 @@ def _place(rng: np.random.Generator, n: int, anomalies: Sequence[str]) -> list[t
         events.append((kind, start, start + length))
         free[max(start - 5, 0) : start + length + 5] = False
     if "spike" in anomalies:
-        count = max(3, n // _READINGS_PER_SPIKE)
+        count = max(3, n // readings_per_spike)
         places = np.sort(rng.choice(np.flatnonzero(free), min(count, int(free.sum())), replace=False))
         isolated = places[np.diff(places, prepend=-9) > 3]  # noqa: PLR2004  a spike is alone
         events += [("spike", int(i), int(i) + 1) for i in isolated]

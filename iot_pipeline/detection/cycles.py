@@ -11,10 +11,12 @@ from iot_pipeline.detection.types import Cycle, FloatArray
 
 DAY = 86_400.0
 WEEK = 7 * DAY
+A_FEW_DAYS, MANY_DAYS = 4, 32  # between them the spectrum may miss a day
 _CALENDAR = ((DAY, 12), (WEEK, 48))  # periods and their highest harmonic that is taken for them
 _MOST_CYCLES = 2
 _FEWEST_TURNS = 16  # a slower wave belongs to the trend
-_WEEK_PARTS = 28  # of six hours
+# How many parts a period has, how many shorter ones of a profile of their own, and how often it has to come.
+_PARTS = {DAY: (24, 1, A_FEW_DAYS), WEEK: (28, 7, 2)}
 _BY_CHANCE = 1e-6
 _CONTRAST = 2.0  # of a line to all its neighbours; what a trend leaves falls off slowly
 _BAND = 64  # neighbouring frequencies that share one background
@@ -22,7 +24,7 @@ _NEAR = 0.1  # turns of the base period that a frequency may be off
 _FINER = 4  # nodes of a smooth cycle per part
 _MOST_PARTS = 672  # of a folded period: quarters of an hour in a week
 _FEWEST_PARTS = 8
-_COVERED = 0.9  # the share of the parts that must hold readings
+_COVERED = 0.8  # the share of the parts that must hold readings
 
 
 def find_periods(seconds: FloatArray, residual: FloatArray, step: float) -> tuple[float, ...]:
@@ -67,32 +69,45 @@ def find_periods(seconds: FloatArray, residual: FloatArray, step: float) -> tupl
         periods.append(period)
         turns = frequency[:whole] * period
         ratio[np.abs(turns - np.rint(turns)) < 2.5 * period / span] = 0.0
-    if periods == [DAY] and _has_weeks(seconds, residual):
-        periods.append(WEEK)
     return tuple(periods)
 
 
-def _has_weeks(seconds: FloatArray, residual: FloatArray) -> bool:
-    """Say whether the parts of a week differ by more than the time of day; in short spans no spectrum tells.
+def repeats(seconds: FloatArray, residual: FloatArray, period: float) -> bool:
+    """Say whether the hours of a day differ, or the days of a week by more than the time of day.
 
-    Analysis of variance over the weeks that have no gap (Fisher, "Statistical Methods for Research Workers",
-    1925). What varies from week to week is the yardstick, so that noise with a memory does no harm.
+    In short spans no spectrum tells. Analysis of variance over the periods that are nearly complete (Fisher,
+    "Statistical Methods for Research Workers", 1925): what varies from period to period is the yardstick. The
+    memory of the noise takes degrees of freedom away (Greenhouse & Geisser, "On methods in the analysis of
+    profile data", Psychometrika 24, 1959); from one quarter of a day to the next it is forgotten.
+
+    Args:
+        seconds: float64, shape (n,), ascending.
+        residual: float64, shape (n,), free of what changes from period to period, and of outliers.
+        period: That of a day or a week.
     """
-    weeks, days, parts = int(seconds[-1] // WEEK), 7, _WEEK_PARTS
-    cells = np.minimum((seconds * (parts / WEEK)).astype(np.intp), weeks * parts)
-    count = np.bincount(cells, minlength=weeks * parts + 1)[:-1].reshape(weeks, parts)
-    total = np.bincount(cells, residual, weeks * parts + 1)[:-1].reshape(weeks, parts)
-    full = count.all(axis=1)
-    means = total[full] / count[full]
-    if len(means) < 2:  # noqa: PLR2004  nothing repeats
+    parts, turns, fewest = _PARTS[period]
+    count = int(seconds[-1] // period)
+    cells = np.minimum((seconds * (parts / period)).astype(np.intp), count * parts)
+    size = np.bincount(cells, minlength=count * parts + 1)[:-1].reshape(count, parts)
+    total = np.bincount(cells, residual, count * parts + 1)[:-1].reshape(count, parts)
+    mostly = (size > 0).mean(axis=1) >= _COVERED
+    present = size[mostly] > 0
+    if len(present) < fewest or not present.any(axis=0).all():
         return False
-    means -= means.mean(axis=1, keepdims=True)
-    profile = means.mean(axis=0)
-    freedom = (len(means) - 1) * (parts - 1)
-    within = float(np.sum((means - profile) ** 2)) / freedom
-    profile -= np.tile(profile.reshape(days, -1).mean(axis=0), days)
-    between = len(means) * float(profile @ profile) / (parts - parts // days)
-    return between > within * float(special.fdtri(parts - parts // days, freedom, 1.0 - _BY_CHANCE))
+    means = np.where(present, total[mostly] / np.maximum(size[mostly], 1), np.nan)
+    means -= np.nanmean(means, axis=1, keepdims=True)
+    profile = np.nanmean(means, axis=0)
+    rest = np.where(present, means - profile, 0.0)
+    within = float(np.sum(rest**2))
+    sphericity = 1.0
+    if period == DAY:
+        sphericity = within**2 / max(float(np.sum((rest @ rest.T) ** 2)), 1e-300) / (parts - 1)
+    profile -= np.tile(profile.reshape(turns, -1).mean(axis=0), turns) if turns > 1 else 0.0
+    between = len(means) * float(profile @ profile)
+    freedom = parts - parts // turns if turns > 1 else parts - 1
+    rest_freedom = np.count_nonzero(present) - len(means) - parts + 1
+    limit = special.fdtri(freedom * sphericity, rest_freedom * sphericity, 1.0 - _BY_CHANCE)
+    return bool(between / freedom > within / rest_freedom * limit)
 
 
 def _calendar_period(frequency: float, span: float) -> float:

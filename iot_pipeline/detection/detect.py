@@ -9,7 +9,7 @@ from iot_pipeline.detection.events import Run
 from iot_pipeline.detection.explain import counted, model_name, model_parameters, reasoning
 from iot_pipeline.detection.judge import judge
 from iot_pipeline.detection.model import fit_model
-from iot_pipeline.detection.noise import local_scale
+from iot_pipeline.detection.noise import local_scale, scale_cycle
 from iot_pipeline.detection.prepare import Readings, prepare
 from iot_pipeline.detection.types import (
     Curve,
@@ -58,8 +58,14 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     residual = readings.values - fit.expected
     floor = max(readings.floor, _PRECISION * float(np.max(np.abs(fit.curve.y))))
     freedom = max(n - fit.trends[0].size, 1)
-    noise = local_scale(x, residual * np.sqrt(n / freedom), fit.blocks.index, floor)
-    verdict = judge(readings, x, residual / noise(x), fit)
+    unbiased = residual * np.sqrt(n / freedom)
+    noise = local_scale(x, unbiased, fit.blocks.index, floor)
+    rhythm = scale_cycle(readings.seconds, residual / noise(x), fit.cycles)
+    if rhythm:
+        loudness = np.exp(rhythm(readings.seconds))
+        noise = local_scale(x, unbiased / loudness, fit.blocks.index, floor)
+        residual = residual / loudness
+    verdict = judge(readings, x, residual / noise(x), fit, rhythm=rhythm is not None)
     flagged = sum(run.stop - run.start for run in verdict.runs)
     most = _LARGEST_SHARE * (_TRUSTED if fit.adequate else 1.0) * n
     misfit = flagged > max(most, _ALWAYS_POSSIBLE) or verdict.n_single > max(
@@ -84,6 +90,7 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
         trend=Curve((fit.curve.x + 1.0) * seconds, readings.centre + readings.scale * fit.curve.y),
         cycles=tuple(replace(cycle, table=cycle.table * readings.scale) for cycle in fit.cycles),
         noise=Curve((noise.x + 1.0) * seconds, readings.scale * noise.y),
+        noise_cycle=rhythm,
     )
     return _aligned(
         times,

@@ -60,7 +60,7 @@ def reasoning(fit: Fit, verdict: Verdict, *, share: float, misfit: bool) -> str:
         share: The share of the readings that would be flagged.
         misfit: Whether that is too much to be flagged.
     """
-    return " ".join((_why_this_model(fit), _why_these_anomalies(verdict, share=share, misfit=misfit)))
+    return f"{_why_this_model(fit)}; {_why_these_anomalies(verdict, share=share, misfit=misfit)}."
 
 
 def _why_this_model(fit: Fit) -> str:
@@ -75,7 +75,7 @@ def _why_this_model(fit: Fit) -> str:
             text += f" and a constant by {constant.criterion - best.criterion:,.1f}"
     else:
         text += " is all that so few readings can tell"
-    return text + "."
+    return text
 
 
 def _why_these_anomalies(verdict: Verdict, *, share: float, misfit: bool) -> str:
@@ -87,21 +87,20 @@ def _why_these_anomalies(verdict: Verdict, *, share: float, misfit: bool) -> str
         if np.isinf(verdict.freedom)
         else f", given its heavy tails (Student t, {verdict.freedom:g} degrees)"
     )
-    text = (
-        f"Of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}; chance alone gives {chance:,.0f}"
-    )
+    lie = f"of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}"
+    text = f"{lie}, where chance alone gives {chance:,.0f}"
     if misfit:
-        return f"{text}. {share:.0%} would be flagged: the model doesn't describe this sensor, so nothing is."
+        return f"{text}; {share:.0%} would be flagged: the model doesn't describe this sensor, so nothing is"
     if not verdict.runs:
-        return f"{text}. None is too far for chance among so many, and no run of them adds up to an event."
+        return f"{text}; none is too far for chance among so many, and no run of them adds up to an event"
     kinds = Counter(run.kind for run in verdict.runs)
     flagged = sum(run.stop - run.start for run in verdict.runs)
     strongest = max(verdict.runs, key=lambda run: run.score)
     return (
-        f"{text}. {counted(flagged, 'reading')} {'is' if flagged == 1 else 'are'} flagged"
+        f"{text}; {counted(flagged, 'reading')} {'is' if flagged == 1 else 'are'} flagged"
         f" ({', '.join(counted(count, _NOUNS[kind]) for kind, count in kinds.most_common())}), and chance"
         f" explains less than one such finding in 50; the strongest is a {_NOUNS[strongest.kind]}"
-        f" as rare as a reading at {strongest.score:.1f} sd."
+        f" as rare as a reading at {strongest.score:.1f} sd"
     )
 
 

@@ -40,7 +40,7 @@ class Verdict:
     n_single: int
 
 
-def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit) -> Verdict:
+def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdict:
     """Test standardised residuals, first by the noise of all readings, then by that outside the events found.
 
     Args:
@@ -48,6 +48,8 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit) -> Verdict
         x: float64, shape (n,), their time in [-1, 1].
         z: float64, shape (n,), residuals in local standard deviations.
         fit: The model.
+        rhythm: Whether the noise is louder at some times of the day or the week, as where people come and
+            go. No two days are alike there, so all days tell how much sums of readings vary.
     """
     breaks = np.minimum(np.searchsorted(x, fit.trends[0].breaks), len(x) - 1)
     index = fit.blocks.index
@@ -62,12 +64,14 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit) -> Verdict
         white = whiten(z, coefficients)
         if len(coefficients):
             white = white / local_scale(x, white, index, _TINY)(x)
-            white[breaks] = 0.0  # the model starts anew there, so the reading before predicts nothing
+            # The model starts anew at a break, so the readings before it predict nothing of those after it.
+            after = breaks[:, None] + np.arange(-1, len(coefficients) + 1)
+            white[np.clip(after, 0, len(z) - 1)] = 0.0
         tails = tail_freedom(white[regular])
         # A short series tells too little about its scale and its tails to believe in Gaussian ones.
         certainty = np.inf if len(z) > _LONG else min(len(z) / 2, 30.0)
         scores = gaussianise(white, min(tails[0], certainty), tails[1])
-        deflation = inflation(np.clip(scores, -_CORE, _CORE), regular)
+        deflation = inflation(np.clip(scores, -_CORE, _CORE), testable if rhythm else regular)
         noise = (tails, deflation, coefficients.tobytes())
         if noise == known:
             break

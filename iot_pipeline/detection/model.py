@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iot_pipeline.detection.blocks import Blocks, condense
-from iot_pipeline.detection.cycles import DAY, WEEK, find_periods, fit_cycles
+from iot_pipeline.detection.cycles import A_FEW_DAYS, DAY, MANY_DAYS, WEEK, find_periods, fit_cycles, repeats
 from iot_pipeline.detection.piecewise import piecewise_trends
 from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.summer_time import clock_changes
@@ -54,10 +54,7 @@ def fit_model(readings: Readings, x: FloatArray) -> Fit:
     """
     seconds, values = readings.seconds, readings.values
     blocks = condense(x, values, readings.floor)
-    rough = values - _coarse_trend(blocks)(x)
-    periods = find_periods(seconds, _clipped(rough, 4.0), readings.step)
-    if WEEK in periods:
-        rough = values - _coarse_trend(blocks, at_most=int(seconds[-1] // WEEK))(x)  # no weekend is a trend
+    periods, rough = _find_periods(readings, x, blocks)
     changes = np.empty(0)
     cycles, season = _fit_season(readings, rough, periods, deviations=4.0, changes=changes)
     summers = clock_changes(readings.origin, float(seconds[-1])) if cycles else changes
@@ -82,6 +79,26 @@ def fit_model(readings: Readings, x: FloatArray) -> Fit:
     trend = curve(x)
     cycles, season = _fit_season(readings, values - trend, periods, season, deviations=2.5, changes=changes)
     return Fit(trends, curve, cycles, adequate, blocks, trend + season)
+
+
+def _find_periods(readings: Readings, x: FloatArray, blocks: Blocks) -> tuple[tuple[float, ...], FloatArray]:
+    """Find what repeats, and what is left of the values without a trend that takes no part of it away."""
+    seconds, values = readings.seconds, readings.values
+
+    def without_trend(parts: int) -> FloatArray:
+        return values - _coarse_trend(blocks, parts)(x)
+
+    days, weeks = int(seconds[-1] // DAY), int(seconds[-1] // WEEK)
+    rough = without_trend(min(days, _COARSE) if days >= A_FEW_DAYS else _COARSE)  # no night is a trend
+    periods = find_periods(seconds, _clipped(rough, 4.0), readings.step)
+    if A_FEW_DAYS <= days < MANY_DAYS and DAY not in periods and repeats(seconds, _clipped(rough, 4.0), DAY):
+        periods = (DAY,)
+    if weeks and (WEEK in periods or periods == (DAY,)):
+        by_week = without_trend(min(weeks, _COARSE))  # no weekend is a trend
+        if WEEK not in periods and repeats(seconds, _clipped(by_week, 4.0), WEEK):
+            periods = (DAY, WEEK)
+        rough = by_week if WEEK in periods else rough
+    return periods, rough
 
 
 def _fit_season(
@@ -117,10 +134,17 @@ def _fit_season(
     return cycles, season
 
 
-def _coarse_trend(blocks: Blocks, at_most: int = _COARSE) -> Curve:
-    parts = min(_COARSE, at_most, len(blocks.x))
-    x, level = (np.array_split(part, parts) for part in (blocks.x, blocks.level))
-    return Curve(np.array([part.mean() for part in x]), np.array([np.median(part) for part in level]))
+def _coarse_trend(blocks: Blocks, parts: int) -> Curve:
+    """Join the medians of parts of the span, and go straight on to its ends."""
+    parts = min(parts, len(blocks.x))
+    rows, levels = (np.array_split(part, parts) for part in (blocks.x, blocks.level))
+    x, level = np.array([row.mean() for row in rows]), np.array([np.median(row) for row in levels])
+    if parts > 1:
+        steps = np.diff(x)
+        slope = np.divide(np.diff(level), steps, out=np.zeros(parts - 1), where=steps > 0)
+        ends = level[0] - slope[0] * (x[0] + 1.0), level[-1] + slope[-1] * (1.0 - x[-1])
+        x, level = np.concatenate(([-1.0], x, [1.0])), np.concatenate((ends[:1], level, ends[1:]))
+    return Curve(x, level)
 
 
 def _clipped(residual: FloatArray, deviations: float) -> FloatArray:

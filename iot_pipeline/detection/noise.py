@@ -1,16 +1,23 @@
 """The noise around the model: its local size, its tails and its memory."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 from scipy import linalg, special
 
 from iot_pipeline.detection.blocks import row_medians
-from iot_pipeline.detection.types import BoolArray, Curve, FloatArray, IntArray
+from iot_pipeline.detection.cycles import DAY, WEEK
+from iot_pipeline.detection.summer_time import clock_seconds
+from iot_pipeline.detection.types import BoolArray, Curve, Cycle, FloatArray, IntArray
 
 _WINSOR = 2.5
 _CLIPPED_MEAN = 0.79395  # the mean of |Z| clipped at 2.5 for standard normal Z
 _SMALL_SAMPLE = 0.3  # by how much the estimate falls short in m readings, times m (by simulation)
+_SCALE_PARTS = {DAY: 48, WEEK: 168}
+_FEWEST_IN_PART = 6  # readings of the odd periods, and of the even ones
+_RELIABLE = 0.6  # the correlation of the odd periods' profile with that of the even ones
+_QUIETEST = 0.05  # of the noise at other times
 _GROUPS = 16
 _WINDOW = 0.06  # of the blocks: wider than any event
 _FREEDOMS = np.array([1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 10.0, 13.0, 18.0, 30.0])
@@ -18,6 +25,7 @@ _SCALES = np.linspace(0.6, 1.15, 23)
 _CORE = 4.0  # standard deviations within which the tails are judged
 _CELLS = 64
 _SILENT = 1e-3  # the mean square below which a block holds no noise to judge
+_UPPER, _UPPER_SD = 0.9, 1.645  # a quantile of |Z| for standard normal Z
 _LAGS = 16
 _OUTLIER = 4.0  # standard deviations of what the preceding readings leave unexplained
 
@@ -34,10 +42,7 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
         index: int, shape (B, m), the blocks.
         floor: The smallest standard deviation.
     """
-    size = np.abs(residual[index])
-    middle = np.maximum(1.4826 * row_medians(size), floor)
-    scale = np.minimum(size, _WINSOR * middle[:, None]).mean(axis=1) / _CLIPPED_MEAN
-    logs = np.log(np.maximum(scale * (1.0 + _SMALL_SAMPLE / index.shape[1]), floor))
+    logs = np.log(np.maximum(_winsorised_scale(np.abs(residual[index])), floor))
     typical = float(np.exp(np.median(logs)))
     constant = Curve(np.array([x[0], x[-1]]), np.array([typical, typical]))
     count = len(logs)
@@ -54,6 +59,49 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
     short = width // 8 | 1
     smooth = np.convolve(np.pad(smooth, short // 2, mode="edge"), np.full(short, 1.0 / short), mode="valid")
     return Curve(x[index].mean(axis=1), np.exp(smooth))
+
+
+def _winsorised_scale(rows: FloatArray) -> FloatArray:
+    """Estimate the standard deviation of each row of absolute deviations, float64[rows]."""
+    bounded = np.minimum(rows, _WINSOR * 1.4826 * row_medians(rows)[:, None])
+    scale: FloatArray = bounded.mean(axis=1) / _CLIPPED_MEAN * (1.0 + _SMALL_SAMPLE / rows.shape[1])
+    return scale
+
+
+def scale_cycle(seconds: FloatArray, z: FloatArray, cycles: tuple[Cycle, ...]) -> Cycle | None:
+    """Find out whether the noise is louder at some times of the day or the week, as where people come and go.
+
+    A profile is believed in as far as the odd periods have the same as the even ones: the split-half
+    reliability (Spearman, "Correlation calculated from faulty data", British Journal of Psychology 3, 1910).
+
+    Args:
+        seconds: float64, shape (n,), ascending.
+        z: float64, shape (n,), residuals in local standard deviations.
+        cycles: What repeats in the readings; the noise follows the longest that is a day or a week.
+
+    Returns:
+        The logarithm of the factor of the standard deviation; None where there is no such profile.
+    """
+    for cycle in sorted(cycles, key=lambda cycle: -cycle.period):
+        if cycle.period not in _SCALE_PARTS:
+            continue
+        parts = _SCALE_PARTS[cycle.period]
+        turns = clock_seconds(seconds, cycle.clock_changes) / cycle.period
+        place = np.rint(turns * parts).astype(np.intp)
+        order = np.argsort(place % parts + parts * (place // parts % 2), kind="stable")
+        count = np.bincount(place % parts + parts * (place // parts % 2), minlength=2 * parts)
+        if count.min() < _FEWEST_IN_PART:
+            continue
+        ends = np.cumsum(count)
+        least = int(count.min())
+        # As many readings of each part, spread over all its periods, make a rectangle.
+        picks = (ends - count)[:, None] + (np.arange(least) * (count[:, None] / least)).astype(np.intp)
+        halves = np.log(np.maximum(_winsorised_scale(np.abs(z[order[picks]])), _QUIETEST))
+        even, odd = (half - half.mean() for half in halves.reshape(2, parts))
+        common = float(even @ odd) / max(float(np.sqrt((even @ even) * (odd @ odd))), 1e-12)
+        if common > _RELIABLE:
+            return replace(cycle, table=(even + odd) * (common / (1.0 + common)))
+    return None
 
 
 def tail_freedom(z: FloatArray) -> tuple[float, float]:
@@ -161,7 +209,7 @@ def inflation(z: FloatArray, free: BoolArray) -> float:
     """Tell by how much sums of scores vary more than independent ones would; 1 where insignificant.
 
     The variance of block means over that of independent readings (Geyer, "Practical Markov chain Monte
-    Carlo", Statistical Science 7, 1992), for blocks of several lengths, by the median absolute deviation.
+    Carlo", Statistical Science 7, 1992), for blocks of several lengths, by their 90th percentile.
 
     Args:
         z: float64, shape (n,), clipped scores.
@@ -169,12 +217,12 @@ def inflation(z: FloatArray, free: BoolArray) -> float:
     """
     kept = z[free]
     result = 1.0
-    for size in (16, 64, 256):
+    for size in (16, 64, 256, 1024):
         count = len(kept) // size
         if count < 16:  # noqa: PLR2004  too few blocks to tell
             break
         sums = kept[: count * size].reshape(count, size).sum(axis=1)
-        ratio = (1.4826 * float(np.median(np.abs(sums - np.median(sums))))) ** 2 / size
+        ratio = (float(np.quantile(np.abs(sums - np.median(sums)), _UPPER)) / _UPPER_SD) ** 2 / size
         if ratio > 1.0 + 5.0 * np.sqrt(2.7 / count):
             result = max(result, ratio)
     return result

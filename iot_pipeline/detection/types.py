@@ -94,11 +94,12 @@ class SensorModel:
         autocorrelation: The correlation of the noise of neighbouring readings; 0 where insignificant.
         n_points: How many readings the model was fitted to.
         misfit: Whether so much would be flagged that the model is at fault, and nothing was.
-        reasoning: Why this model, and why these anomalies, in a few sentences.
+        reasoning: Why this model, and why these anomalies, in one sentence.
         origin: datetime64[us], UTC, the zero of the curves' time.
         trend: The trend over seconds since `origin`, in the unit of the values.
         cycles: The repeating parts over seconds since `origin`, in the unit of the values.
         noise: The local standard deviation of the noise over seconds since `origin`.
+        noise_cycle: The logarithm of its factor at a time of the day or the week; None without a rhythm.
     """
 
     name: str
@@ -114,6 +115,7 @@ class SensorModel:
     trend: Curve
     cycles: tuple[Cycle, ...]
     noise: Curve
+    noise_cycle: Cycle | None = None
 
     def expected_at(self, timestamps: TimeArray) -> FloatArray:
         """Evaluate the model at datetime64[n], UTC; float64[n] in the unit of the values."""
@@ -125,7 +127,9 @@ class SensorModel:
 
     def noise_at(self, timestamps: TimeArray) -> FloatArray:
         """Evaluate the noise's standard deviation at datetime64[n], UTC; float64[n]."""
-        return self.noise(self._seconds(timestamps))
+        seconds = self._seconds(timestamps)
+        noise = self.noise(seconds)
+        return noise * np.exp(self.noise_cycle(seconds)) if self.noise_cycle else noise
 
     def _seconds(self, timestamps: TimeArray) -> FloatArray:
         since: FloatArray = (timestamps.astype("datetime64[us]") - self.origin).astype(np.float64)

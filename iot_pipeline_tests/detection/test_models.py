@@ -83,7 +83,7 @@ def test_the_reasoning_names_the_runner_up_and_what_chance_gives() -> None:
     reasoning = detect_anomalies(series.timestamps, series.values).model.reasoning
     assert reasoning.startswith("Quadratic beats ")
     assert "points of BIC" in reasoning
-    assert "chance alone gives 54" in reasoning
+    assert "where chance alone gives 54" in reasoning
     assert "spike" in reasoning
 
 
