@@ -6,8 +6,9 @@
 PYTHON ?= python3
 PORT ?= 3000
 BIN := .venv/bin
-DAGSTER := DAGSTER_HOME=$(CURDIR)/dagster_home DAGSTER_MODULE_NAME=iot_pipeline.definitions $(BIN)
-RUN_LOG := dagster_home/make-run.log
+DAGSTER_HOME := $(CURDIR)/dagster_home
+DAGSTER := DAGSTER_HOME=$(DAGSTER_HOME) DAGSTER_MODULE_NAME=iot_pipeline.definitions $(BIN)
+RUN_LOG := $(DAGSTER_HOME)/make-run.log
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run test dev lock clean
@@ -24,9 +25,9 @@ test: .venv/installed-for-tests
 	$(BIN)/pytest
 
 dev: .venv/installed
-	@DAGSTER_HOME=$(CURDIR)/dagster_home $(BIN)/python -m iot_pipeline.defs.orphans
+	@DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/python -m iot_pipeline.defs.orphans
 	@# The shell may have the activation line's module name set, which excludes a workspace file.
-	env -u DAGSTER_MODULE_NAME DAGSTER_HOME=$(CURDIR)/dagster_home $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
+	env -u DAGSTER_MODULE_NAME DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
