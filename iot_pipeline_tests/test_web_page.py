@@ -95,7 +95,7 @@ def test_the_daily_reload_is_switched_on(open_page: Open) -> None:
 @pytest.mark.parametrize("asset", ["timeseries", "anomaly_report"])
 def test_a_hostile_name_is_shown_as_text(open_page: Open, asset: str) -> None:
     with open_page(f"/assets/{asset}") as page:
-        expect(page.get_by_text(HOSTILE)).to_be_visible()
+        expect(page.get_by_text(HOSTILE).first).to_be_visible()
         expect(page.locator("img[src=x]")).to_have_count(0)
 
 
