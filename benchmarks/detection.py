@@ -28,6 +28,7 @@ LARGE_SPIKES, SMALL_SPIKES = (6.0, 15.0), (4.5, 6.0)
 SCORE_EDGES = np.concatenate((np.linspace(0.0, 12.0, 2401), np.geomspace(12.1, 1e9, 400)))
 RARE, FREQUENT = 1_500, 500  # readings per spike
 PRECISION = 0.97  # that small spikes have to be found at
+CLEAN_SEEDS = 4  # times as many clean sensors, since false alarms are rare
 SCENARIOS: dict[str, tuple[tuple[str, ...], tuple[float, float], int]] = {
     "clean": ((), LARGE_SPIKES, RARE),
     "small spikes": (("spike",), SMALL_SPIKES, RARE),
@@ -133,10 +134,10 @@ def small_spike_rows(what: str, outcomes: list[Outcome]) -> Iterator[tuple[str, 
     """Give recall and precision, and the recall on Gaussian noise next to the most that is possible there."""
     recall, precision = recall_and_precision(outcomes)
     yield f"recall, {what}", ">= 0.80", f"{recall:.3f}"
-    yield "  at precision", ">= 0.97", f"{precision:.3f}"
+    yield f"precision, {what}", ">= 0.97", f"{precision:.3f}"
     gaussian = [each for each in outcomes if each.gaussian]
-    yield "  recall on Gaussian noise", "", f"{recall_and_precision(gaussian)[0]:.3f}"
-    yield "  an oracle's", "", f"{oracle_recall(gaussian):.3f}"
+    yield f"recall on Gaussian noise, {what}", "", f"{recall_and_precision(gaussian)[0]:.3f}"
+    yield f"an oracle's recall, {what}", "", f"{oracle_recall(gaussian):.3f}"
 
 
 def recall_and_precision(outcomes: list[Outcome]) -> tuple[float, float]:
@@ -170,8 +171,8 @@ def accuracy_rows(outcomes: list[Outcome]) -> Iterator[tuple[str, str, str]]:
         f"{alarms / sum(each.readings for each in clean) * 1e5:.3f}",
     )
     yield "F1, spikes of 6 sd and more", ">= 0.985", f"{f1(large):.4f}"
-    yield from small_spike_rows("spikes of 4.5 to 6 sd", small)
-    yield from small_spike_rows("the same, three times as many", of("frequent small spikes"))
+    yield from small_spike_rows("4.5 to 6 sd", small)
+    yield from small_spike_rows("three times as many", of("frequent small spikes"))
     yield "F1, all kinds of anomalies, pooled", ">= 0.975", f"{f1(main):.4f}"
     yield (
         "F1, all kinds of anomalies, mean of sensors",
@@ -218,10 +219,10 @@ def main() -> None:
         for first in (DEVELOPMENT, HELD_OUT):
             tasks = [
                 (seed, options.points, family, noise, scenario)
-                for seed in range(first, first + options.seeds)
+                for scenario in SCENARIOS
+                for seed in range(first, first + options.seeds * (CLEAN_SEEDS if scenario == "clean" else 1))
                 for family in FAMILIES
                 for noise in NOISES
-                for scenario in SCENARIOS
             ]
             outcomes = list(pool.map(measure, tasks, chunksize=16))
             every += outcomes if first == DEVELOPMENT else []
