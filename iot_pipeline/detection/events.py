@@ -10,7 +10,7 @@ from iot_pipeline.detection.types import FloatArray
 # The tests for a shifted mean: the shift in standard deviations, and how coarse a search does for such runs.
 _SHIFTS = ((1.2, 4), (3.0, 1))
 _SPREAD = 2.5  # the ratio of standard deviations that the test for more noise is made for
-_FALSE_ALARMS = 0.01  # per sensor and test
+_FALSE_ALARMS = 0.005  # per sensor and test
 _WINDOW = 2048  # readings that are searched at a time for the start of a run, and
 _NEAR = 1024  # for its end
 _MARGIN = 25  # readings around an event within which its ends are sought
