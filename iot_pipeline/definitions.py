@@ -23,9 +23,10 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     }
     return dg.Definitions(
         assets=[assets.bucket, assets.mapping, assets.timeseries, assets.detection, assets.anomaly_report],
-        asset_checks=[checks.every_row_is_accounted_for],
+        asset_checks=dg.load_asset_checks_from_modules([checks]),
         jobs=[automation.reload],
         schedules=[automation.daily_reload],
+        sensors=[automation.new_source_files, automation.orphaned_runs],
         resources={**resources, **(resource_overrides or {})},
         # The work inside an asset is spread over the cores; a process per asset would only add start-up time.
         executor=dg.in_process_executor,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iot_pipeline.charts import plot_counts
 from iot_pipeline.clock import TIME_ZONE
 from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.errors import WarehouseNotReadyError
@@ -72,6 +73,38 @@ def draw_sensor(
         raise ValueError(f"{sensor_name} has no readings to draw in that range of time")
     detection = detect_anomalies(timestamps, values)
     return png(plot_sensor(sensor_name, timestamps, values, detection, start=bounds[0], end=bounds[1]))
+
+
+def draw_readings_per_month(*, warehouse: str | Path | None = None) -> bytes | None:
+    """Draw how many readings each month has; None when there are none.
+
+    Raises:
+        WarehouseNotReadyError: Nothing has been loaded yet.
+    """
+    with connect(warehouse) as connection:
+        months = connection.execute("""
+            SELECT month, sum(rows.loaded)::BIGINT
+            FROM (SELECT unnest(months) AS month, unnest(month_rows) AS rows FROM source_files)
+            GROUP BY month
+        """).fetchall()
+    return png(plot_counts({"readings": dict(months)}, what="readings", per="month")) if months else None
+
+
+def draw_anomalies_per_week(*, warehouse: str | Path | None = None) -> bytes | None:
+    """Draw how many readings of each week are anomalous, by kind; None when none is.
+
+    Raises:
+        WarehouseNotReadyError: Nothing has been loaded yet.
+    """
+    with connect(warehouse) as connection:
+        weeks = connection.execute("""
+            SELECT kind, date_trunc('week', timestamp)::DATE::VARCHAR, count(*)
+            FROM anomalies GROUP BY ALL ORDER BY ALL
+        """).fetchall()
+    counts: dict[str, dict[str, int]] = {}
+    for kind, week, count in weeks:
+        counts.setdefault(kind, {})[week] = count
+    return png(plot_counts(counts, what="anomalous readings", per="week")) if counts else None
 
 
 def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:

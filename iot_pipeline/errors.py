@@ -2,7 +2,13 @@
 
 
 class IotPipelineError(Exception):
-    """The base of all errors that this project raises on purpose."""
+    """The base of all errors that this project raises on purpose.
+
+    Attributes:
+        may_pass: Whether the same may succeed later without anybody mending anything.
+    """
+
+    may_pass = False
 
 
 class ConfigurationError(IotPipelineError):
@@ -11,6 +17,8 @@ class ConfigurationError(IotPipelineError):
 
 class SourceError(IotPipelineError):
     """The source can't be listed or an object of it can't be read."""
+
+    may_pass = True
 
 
 class MappingError(IotPipelineError):
@@ -24,9 +32,13 @@ class WarehouseError(IotPipelineError):
 class WorkerError(IotPipelineError):
     """A worker process was killed from outside."""
 
+    may_pass = True
+
 
 class WarehouseBusyError(IotPipelineError):
     """Another load writes to the warehouse."""
+
+    may_pass = True
 
 
 class WarehouseNotReadyError(IotPipelineError):

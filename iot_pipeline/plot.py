@@ -114,6 +114,11 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def colour_of(name: str) -> str:
+    """Return the colour of a kind of anomaly, and the readings' for any other name."""
+    return _STYLES[name][0] if name in _STYLES else _MODEL
+
+
 def thin(timestamps: TimeArray, values: FloatArray, columns: int) -> IndexArray:
     """Choose the readings that a picture needs: of each pixel column the first, last, lowest and highest.
 

@@ -58,6 +58,7 @@ class Source(Protocol):
         """List all objects in the order of their keys.
 
         Raises:
+            ConfigurationError: There is no such bucket, or the credentials are wrong.
             SourceError: The source can't be listed.
         """
         ...
@@ -68,6 +69,7 @@ class Source(Protocol):
         Raises:
             ObjectVanishedError: It is gone.
             ObjectChangedError: It has another version now; also raised at the end of the ``with`` block.
+            ConfigurationError: The credentials don't allow it.
             SourceError: It can't be read.
         """
         ...
@@ -248,9 +250,11 @@ def _readable_errors(what: str) -> Iterator[None]:
             raise ObjectVanishedError(f"can't {what}: it was deleted while it was loaded") from error
         if code in {"PreconditionFailed", "412"}:
             raise ObjectChangedError(f"can't {what}: it was overwritten while it was loaded") from error
-        if code.isdigit() and code not in advice:  # the answer is none of an S3 server
+        if code in advice:
+            raise ConfigurationError(f"can't {what}: {advice[code]}") from error
+        if code.isdigit():  # the answer is none of an S3 server
             code = f"answer {code} (check AWS_ENDPOINT_URL_S3)"
-        raise SourceError(f"can't {what}: {advice.get(code, code)}") from error
+        raise SourceError(f"can't {what}: {code}") from error
     except BotoCoreError as error:
         raise SourceError(f"can't {what}: {_one_line(error)} (check AWS_ENDPOINT_URL_S3)") from error
     except ValueError:  # it repeats the URL, which may hold a password

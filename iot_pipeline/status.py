@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 
 from iot_pipeline.clock import BERLIN
+from iot_pipeline.delta import list_files, open_pair
 from iot_pipeline.query import connect
 from iot_pipeline.warehouse import open_warehouse
 
@@ -21,6 +22,7 @@ class Status:
         files: Loaded source files.
         files_rejected: Those that were quarantined as a whole.
         readings: Readings in the table.
+        size: Bytes of the table's files.
         first: The first reading's time in Europe/Berlin.
         last: The last reading's time in Europe/Berlin.
         loaded_at: When the last file was loaded, in Europe/Berlin.
@@ -33,6 +35,7 @@ class Status:
     files: int
     files_rejected: int
     readings: int
+    size: int
     first: datetime | None
     last: datetime | None
     loaded_at: datetime | None
@@ -49,6 +52,8 @@ def read_status(warehouse: str | Path | None = None) -> Status:
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
+    house = open_warehouse(warehouse)
+    _, timeseries = open_pair(house.source_files, house.timeseries)
     with connect(warehouse) as connection:
         figures = connection.execute("""
             SELECT
@@ -66,11 +71,12 @@ def read_status(warehouse: str | Path | None = None) -> Status:
             datetime.fromtimestamp(moment / 1e6, BERLIN) if moment is not None else None for moment in moments
         )
         return Status(
-            warehouse=open_warehouse(warehouse).root,
+            warehouse=house.root,
             sensors=sensors,
             files=files,
             files_rejected=files_rejected,
             readings=readings,
+            size=sum(file.size for file in list_files(timeseries)) if timeseries else 0,
             first=first,
             last=last,
             loaded_at=loaded_at,
@@ -92,7 +98,7 @@ def describe(status: Status) -> str:
     lines = {
         "warehouse": str(status.warehouse),
         "files": f"{status.files:,} loaded{quarantined}{loaded}",
-        "readings": f"{status.readings:,}{span}",
+        "readings": f"{status.readings:,}{span}, {status.size / 1e6:,.1f} MB",
         "sensors": f"{status.sensors:,}",
         "rejected rows": _counts(status.rejected_rows),
         "anomalies": _counts(status.anomalies),

@@ -1,39 +1,278 @@
-"""What must hold of the tables; a blocking check stops what is downstream."""
+"""What must hold of the tables; a blocking check stops what is downstream.
+
+Each is a query or two, a second at most over 52 million readings. What they name (sensors, keys) comes from
+data: it is shown as text, which the page escapes, never as Markdown or in a description.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
-from iot_pipeline.defs.assets import timeseries
+from iot_pipeline.clock import BERLIN
+from iot_pipeline.defs.assets import mapping, timeseries
+from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
+from iot_pipeline.warehouse import open_warehouse
+
+NAMED = 10
+"""How many sensors or files a check names."""
+MOST_REJECTED = 0.01
+MOST_ANOMALOUS = 0.05
+SILENCE = timedelta(days=2)
+"""A file covers about a day and is loaded in the night: a day late is late, two are silence."""
+
+
+def _query(measurements: MeasurementsResource, sql: str, **parameters: object) -> list[dict[str, Any]]:
+    with readable_failures(), measurements.connect() as connection:
+        rows: list[dict[str, Any]] = (
+            connection.sql(sql, params=parameters or None).to_arrow_table().to_pylist()
+        )
+        return rows
+
+
+def _result(
+    *, passed: bool, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN, **metadata: Any
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
+
+
+@dg.asset_check(asset=mapping)
+def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckResult:
+    """There are sensors, and no name and no uuid stands twice.
+
+    If it fails, somebody has changed `mapping.sqlite` by hand: materialize `mapping` again. (A `mapping.csv`
+    that is not one-to-one is not loaded at all; the asset's failure says what is wrong with it.)
+    """
+    path = open_warehouse(measurements.warehouse).mapping
+    if not path.exists():
+        raise dg.Failure("no mapping has been loaded yet: run: dagster asset materialize --select mapping")
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        ((sensors,),) = connection.execute("SELECT count(*) FROM sensors").fetchall()
+        twice = {
+            column: connection.execute(
+                f"SELECT {column}, count(*) FROM sensors GROUP BY 1 HAVING count(*) > 1 LIMIT {NAMED}"
+            ).fetchall()
+            for column in ("sensor_name", "sensor_uuid")
+        }
+    return _result(
+        passed=sensors > 0 and not any(twice.values()),
+        severity=dg.AssetCheckSeverity.ERROR,
+        sensors=sensors,
+        names_that_stand_twice=_listed(twice["sensor_name"]),
+        uuids_that_stand_twice=_listed(twice["sensor_uuid"]),
+    )
 
 
 @dg.asset_check(asset=timeseries, blocking=True)
 def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCheckResult:
-    """Rows read = loaded + rejected + duplicate in each file, and the table holds just the loaded ones."""
-    with measurements.connect() as connection:
-        ((files, read, loaded, rejected, duplicate, wrong_files),) = connection.execute("""
-            SELECT
-                count(*),
-                coalesce(sum(rows_read), 0)::BIGINT,
-                coalesce(sum(rows_loaded), 0)::BIGINT,
-                coalesce(sum(rows_rejected), 0)::BIGINT,
-                coalesce(sum(rows_duplicate), 0)::BIGINT,
-                count(*) FILTER (
-                    rows_read <> rows_loaded + rows_rejected + rows_duplicate OR rows_duplicate < 0
-                )
-            FROM source_files
-        """).fetchall()
-        ((in_table,),) = connection.execute("SELECT count(*) FROM measurements").fetchall()
-        ((quarantined,),) = connection.execute("SELECT count(*) FROM rejected_rows").fetchall()
-    return dg.AssetCheckResult(
-        passed=wrong_files == 0 and loaded == in_table and rejected == quarantined,
-        metadata={
-            "files": files,
-            "rows_read": read,
-            "rows_loaded": loaded,
-            "rows_rejected": rejected,
-            "rows_duplicate": duplicate,
-            "rows_in_the_table": in_table,
-            "rows_in_quarantine": quarantined,
-            "files_that_do_not_add_up": wrong_files,
-        },
+    """Rows read = loaded + rejected + duplicate in each file, and the table holds just the loaded ones.
+
+    If it fails, files of the warehouse were changed or lost: materialize `timeseries` with the configuration
+    `full_reload: true`.
+    """
+    (found,) = _query(
+        measurements,
+        """
+        SELECT
+            count(*) AS files,
+            coalesce(sum(rows_read), 0)::BIGINT AS rows_read,
+            coalesce(sum(rows_loaded), 0)::BIGINT AS rows_loaded,
+            coalesce(sum(rows_rejected), 0)::BIGINT AS rows_rejected,
+            coalesce(sum(rows_duplicate), 0)::BIGINT AS rows_duplicate,
+            (SELECT count(*) FROM readings) AS rows_in_the_table,
+            (SELECT count(*) FROM rejected_rows) AS rows_in_quarantine,
+            count(*) FILTER (
+                rows_read <> rows_loaded + rows_rejected + rows_duplicate OR rows_duplicate < 0
+            ) AS files_that_do_not_add_up
+        FROM source_files
+        """,
     )
+    return _result(
+        passed=found["files_that_do_not_add_up"] == 0
+        and found["rows_loaded"] == found["rows_in_the_table"]
+        and found["rows_rejected"] == found["rows_in_quarantine"],
+        severity=dg.AssetCheckSeverity.ERROR,
+        **found,
+    )
+
+
+@dg.asset_check(asset=timeseries)
+def no_file_is_quarantined(measurements: MeasurementsResource) -> dg.AssetCheckResult:
+    """Every CSV file could be read: it has the columns that are needed, in UTF-8, separated by semicolons.
+
+    If it fails: correct the named files in the bucket; the next load reads them again. The others are loaded.
+    """
+    files = _query(measurements, "SELECT key, error FROM source_files WHERE error IS NOT NULL ORDER BY key")
+    return _result(
+        passed=not files,
+        severity=dg.AssetCheckSeverity.ERROR,
+        files_quarantined=len(files),
+        files_and_reasons=_listed((file["key"], file["error"]) for file in files[:NAMED]),
+    )
+
+
+@dg.asset_check(asset=timeseries)
+def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckResult:
+    """The share of rejected rows is at most `limit`.
+
+    If it fails: look at the rows with `iot-pipeline sql "FROM rejected_rows"`, which has their file, line,
+    reason and text, and correct what writes the named files. Rows that could be read are loaded.
+    """
+    files = _query(
+        measurements,
+        "SELECT key, rows_read, rows_rejected FROM source_files ORDER BY rows_rejected DESC, key",
+    )
+    reasons = _query(
+        measurements,
+        "SELECT reason, count(*) AS rows FROM rejected_rows GROUP BY ALL ORDER BY rows DESC, reason",
+    )
+    rejected = sum(file["rows_rejected"] for file in files)
+    share = rejected / max(sum(file["rows_read"] for file in files), 1)
+    worst = [file for file in files[:NAMED] if file["rows_rejected"]]
+    return _result(
+        passed=share <= MOST_REJECTED,
+        share_rejected=share,
+        limit=MOST_REJECTED,
+        rows_rejected=rejected,
+        reasons_and_rows=_listed((row["reason"], row["rows"]) for row in reasons),
+        files_and_rows=_listed((file["key"], file["rows_rejected"]) for file in worst),
+    )
+
+
+@dg.asset_check(asset=timeseries, additional_deps=[mapping])
+def every_sensor_is_mapped(measurements: MeasurementsResource) -> dg.AssetCheckResult:
+    """Every sensor with readings is in the mapping; only then it has a name, can be queried and is judged.
+
+    If it fails: add the named uuids to `mapping.csv` in the bucket and materialize `mapping`. Their readings
+    are loaded and wait.
+    """
+    unknown = _query(
+        measurements,
+        """
+        SELECT sensor_uuid, count(*) AS readings FROM readings ANTI JOIN sensors USING (sensor_uuid)
+        GROUP BY ALL ORDER BY readings DESC, sensor_uuid
+        """,
+    )
+    return _result(
+        passed=not unknown,
+        unknown_sensors=len(unknown),
+        readings_of_unknown_sensors=sum(row["readings"] for row in unknown),
+        uuids_and_readings=_listed((row["sensor_uuid"], row["readings"]) for row in unknown[:NAMED]),
+    )
+
+
+@dg.asset_check(asset=timeseries, additional_deps=[mapping])
+def every_sensor_has_readings(measurements: MeasurementsResource) -> dg.AssetCheckResult:
+    """Every sensor of the mapping has sent something.
+
+    If it fails: see whether the named sensors are installed, and their uuids in `mapping.csv` right.
+    """
+    mute = _query(
+        measurements,
+        """
+        SELECT sensor_name FROM sensors
+        ANTI JOIN (SELECT DISTINCT sensor_uuid FROM readings) USING (sensor_uuid)
+        ORDER BY sensor_name
+        """,
+    )
+    return _result(
+        passed=not mute,
+        sensors_without_readings=len(mute),
+        names=", ".join(row["sensor_name"] for row in mute[:NAMED]) or "none",
+    )
+
+
+@dg.asset_check(asset=timeseries, additional_deps=[mapping])
+def no_sensor_fell_silent(measurements: MeasurementsResource) -> dg.AssetCheckResult:
+    """Every sensor's last reading is at most `limit_in_days` older than the last one of all sensors.
+
+    It goes by the data's own clock, so old data don't fail it. If it fails: the named sensors have stopped
+    sending; see whether they have power and a network.
+    """
+    silent = _query(
+        measurements,
+        """
+        SELECT sensor_name, epoch_us(last) AS last
+        FROM (SELECT sensor_uuid, max(timestamp) AS last FROM readings GROUP BY ALL)
+        JOIN sensors USING (sensor_uuid)
+        QUALIFY last < max(last) OVER () - to_days($days)
+        ORDER BY last, sensor_name
+        """,
+        days=SILENCE.days,
+    )
+    return _result(
+        passed=not silent,
+        silent_sensors=len(silent),
+        limit_in_days=SILENCE.days,
+        names_and_last_readings=_listed((row["sensor_name"], _moment(row["last"])) for row in silent[:NAMED]),
+    )
+
+
+@dg.asset_check(asset=timeseries)
+def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetCheckResult:
+    """The feed has not stopped: the last reading is at most `limit_in_days` old.
+
+    Only a live feed can stop. A bucket whose files all came later than that after the month of their readings
+    is an archive, like the sample bucket: it passes, and `feed` says so. If it fails: see whether the backend
+    still writes files to the bucket. Nothing is wrong with what is loaded.
+    """
+    (found,) = _query(
+        measurements,
+        """
+        SELECT
+            (SELECT epoch_us(max(timestamp)) FROM readings) AS last,
+            epoch_us(max(loaded_at)) AS loaded,
+            coalesce(
+                bool_or(strftime(loaded_at - to_days($days), '%Y-%m') <= list_max(months)), false
+            ) AS live
+        FROM source_files
+        """,
+        days=SILENCE.days,
+    )
+    last = _moment(found["last"])
+    age = datetime.now(UTC) - last if last else None
+    shown = {"last_reading": last, "last_file_loaded": _moment(found["loaded"])}
+    return _result(
+        passed=not found["live"] or (age is not None and age <= SILENCE),
+        severity=dg.AssetCheckSeverity.ERROR,
+        feed="live" if found["live"] else "archive",
+        limit_in_days=SILENCE.days,
+        hours_since_the_last_reading=round(age / timedelta(hours=1), 1) if age else None,
+        **{name: dg.MetadataValue.timestamp(moment) for name, moment in shown.items() if moment},
+    )
+
+
+@dg.asset_check(asset="anomalies", additional_deps=["sensor_models"])
+def few_readings_are_anomalous(measurements: MeasurementsResource) -> dg.AssetCheckResult:
+    """The share of anomalous readings is at most `limit`.
+
+    If it fails, either something happened to many sensors at once, or the models don't fit: look at the named
+    sensors with `iot-pipeline plot SENSOR` and at their `reasoning` in `sensor_models`.
+    """
+    sensors = _query(
+        measurements,
+        """
+        SELECT sensor_name, n_points, n_anomalies, n_anomalies / n_points AS share
+        FROM sensor_models ORDER BY share DESC, sensor_name
+        """,
+    )
+    share = sum(row["n_anomalies"] for row in sensors) / max(sum(row["n_points"] for row in sensors), 1)
+    worst = [row for row in sensors[:NAMED] if row["n_anomalies"]]
+    return _result(
+        passed=share <= MOST_ANOMALOUS,
+        share_anomalous=share,
+        limit=MOST_ANOMALOUS,
+        names_and_shares=_listed((row["sensor_name"], f"{row['share']:.2%}") for row in worst),
+    )
+
+
+def _listed(found: Iterable[tuple[object, object]]) -> str:
+    return "; ".join(f"{what}: {how_many}" for what, how_many in found) or "none"
+
+
+def _moment(instant: int | None) -> datetime | None:
+    return datetime.fromtimestamp(instant / 1e6, BERLIN) if instant is not None else None
