@@ -229,7 +229,13 @@ class S3Source:
 @contextmanager
 def _readable_errors(what: str) -> Iterator[None]:
     """Turn boto3's errors into one line that says what to do and holds no secret."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # noqa: PLC0415
+    from botocore.exceptions import (  # noqa: PLC0415
+        BotoCoreError,
+        ClientError,
+        ConnectionError,  # noqa: A004 - not Python's
+        HTTPClientError,
+        NoCredentialsError,
+    )
 
     advice = {
         "NoSuchBucket": "there is no such bucket: check IOT_SOURCE",
@@ -255,8 +261,12 @@ def _readable_errors(what: str) -> Iterator[None]:
         if code.isdigit():  # the answer is none of an S3 server
             code = f"answer {code} (check AWS_ENDPOINT_URL_S3)"
         raise SourceError(f"can't {what}: {code}") from error
-    except BotoCoreError as error:
+    except (ConnectionError, HTTPClientError) as error:
         raise SourceError(f"can't {what}: {_one_line(error)} (check AWS_ENDPOINT_URL_S3)") from error
+    except BotoCoreError as error:  # a bucket, a URL or a profile that there can't be
+        raise ConfigurationError(
+            f"can't {what}: {_one_line(error)} (check IOT_SOURCE, AWS_ENDPOINT_URL_S3 and AWS_PROFILE)"
+        ) from error
     except ValueError:  # it repeats the URL, which may hold a password
         raise ConfigurationError(f"can't {what}: AWS_ENDPOINT_URL_S3 is not a URL") from None
 

@@ -17,10 +17,14 @@ def measurements_in(warehouse: Path) -> MeasurementsResource:
     return MeasurementsResource(warehouse=str(warehouse), duckdb=DuckDBResource(database=":memory:"))
 
 
+def source_at(location: Path | str) -> SourceResource:
+    return SourceResource(location=str(location), s3=S3Resource())
+
+
 def definitions_on(source: Path | str, warehouse: Path) -> dg.Definitions:
     return build_defs(
         resource_overrides={
-            "source": SourceResource(location=str(source), s3=S3Resource()),
+            "source": source_at(source),
             "measurements": measurements_in(warehouse),
         }
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from iot_pipeline.defs.automation import orphaned_runs
 from iot_pipeline.defs.orphans import fail_orphaned_runs
 
 ENDLESS_RUN = """
@@ -73,3 +74,21 @@ def test_a_run_that_is_alive_is_left_alone(
 def test_a_run_that_hangs_is_ended_by_the_monitor_after_hours() -> None:
     settings = (Path(__file__).parent.parent / "dagster_home" / "dagster.yaml").read_text()
     assert "max_runtime_seconds: 14400" in settings
+
+
+def test_a_sensor_looks_for_runs_of_killed_processes_every_minute(
+    instance: dg.DagsterInstance, endless_run: subprocess.Popen[str]
+) -> None:
+    assert orphaned_runs.default_status == dg.DefaultSensorStatus.RUNNING
+    assert orphaned_runs.minimum_interval_seconds == 60
+    assert look(instance) == "Every run is alive."
+    kill(endless_run)
+    (run,) = instance.get_runs()
+    assert look(instance) == f"Marked as failed: {run.run_id}"
+    assert status(instance) == dg.DagsterRunStatus.FAILURE
+
+
+def look(instance: dg.DagsterInstance) -> str:
+    answer = orphaned_runs(dg.build_sensor_context(instance=instance))
+    assert isinstance(answer, dg.SkipReason)
+    return answer.skip_message or ""

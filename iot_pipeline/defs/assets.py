@@ -65,9 +65,11 @@ def _columns(**columns: tuple[str, str]) -> dict[str, dg.TableSchema]:
         sensor_uuid=("TEXT", "What the backend calls it, lower case. Unique."),
     ),
 )
-def mapping(source: SourceResource, measurements: MeasurementsResource) -> dg.MaterializeResult[Any]:
+def mapping(
+    context: dg.AssetExecutionContext, source: SourceResource, measurements: MeasurementsResource
+) -> dg.MaterializeResult[Any]:
     """The sensors: one row per sensor with its name and its uuid, in `mapping.sqlite`."""
-    with readable_failures():
+    with readable_failures(context):
         report = load_mapping(source=source.open(), warehouse=measurements.warehouse)
     return dg.MaterializeResult(
         metadata={"dagster/row_count": report.sensors, "source_key": report.source_key}
@@ -100,7 +102,7 @@ def timeseries(
     Loaded incrementally: only new and changed files are read, only their months are written anew. Run it with
     `full_reload: true` to start from nothing.
     """
-    with readable_failures():
+    with readable_failures(context):
         report = load_timeseries(
             source=source.open(),
             warehouse=measurements.warehouse,
@@ -184,7 +186,7 @@ def detection(
     context: dg.AssetExecutionContext, measurements: MeasurementsResource
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Fit a model to each sensor and flag what it can't explain."""
-    with readable_failures():
+    with readable_failures(context):
         report = flag_anomalies(warehouse=measurements.warehouse, on_progress=log_progress(context.log.info))
         picture = draw_anomalies_per_week(warehouse=measurements.warehouse)
     found: dict[str, dict[str, Any]] = {
@@ -233,9 +235,11 @@ def detection(
     pool=WAREHOUSE,
     freshness_policy=NIGHTLY,
 )
-def anomaly_report(measurements: MeasurementsResource) -> dg.MaterializeResult[Any]:
+def anomaly_report(
+    context: dg.AssetExecutionContext, measurements: MeasurementsResource
+) -> dg.MaterializeResult[Any]:
     """The report: one HTML page about all sensors and their anomalies, and pictures of the worst."""
-    with readable_failures():
+    with readable_failures(context):
         report = write_report(warehouse=measurements.warehouse)
     shown = [path.read_bytes() for path in report.pictures.values()][:SHOWN_PICTURES]
     return dg.MaterializeResult(

@@ -6,14 +6,11 @@ from datetime import timedelta
 import dagster as dg
 
 from iot_pipeline.clock import TIME_ZONE
+from iot_pipeline.defs.failures import PATIENCE
 from iot_pipeline.defs.orphans import fail_orphaned_runs
 from iot_pipeline.defs.resources import SourceResource
 from iot_pipeline.errors import IotPipelineError
 
-PATIENCE = dg.RetryPolicy(
-    max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-)
-"""A minute, two and four, more or less: who runs an asset by hand is told at once, the night waits."""
 POLL = timedelta(minutes=5)
 
 reload = dg.define_asset_job(
