@@ -188,8 +188,8 @@ def test_more_rejected_rows_than_the_limit_are_a_warning_that_names_reasons_and_
     result = evaluate(checks.few_rows_are_rejected, bucket.warehouse)
     assert verdict(result) is WARN
     assert shown(result) == {
-        "share_rejected": 2 / 101,
-        "limit": 0.01,
+        "share_rejected": 0.019802,
+        "limit": "1%",
         "rows_rejected": 2,
         "reasons_and_rows": "bad sensor_value: 1; wrong number of fields: 1",
         "files_and_rows": "Timeseries/a.csv: 1; Timeseries/b.csv: 1",

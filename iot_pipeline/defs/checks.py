@@ -135,8 +135,8 @@ def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckRe
     worst = [file for file in files[:NAMED] if file["rows_rejected"]]
     return _result(
         passed=share <= MOST_REJECTED,
-        share_rejected=share,
-        limit=MOST_REJECTED,
+        share_rejected=round(share, 6),
+        limit=f"{MOST_REJECTED:.0%}",
         rows_rejected=rejected,
         reasons_and_rows=_listed((row["reason"], row["rows"]) for row in reasons),
         files_and_rows=_listed((file["key"], file["rows_rejected"]) for file in worst),
@@ -188,7 +188,7 @@ def every_sensor_has_readings(measurements: MeasurementsResource) -> dg.AssetChe
 
 @dg.asset_check(asset=timeseries, additional_deps=[mapping])
 def no_sensor_fell_silent(measurements: MeasurementsResource) -> dg.AssetCheckResult:
-    """Every sensor's last reading is at most `limit_in_days` older than the last one of all sensors.
+    """Every sensor's last reading is at most `limit` older than the last one of all sensors.
 
     It goes by the data's own clock, so old data don't fail it. If it fails: the named sensors have stopped
     sending; see whether they have power and a network.
@@ -207,14 +207,14 @@ def no_sensor_fell_silent(measurements: MeasurementsResource) -> dg.AssetCheckRe
     return _result(
         passed=not silent,
         silent_sensors=len(silent),
-        limit_in_days=SILENCE.days,
+        limit=f"{SILENCE.days} days",
         names_and_last_readings=_listed((row["sensor_name"], _moment(row["last"])) for row in silent[:NAMED]),
     )
 
 
 @dg.asset_check(asset=timeseries)
 def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetCheckResult:
-    """The feed has not stopped: the last reading is at most `limit_in_days` old.
+    """The feed has not stopped: the last reading is at most `limit` old.
 
     Only a live feed can stop. A bucket whose files all came later than that after the month of their readings
     is an archive, like the sample bucket: it passes, and `feed` says so. If it fails: see whether the backend
@@ -240,7 +240,7 @@ def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetChec
         passed=not found["live"] or (age is not None and age <= SILENCE),
         severity=dg.AssetCheckSeverity.ERROR,
         feed="live" if found["live"] else "archive",
-        limit_in_days=SILENCE.days,
+        limit=f"{SILENCE.days} days",
         hours_since_the_last_reading=round(age / timedelta(hours=1), 1) if age else None,
         **{name: dg.MetadataValue.timestamp(moment) for name, moment in shown.items() if moment},
     )
@@ -264,8 +264,8 @@ def few_readings_are_anomalous(measurements: MeasurementsResource) -> dg.AssetCh
     worst = [row for row in sensors[:NAMED] if row["n_anomalies"]]
     return _result(
         passed=share <= MOST_ANOMALOUS,
-        share_anomalous=share,
-        limit=MOST_ANOMALOUS,
+        share_anomalous=round(share, 6),
+        limit=f"{MOST_ANOMALOUS:.0%}",
         names_and_shares=_listed((row["sensor_name"], f"{row['share']:.2%}") for row in worst),
     )
 

@@ -1,6 +1,6 @@
 """Runs whose process was killed: Dagster takes them for running, so what waits for them would wait for ever.
 
-`make dev` calls this before it starts Dagster's services.
+`make dev` calls this before it starts Dagster's services, the sensor `orphaned_runs` every minute.
 """
 
 import os
