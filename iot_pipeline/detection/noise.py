@@ -26,6 +26,7 @@ _CORE = 4.0  # standard deviations within which the tails are judged
 _CELLS = 64
 _SILENT = 1e-3  # the mean square below which a block holds no noise to judge
 _UPPER, _UPPER_SD = 0.9, 1.645  # a quantile of |Z| for standard normal Z
+_NEAR, _STEPS = 8.0, 400  # up to where residuals are mapped by a fine table, and its steps
 _LAGS = 16
 _OUTLIER = 4.0  # standard deviations of what the preceding readings leave unexplained
 
@@ -141,9 +142,22 @@ def gaussianise(z: FloatArray, freedom: float, scale: float) -> FloatArray:
     """Map standardised residuals to Gaussian scores of the same tail probability, float64[n]."""
     if not np.isfinite(freedom):
         return z
-    grid = np.concatenate((np.linspace(0.0, 8.0, 400), np.geomspace(8.05, 1e12, 400)))
-    tail = np.maximum(special.stdtr(freedom, -grid / scale), 1e-300)
-    scores: FloatArray = np.copysign(np.interp(np.abs(z), grid, -special.ndtri(tail)), z)
+    near = np.linspace(0.0, _NEAR, _STEPS + 1)
+    table = _gaussian_scores(near, freedom, scale)
+    size = np.abs(z)
+    place = np.minimum(size, np.nextafter(_NEAR, 0.0)) * (_STEPS / _NEAR)
+    left = place.astype(np.intp)
+    scores = table.take(left) + (place - left) * np.diff(table).take(left)
+    far = np.flatnonzero(size >= _NEAR)
+    if len(far):
+        grid = np.geomspace(_NEAR, 1e12, _STEPS)
+        scores[far] = np.interp(size[far], grid, _gaussian_scores(grid, freedom, scale))
+    return np.copysign(scores, z)
+
+
+def _gaussian_scores(size: FloatArray, freedom: float, scale: float) -> FloatArray:
+    tail = np.maximum(special.stdtr(freedom, -size / scale), 1e-300)
+    scores: FloatArray = -special.ndtri(tail)
     return scores
 
 

@@ -65,9 +65,9 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
         return Readings(order, np.datetime64(0, "us"), nothing, nothing, 0.0, 1.0, 0.0, 1.0)
 
     kept = np.clip(values[order], -_HUGE, _HUGE)
-    centre = float(np.median(kept))
+    centre = float(np.median(sampled(kept)))
     deviations = kept - centre
-    distance = np.abs(deviations)
+    distance = np.abs(sampled(deviations))
     scale = float(np.median(distance)) or float(distance.mean()) or abs(centre) or 1.0
     with np.errstate(over="ignore", under="ignore"):
         scaled = np.clip(deviations / scale, -_FAR, _FAR)
