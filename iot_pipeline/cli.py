@@ -1,4 +1,4 @@
-"""The shell: ``iot-pipeline query | sql | plot | status | sample-data``.
+"""The shell: ``iot-pipeline query | sql | plot | status | sample-data | upload``.
 
 Errors are one line on stderr and exit code 1; wrong usage is exit code 2.
 """
@@ -79,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("directory", type=Path, metavar="DIR")
     sample.set_defaults(run=_sample_data)
+
+    upload = commands.add_parser("upload", help="put a directory's files into an S3 bucket")
+    upload.add_argument("directory", type=Path, metavar="DIR")
+    upload.add_argument("bucket", metavar="s3://BUCKET[/PREFIX]")
+    upload.set_defaults(run=_upload)
     return parser
 
 
@@ -167,6 +172,13 @@ def _sample_data(options: argparse.Namespace) -> None:
     )
     size = f"{report.bytes / 1e6:,.1f} MB"
     print(f"{options.directory}: {report.rows:,} readings in {report.files:,} files, {size}")
+
+
+def _upload(options: argparse.Namespace) -> None:
+    from iot_pipeline.upload import upload
+
+    report = upload(options.directory, options.bucket)
+    print(f"{options.bucket}: {report.uploaded:,} files uploaded, {report.unchanged:,} there already")
 
 
 if __name__ == "__main__":

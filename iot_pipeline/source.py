@@ -173,7 +173,8 @@ class S3Source:
     connection: S3Connection = S3Connection()
 
     @property
-    def _client(self) -> "S3Client":
+    def client(self) -> "S3Client":
+        """The process' client for the server."""
         environment = tuple(item for item in os.environ.items() if item[0].startswith("AWS_"))
         return _s3_client(self.connection, environment)
 
@@ -181,8 +182,8 @@ class S3Source:
         """List all objects below the prefix, page by page."""
         folder = f"{self.prefix}/" if self.prefix else ""
         where = f"s3://{self.bucket}/{folder}"
-        with _readable_errors(f"list {where}"):
-            paginator = self._client.get_paginator("list_objects_v2")
+        with readable_errors(f"list {where}"):
+            paginator = self.client.get_paginator("list_objects_v2")
             pages = list(paginator.paginate(Bucket=self.bucket, Prefix=folder))
             if not all("Name" in page for page in pages):
                 raise SourceError(f"can't list {where}: no S3 server answers (check AWS_ENDPOINT_URL_S3)")
@@ -209,8 +210,8 @@ class S3Source:
             spool.truncate()
             digest = hashlib.md5(usedforsecurity=False)
             try:
-                with _readable_errors(f"read {obj.key}"):
-                    answer = self._client.get_object(Bucket=self.bucket, Key=key, IfMatch=f'"{obj.version}"')
+                with readable_errors(f"read {obj.key}"):
+                    answer = self.client.get_object(Bucket=self.bucket, Key=key, IfMatch=f'"{obj.version}"')
                 for part in answer["Body"].iter_chunks(2**20):
                     digest.update(part)
                     spool.write(part)
@@ -227,7 +228,7 @@ class S3Source:
 
 
 @contextmanager
-def _readable_errors(what: str) -> Iterator[None]:
+def readable_errors(what: str) -> Iterator[None]:
     """Turn boto3's errors into one line that says what to do and holds no secret."""
     from botocore.exceptions import (  # noqa: PLC0415
         BotoCoreError,

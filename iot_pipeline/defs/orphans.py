@@ -1,41 +1,42 @@
 """Runs whose process was killed: Dagster takes them for running, so what waits for them would wait for ever.
 
-`make dev` calls this before it starts Dagster's services, the sensor `orphaned_runs` every minute.
+`make dev` and the code location of `docker compose` call this before they start Dagster's services, the sensor
+`orphaned_runs` every minute.
 """
 
-import os
-
 import dagster as dg
+import psutil
 
 UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark the unfinished runs of this machine whose process is gone as failed; return their ids."""
+    """Mark unfinished runs whose process on this machine or container is gone as failed; return their ids."""
     orphans = []
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         processes = _processes_of(instance, run.run_id)
-        if processes and not any(_is_alive(process) for process in processes):
+        if processes and not any(_is_alive(process, since) for process, since in processes):
             instance.report_run_failed(run, "The run's process was killed. What it had committed is kept.")
             orphans.append(run.run_id)
     return orphans
 
 
-def _processes_of(instance: dg.DagsterInstance, run_id: str) -> list[int]:
-    """Return the ids of the processes that said in the run's log that they execute it."""
+def _processes_of(instance: dg.DagsterInstance, run_id: str) -> list[tuple[int, float]]:
+    """Return the processes that said in the run's log that they execute it, and when they said so."""
     entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-    found = [entry.get_dagster_event().engine_event_data.metadata.get("pid") for entry in entries]
-    return [int(str(value.value)) for value in found if value is not None]
+    found = [
+        (entry.get_dagster_event().engine_event_data.metadata.get("pid"), entry.timestamp)
+        for entry in entries
+    ]
+    return [(int(str(process.value)), timestamp) for process, timestamp in found if process is not None]
 
 
-def _is_alive(process: int) -> bool:
+def _is_alive(process: int, since: float) -> bool:
+    # After a restart, of a container in particular, another process may have the same id: a younger one.
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return psutil.Process(process).create_time() <= since
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def main() -> None:

@@ -1,0 +1,62 @@
+"""A directory into an S3 bucket, which is how the sample data gets into an object store."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from iot_pipeline.errors import ConfigurationError
+from iot_pipeline.source import DirectorySource, S3Source, open_source, readable_errors
+
+
+@dataclass(frozen=True, slots=True)
+class UploadReport:
+    """What an upload did.
+
+    Attributes:
+        uploaded: Files that were new or different.
+        unchanged: Files that the bucket had already.
+    """
+
+    uploaded: int
+    unchanged: int
+
+
+def upload(directory: Path, location: str) -> UploadReport:
+    """Put the files below a directory into a bucket, which is made if there is none. Can be repeated.
+
+    Args:
+        directory: Where the files are; their paths below it become the keys.
+        location: ``s3://bucket[/prefix]``.
+
+    Raises:
+        ConfigurationError: There is no such directory, or the location is not in a bucket.
+        SourceError: The bucket can't be made, listed or written to.
+    """
+    files = open_source(str(directory))
+    bucket = open_source(location) if location.startswith("s3://") else None
+    if not isinstance(files, DirectorySource) or not isinstance(bucket, S3Source):
+        raise ConfigurationError(f"upload needs a directory and s3://bucket[/prefix], not {location!r}")
+    _ensure_bucket(bucket)
+    present = {obj.key: obj.version for obj in bucket.list_objects()}
+    listed = files.list_objects()
+    uploaded = 0
+    for obj in listed:
+        content = (files.root / obj.key).read_bytes()
+        if present.get(obj.key) != hashlib.md5(content, usedforsecurity=False).hexdigest():
+            key = f"{bucket.prefix}/{obj.key}" if bucket.prefix else obj.key
+            with readable_errors(f"write {key}"):
+                bucket.client.put_object(Bucket=bucket.bucket, Key=key, Body=content)
+            uploaded += 1
+    return UploadReport(uploaded=uploaded, unchanged=len(listed) - uploaded)
+
+
+def _ensure_bucket(bucket: S3Source) -> None:
+    from botocore.exceptions import ClientError  # noqa: PLC0415 - slow to import, as boto3 is
+
+    with readable_errors(f"make the bucket {bucket.bucket}"):
+        try:
+            bucket.client.head_bucket(Bucket=bucket.bucket)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
+                raise
+            bucket.client.create_bucket(Bucket=bucket.bucket)
