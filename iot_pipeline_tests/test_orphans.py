@@ -4,19 +4,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
 from iot_pipeline.defs.automation import orphaned_runs
 from iot_pipeline.defs.orphans import fail_orphaned_runs
 
+POOL = "one_at_a_time"
 ENDLESS_RUN = """
 import sys, time
 import dagster as dg
 
-@dg.asset
+@dg.asset(pool="one_at_a_time")
 def endless():
     print("started", flush=True)
     time.sleep(600)
@@ -41,6 +44,15 @@ def endless_run(instance: dg.DagsterInstance) -> subprocess.Popen[str]:
     assert process.stdout
     assert process.stdout.readline() == "started\n"
     return process
+
+
+@pytest.fixture
+def endless_run_in_a_pool(
+    instance: dg.DagsterInstance, request: pytest.FixtureRequest
+) -> subprocess.Popen[str]:
+    instance.event_log_storage.set_concurrency_slots(POOL, 1)
+    run: subprocess.Popen[str] = request.getfixturevalue("endless_run")
+    return run
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -69,6 +81,25 @@ def test_a_run_that_is_alive_is_left_alone(
     assert fail_orphaned_runs(instance) == []
     assert status(instance) == dg.DagsterRunStatus.STARTED
     kill(endless_run)
+
+
+def test_an_id_that_a_younger_process_was_given_does_not_keep_a_run_alive(
+    instance: dg.DagsterInstance, endless_run: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = time.time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: started)
+    assert len(fail_orphaned_runs(instance)) == 1
+    assert status(instance) == dg.DagsterRunStatus.FAILURE
+    kill(endless_run)
+
+
+def test_the_run_of_a_killed_process_keeps_no_place_in_a_pool(
+    instance: dg.DagsterInstance, endless_run_in_a_pool: subprocess.Popen[str]
+) -> None:
+    kill(endless_run_in_a_pool)
+    assert instance.event_log_storage.get_concurrency_info(POOL).active_slot_count == 1
+    fail_orphaned_runs(instance)
+    assert instance.event_log_storage.get_concurrency_info(POOL).active_slot_count == 0
 
 
 def test_a_run_that_hangs_is_ended_by_the_monitor_after_hours() -> None:

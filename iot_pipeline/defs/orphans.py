@@ -17,6 +17,7 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
         processes = _processes_of(instance, run.run_id)
         if processes and not any(_is_alive(process, since) for process, since in processes):
             instance.report_run_failed(run, "The run's process was killed. What it had committed is kept.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             orphans.append(run.run_id)
     return orphans
 
