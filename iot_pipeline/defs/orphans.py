@@ -1,7 +1,7 @@
 """Runs whose process was killed: Dagster takes them for running, so what waits for them would wait for ever.
 
-`make dev` and the code location of `docker compose` call this before they start Dagster's services, the sensor
-`orphaned_runs` every minute.
+`make dev` and the code location of `docker compose` call this before they start Dagster's services, the
+sensor `orphaned_runs` every minute.
 """
 
 import dagster as dg
