@@ -170,7 +170,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 
 
 def test_without_passwords_nothing_starts() -> None:
-    with pytest.raises(AssertionError, match=r"POSTGRES_PASSWORD.*give it a value in \.env"):
+    with pytest.raises(AssertionError, match=r"(PASSWORD|KEY) .*give it a value in \.env"):
         Installation(Path(os.devnull), port=0).compose("config")
 
 
@@ -220,9 +220,8 @@ def test_the_schedule_is_running(installation: Installation) -> None:
         '"__repository__", repositoryLocationName: "iot_pipeline"}) '
         "{ ... on Schedules { results { name scheduleState { status } } } } }"
     )
-    assert data["schedulesOrError"]["results"] == [
-        {"name": "daily_reload", "scheduleState": {"status": "RUNNING"}}
-    ]
+    running = {"name": "daily_reload", "scheduleState": {"status": "RUNNING"}}
+    assert running in data["schedulesOrError"]["results"]
 
 
 def test_the_page_shows_what_a_run_wrote_in_another_container(installation: Installation) -> None:
