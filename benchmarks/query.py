@@ -46,7 +46,7 @@ def needed_files(snapshot: Snapshot, sensor: str, start: datetime, end: datetime
 
 
 def ours(house: Warehouse) -> Way:
-    return lambda sensor, start, end: get_measurements(sensor, start, end, warehouse=house.root)
+    return lambda sensor, start, end: get_measurements(sensor, start, end, warehouse=house.url)
 
 
 def duckdb_over_files(house: Warehouse) -> Way:
@@ -227,7 +227,7 @@ def _sensor_numbers(house: Warehouse) -> dict[str, int]:
 
 def _sensor_by_sensor(house: Warehouse) -> Iterator[tuple[int, list[int], list[float]]]:
     for sensor, number in _sensor_numbers(house).items():
-        rows = get_measurements(sensor, "1970-01-01", "2199-01-01", as_="arrow", warehouse=house.root)
+        rows = get_measurements(sensor, "1970-01-01", "2199-01-01", as_="arrow", warehouse=house.url)
         yield number, rows["timestamp"].cast("int64").to_pylist(), rows["sensor_value"].to_pylist()
 
 
@@ -283,7 +283,7 @@ def report(house: Warehouse, ways: dict[str, Way], count: int) -> None:
 
 def report_first_call(house: Warehouse) -> None:
     """Time a new process: the import of the package alone, and with a first call."""
-    arguments = f"'sensor_00001', '2013-01-05', '2013-01-06', warehouse={str(house.root)!r}"
+    arguments = f"'sensor_00001', '2013-01-05', '2013-01-06', warehouse={str(house.url)!r}"
     for name, code in (
         ("import iot_pipeline", "pass"),
         ("import and first call", f"iot_pipeline.get_measurements({arguments})"),

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def n_readings(house: Warehouse) -> int:
-    with connect(house.root) as connection:
+    with connect(house.url) as connection:
         ((count,),) = connection.execute("SELECT count(*) FROM measurements").fetchall()
     return int(count)
 

@@ -9,11 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from iot_pipeline.anomaly_tables import (
     ANOMALIES,
@@ -21,14 +21,14 @@ from iot_pipeline.anomaly_tables import (
     TIME,
     Verdicts,
     publish_verdicts,
-    read_verdicts,
+    read_published,
 )
 from iot_pipeline.delta import remove_old_files
-from iot_pipeline.executor import open_executor, run_tasks
+from iot_pipeline.executor import open_workers
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
 from iot_pipeline.query import Snapshot, read_readings, take_snapshot
 from iot_pipeline.settings import get_settings
-from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse import Warehouse, open_warehouse
 
 BATCH_SENSORS = 16
 PARALLEL_READINGS = 500_000
@@ -93,7 +93,7 @@ def flag_anomalies(
     A sensor is fitted only if its readings have changed since the last time, or the detector has.
 
     Args:
-        warehouse: The warehouse directory; by default the setting's.
+        warehouse: The warehouse's directory or S3 URL; by default the setting's.
         on_progress: Called after each batch of sensors; by default a terminal shows a bar.
 
     Raises:
@@ -102,18 +102,19 @@ def flag_anomalies(
     """
     house = open_warehouse(warehouse)
     snapshot = take_snapshot(house)
-    with house.writing(house.anomalies), terminal_progress() as show:
-        known, judged_inputs = read_verdicts(house)
+    with house.writing("anomalies"), terminal_progress() as show:
+        published = read_published(house)
+        known = published.verdicts
         inputs = _number_of_inputs(snapshot)
-        if judged_inputs == inputs:
+        if published.inputs == inputs:
             return _report(snapshot, known, refitted=0, failed={})
-        batches = _judge_all(snapshot, known, on_progress or show)
+        batches = _judge_all(house, snapshot, known, on_progress or show)
         failed = {name: error for batch in batches for name, error in batch.failed.items()}
         refitted = sum(batch.judged.models.num_rows for batch in batches)
         unchanged = known.of([name for batch in batches for name in batch.unchanged])
         verdicts = Verdicts.join([unchanged, *(batch.judged for batch in batches)])
         # Sensors that failed are to be tried again: then no inputs count as judged.
-        publish_verdicts(house, verdicts, 0 if failed else inputs)
+        publish_verdicts(house, verdicts, 0 if failed else inputs, onto=published)
         for table in (house.anomalies, house.sensor_models):
             remove_old_files(table, get_settings().grace_period)
     return _report(snapshot, verdicts, refitted=refitted, failed=failed)
@@ -140,8 +141,9 @@ def _report(snapshot: Snapshot, verdicts: Verdicts, *, refitted: int, failed: di
     )
 
 
-def _judge_all(snapshot: Snapshot, known: Verdicts, on_progress: OnProgress) -> list[_Batch]:
-    paths = [path for files in snapshot.files.values() for path in files]
+def _judge_all(
+    house: Warehouse, snapshot: Snapshot, known: Verdicts, on_progress: OnProgress
+) -> list[_Batch]:
     fingerprints = dict(
         zip(known.models["sensor_name"].to_pylist(), known.models["fingerprint"].to_pylist(), strict=True)
     )
@@ -150,12 +152,11 @@ def _judge_all(snapshot: Snapshot, known: Verdicts, on_progress: OnProgress) -> 
     tasks = [_Task(name, uuid, fingerprints.get(name)) for name, uuid in sensors]
     parts = [tasks[start : start + BATCH_SENSORS] for start in range(0, len(tasks), BATCH_SENSORS)]
     jobs = [(snapshot.paths([task.uuid for task in part]), part) for part in parts]
-    workers = get_settings().workers
-    parallel = sum(pq.read_metadata(path).num_rows for path in paths) > PARALLEL_READINGS
+    judge = partial(_judge_batch, house)
     batches: list[_Batch] = []
     started = time.monotonic()
-    with open_executor(workers, parallel=parallel) as executor:
-        for batch in run_tasks(executor, _judge_batch, jobs, ahead=4 * workers):
+    with open_workers(parallel=snapshot.n_readings > PARALLEL_READINGS) as workers:
+        for batch in workers.run(judge, jobs):
             batches.append(batch)
             done = min(len(batches) * BATCH_SENSORS, len(tasks))
             readings = sum(batch.readings for batch in batches)
@@ -164,9 +165,9 @@ def _judge_all(snapshot: Snapshot, known: Verdicts, on_progress: OnProgress) -> 
     return batches
 
 
-def _judge_batch(job: tuple[list[str], Sequence[_Task]]) -> _Batch:
+def _judge_batch(house: Warehouse, job: tuple[list[str], Sequence[_Task]]) -> _Batch:
     paths, tasks = job
-    readings = read_readings(paths, [task.uuid for task in tasks])
+    readings = read_readings(house, paths, [task.uuid for task in tasks])
     verdicts: list[Verdicts] = []
     unchanged: list[str] = []
     failed: dict[str, str] = {}

@@ -6,16 +6,22 @@ sees the flags of one run with the models of another.
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema
+from deltalake import DeltaTable
 
-from iot_pipeline.delta import DataFile, commit, list_files, open_pair, open_table, pinned_version
-from iot_pipeline.files import publish_file, sync
+from iot_pipeline.delta import (
+    DataFile,
+    commit,
+    list_files,
+    open_pair,
+    open_table,
+    pinned_version,
+)
+from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import Warehouse
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -79,52 +85,68 @@ class Verdicts:
         )
 
 
-def read_verdicts(house: Warehouse) -> tuple[Verdicts, int | None]:
-    """Read what was published last, and the number of the inputs that it was made from.
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was published last.
+
+    Attributes:
+        verdicts: The rows of both tables.
+        inputs: The number of the inputs that they were made from; None before anything was published.
+        anomalies_version: The latest version of ``anomalies``; None for no table.
+        models_version: That of ``sensor_models``.
+    """
+
+    verdicts: Verdicts
+    inputs: int | None
+    anomalies_version: int | None
+    models_version: int | None
+
+
+def read_published(house: Warehouse) -> Published:
+    """Read what was published last.
 
     A table of an earlier release may lack a column, which is NULL then.
     """
-    models, flagged = open_pair(house.sensor_models, house.anomalies)
-    if models is None or flagged is None:
-        return Verdicts.join([]), None
-    return Verdicts(
-        _read(flagged, house.anomalies, ANOMALIES), _read(models, house.sensor_models, SENSOR_MODELS)
-    ), pinned_version(models, "inputs")
+    latest = open_table(house.anomalies)
+    models, flagged = open_pair(house.sensor_models, house.anomalies, "anomalies")
+    verdicts, inputs = Verdicts.join([]), None
+    if models and flagged:
+        verdicts = Verdicts(
+            _read(flagged, house.anomalies, ANOMALIES), _read(models, house.sensor_models, SENSOR_MODELS)
+        )
+        inputs = pinned_version(models, "inputs")
+    started = models or open_table(house.sensor_models)
+    return Published(
+        verdicts, inputs, latest.version() if latest else None, started.version() if started else None
+    )
 
 
-def _read(table: DeltaTable, path: Path, schema: pa.Schema) -> pa.Table:
-    files = [pq.read_table(path / file.path, schema=schema) for file in list_files(table)]
+def _read(table: DeltaTable, folder: Folder, schema: pa.Schema) -> pa.Table:
+    with folder.fetch([file.path for file in list_files(table)]) as paths:
+        files = [pq.read_table(path, schema=schema, memory_map=False) for path in paths]
     return pa.concat_tables([schema.empty_table(), *files])
 
 
-def publish_verdicts(house: Warehouse, verdicts: Verdicts, inputs: int) -> None:
+def publish_verdicts(house: Warehouse, verdicts: Verdicts, inputs: int, *, onto: Published) -> None:
     """Make verdicts the next version of both tables.
 
     Args:
         house: The warehouse, locked.
         verdicts: All that the tables shall hold.
         inputs: A number that tells what they were made from.
+        onto: What was read before.
+
+    Raises:
+        WarehouseBusyError: Somebody else has published meanwhile.
     """
-    version = _publish(house.anomalies, verdicts.anomalies, {})
-    _publish(house.sensor_models, verdicts.models, {"anomalies": version, "inputs": inputs})
+    version = _publish(house.anomalies, verdicts.anomalies, onto.anomalies_version, {})
+    pins = {"anomalies": version, "inputs": inputs}
+    _publish(house.sensor_models, verdicts.models, onto.models_version, pins)
 
 
-def _publish(path: Path, table: pa.Table, pins: dict[str, int]) -> int:
-    path.mkdir(parents=True, exist_ok=True)
-    file = path / f"part-{uuid4().hex}.parquet"
-    with publish_file(file) as part:
+def _publish(folder: Folder, table: pa.Table, onto: int | None, pins: dict[str, int]) -> int:
+    name = f"part-{uuid4().hex}.parquet"
+    with folder.publish(name) as part:
         pq.write_table(table, part, compression="zstd", store_schema=False)
-    _add_columns(path, table.schema)
-    return commit(path, schema=table.schema, add=[DataFile.describe(file, path)], pins=pins)
-
-
-def _add_columns(path: Path, schema: pa.Schema) -> None:
-    """Add columns to a table that an earlier release has made without them."""
-    table = open_table(path)
-    if not table:
-        return
-    present = {field.name for field in table.schema().fields}
-    missing = [field for field in Schema.from_arrow(schema).fields if field.name not in present]
-    if missing:
-        table.alter.add_columns(missing)
-        sync(path / "_delta_log" / f"{DeltaTable(path).version():020}.json")
+        file = DataFile.describe(name, part)
+    return commit(folder, onto=onto, schema=table.schema, add=[file], pins=pins)

@@ -6,18 +6,23 @@ tables that belong together, whenever they look.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
-from iot_pipeline.files import sync
+from iot_pipeline.errors import WarehouseBusyError, WarehouseError
+from iot_pipeline.s3 import one_line
+from iot_pipeline.storage import Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class DataFile:
     """A Parquet file of a table.
 
     Attributes:
-        path: Relative to the table's directory.
+        path: Relative to the table's folder.
         size: Length in bytes.
         partition: Values of the partition columns.
         stats: Its statistics in Delta's format: number of rows, least and greatest values, NULLs.
@@ -37,11 +42,11 @@ class DataFile:
     stats: str = ""
 
     @classmethod
-    def describe(cls, path: Path, table: Path, partition: Mapping[str, str] | None = None) -> "DataFile":
-        """Describe a file that was written below a table's directory."""
-        with pq.ParquetFile(path) as file:
+    def describe(cls, name: str, written: Path, partition: Mapping[str, str] | None = None) -> "DataFile":
+        """Describe a file that is to have a name below a table's folder, and where it was written first."""
+        with pq.ParquetFile(written) as file:
             stats = _statistics(file.metadata)
-        return cls(path.relative_to(table).as_posix(), path.stat().st_size, dict(partition or {}), stats)
+        return cls(name, written.stat().st_size, dict(partition or {}), stats)
 
 
 def _statistics(metadata: pq.FileMetaData) -> str:
@@ -80,9 +85,14 @@ def _plain(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def open_table(path: Path, version: int | None = None) -> DeltaTable | None:
+def open_table(folder: Folder, version: int | None = None) -> DeltaTable | None:
     """Open a version (by default the latest) of a table; None when there is no such table."""
-    return DeltaTable(path, version=version) if DeltaTable.is_deltatable(str(path)) else None
+    try:
+        return DeltaTable(folder.url, version=version, storage_options=folder.delta_options)
+    except TableNotFoundError:
+        return None
+    except OSError as error:
+        raise WarehouseError(f"can't read {folder.url}: {one_line(error)}") from error
 
 
 def pinned_version(table: DeltaTable, other: str) -> int | None:
@@ -90,20 +100,21 @@ def pinned_version(table: DeltaTable, other: str) -> int | None:
     return table.transaction_version(other)
 
 
-def open_pair(path: Path, pinned: Path) -> tuple[DeltaTable, DeltaTable] | tuple[None, None]:
+def open_pair(folder: Folder, other: Folder, pin: str) -> tuple[DeltaTable, DeltaTable] | tuple[None, None]:
     """Open the latest version of a table and the version of another one that it pins.
 
     Args:
-        path: The table that pins.
-        pinned: The other one; its directory's name is the pin's.
+        folder: The table that pins.
+        other: The other one.
+        pin: The pin's name.
 
     Returns:
         Both tables, or Nones when the first has not been committed to yet.
     """
-    table = open_table(path)
-    version = pinned_version(table, pinned.name) if table else None
-    other = open_table(pinned, version) if version is not None else None
-    return (table, other) if table and other else (None, None)
+    table = open_table(folder)
+    version = pinned_version(table, pin) if table else None
+    pinned = open_table(other, version) if version is not None else None
+    return (table, pinned) if table and pinned else (None, None)
 
 
 def list_files(table: DeltaTable) -> list[DataFile]:
@@ -120,6 +131,11 @@ def value_ranges(table: DeltaTable, column: str) -> dict[str, tuple[str, str]]:
     }
 
 
+def count_rows(table: DeltaTable) -> int:
+    """Return how many rows a table's version has, by its statistics."""
+    return int(pc.sum(pa.table(table.get_add_actions())["num_records"]).as_py() or 0)
+
+
 def files_by_partition(table: DeltaTable | None, column: str) -> dict[str, list[str]]:
     """Return the paths (relative to the table) of a version's files by the value of its partition column."""
     files: dict[str, list[str]] = {}
@@ -129,8 +145,9 @@ def files_by_partition(table: DeltaTable | None, column: str) -> dict[str, list[
 
 
 def commit(
-    path: Path,
+    folder: Folder,
     *,
+    onto: int | None,
     schema: pa.Schema,
     add: Sequence[DataFile],
     replace: Collection[str] | None = None,
@@ -139,66 +156,94 @@ def commit(
 ) -> int:
     """Make files the next version of a table, in one commit that is durable when this returns.
 
+    A version is a file of the table's log whose name is its number, and it is written on the condition that
+    there is none of this name. So of two writers who have read the same version only one commits, in a
+    directory as on S3, and nobody commits on top of what he has not read.
+
     Args:
-        path: The table's directory.
-        schema: The table's columns, partition columns included.
-        add: Files that are written and synced.
+        folder: The table's folder.
+        onto: The version that the writer has read and that is to be the latest still; None for no table.
+        schema: The table's columns, partition columns included; those that it lacks are added.
+        add: Files that are published.
         replace: The partitions whose present files leave the table; None means all files.
         partition_by: The partition column.
         pins: Versions of other tables that this version belongs with.
 
     Returns:
         The new version.
+
+    Raises:
+        WarehouseBusyError: Somebody else has committed meanwhile. Nothing is changed.
+        WarehouseError: A file is not there, or the commit can't be written. Whether it was is then unknown;
+            the next load finds out.
     """
-    table = open_table(path)
-    is_new = table is None or table.version() == 0
-    table = table or _create_table(path, schema, partition_by)
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    removed = [
-        RemoveAction(
-            file.path,
-            data_change=True,
-            deletion_timestamp=now,
-            size=file.size,
-            partition_values=file.partition,
+    stamps = folder.stamps([file.path for file in add])
+    lost = [file.path for file, stamp in zip(add, stamps, strict=True) if not stamp]
+    if lost:
+        raise WarehouseError(
+            f"{folder.url}/{lost[0]} is not where its worker wrote it: IOT_WAREHOUSE must be a disk that all"
+            " workers share, or s3://bucket"
         )
-        for file in list_files(table)
-        if replace is None or (partition_by and file.partition[partition_by] in replace)
-    ]
-    added = [
-        AddAction(file.path, file.size, file.partition, now, data_change=True, stats=file.stats)
-        for file in add
-    ]
-    table.create_write_transaction(
-        [*added, *removed],
-        mode="append",
-        schema=table.schema(),
-        partition_by=partition_by,
-        commit_properties=CommitProperties(
-            app_transactions=[Transaction(name, version) for name, version in (pins or {}).items()]
-        ),
-    )
-    version = DeltaTable(path).version()
-    log = path / "_delta_log"
-    oldest = 0 if is_new else version
-    for entry in log.iterdir():
-        if entry.name >= f"{oldest:020}":  # a checkpoint may come with the commit
-            sync(entry)
-    for directory in (log, path, path.parent):
-        sync(directory)
-    return version
+    with _refused_when_outdated(folder, onto):
+        table = open_table(folder, onto) if onto is not None else None
+        table = table or DeltaTable.create(
+            folder.url, schema=schema, partition_by=partition_by, storage_options=folder.delta_options
+        )
+        present = {field.name for field in table.schema().fields}
+        missing = [field for field in Schema.from_arrow(schema).fields if field.name not in present]
+        if missing:  # the table was made by an earlier release
+            table.alter.add_columns(missing, commit_properties=CommitProperties(max_commit_retries=0))
+        version = table.version() + 1
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        removed = [
+            RemoveAction(
+                file.path,
+                data_change=True,
+                deletion_timestamp=now,
+                size=file.size,
+                partition_values=file.partition,
+            )
+            for file in list_files(table)
+            if replace is None or (partition_by and file.partition[partition_by] in replace)
+        ]
+        added = [
+            AddAction(file.path, file.size, file.partition, now, data_change=True, stats=file.stats)
+            for file in add
+        ]
+        table.create_write_transaction(
+            [*added, *removed],
+            mode="append",
+            schema=table.schema(),
+            partition_by=partition_by,
+            commit_properties=CommitProperties(
+                max_commit_retries=0,  # by default a conflict is resolved by committing as a later version
+                app_transactions=[Transaction(name, number) for name, number in (pins or {}).items()],
+            ),
+        )
+        folder.settle("_delta_log", since=f"{onto:020}" if onto else "")  # a checkpoint may have come with it
+        return version
 
 
-def _create_table(path: Path, schema: pa.Schema, partition_by: str | None) -> DeltaTable:
-    path.mkdir(parents=True, exist_ok=True)
-    return DeltaTable.create(path, schema=schema, partition_by=partition_by)
+@contextmanager
+def _refused_when_outdated(folder: Folder, onto: int | None) -> Iterator[None]:
+    try:
+        yield
+    except DeltaError as error:
+        latest = open_table(folder)
+        if (latest.version() if latest else None) == onto:
+            raise WarehouseError(f"can't write {folder.url}: {one_line(error)}") from error
+        raise WarehouseBusyError(
+            f"somebody else has written {folder.url} meanwhile: try again, what was converted is kept"
+        ) from error
 
 
-def remove_old_files(path: Path, grace_period: timedelta) -> None:
+def remove_old_files(folder: Folder, grace_period: timedelta) -> None:
     """Delete the files of a table that no version within the grace period uses."""
-    DeltaTable(path).vacuum(
-        retention_hours=int(grace_period.total_seconds() // 3600),
-        dry_run=False,
-        enforce_retention_duration=False,
-        full=True,
-    )
+    table = open_table(folder)
+    if table:
+        table.vacuum(
+            retention_hours=int(max(grace_period, folder.spares).total_seconds() // 3600),
+            dry_run=False,
+            enforce_retention_duration=False,
+            full=True,
+        )

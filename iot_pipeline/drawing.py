@@ -13,7 +13,6 @@ from iot_pipeline.charts import plot_counts
 from iot_pipeline.clock import TIME_ZONE
 from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.errors import WarehouseNotReadyError
-from iot_pipeline.files import publish_file
 from iot_pipeline.plot import plot_sensor, png
 from iot_pipeline.query import Moment, connect, get_measurements, read_moment
 from iot_pipeline.report import render_report
@@ -27,12 +26,12 @@ class ReportFiles:
     """What was written.
 
     Attributes:
-        page: The HTML page.
+        page: Where the HTML page is.
         pictures: The PNG pictures of the worst sensors by sensor name, the worst first.
     """
 
-    page: Path
-    pictures: dict[str, Path]
+    page: str
+    pictures: dict[str, bytes]
 
 
 def draw_sensor(
@@ -50,7 +49,7 @@ def draw_sensor(
         sensor_name: Like ``sensor_00000``.
         start: As for ``get_measurements``; by default the first reading.
         end: Likewise; by default the last reading.
-        warehouse: The warehouse directory; by default the setting's.
+        warehouse: The warehouse's directory or S3 URL; by default the setting's.
 
     Returns:
         A PNG picture.
@@ -111,33 +110,30 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
     """Write the page about all sensors and the pictures of the worst ones.
 
     Args:
-        warehouse: The warehouse directory; by default the setting's.
+        warehouse: The warehouse's directory or S3 URL; by default the setting's.
 
     Raises:
         WarehouseNotReadyError: No models have been fitted yet.
     """
     house = open_warehouse(warehouse)
-    with connect(house.root) as connection:
+    with connect(house.url) as connection:
         anomalies = connection.sql("FROM anomalies").to_arrow_table().to_pandas()
         models = connection.sql("FROM sensor_models").to_arrow_table().to_pandas()
     if models.empty:
         raise WarehouseNotReadyError(
-            f"no models have been fitted in {house.root} yet:"
+            f"no models have been fitted in {house.url} yet:"
             " run: dagster asset materialize --select anomalies"
         )
     anomalies["timestamp"] = anomalies["timestamp"].dt.tz_convert(TIME_ZONE)
-    house.report.mkdir(parents=True, exist_ok=True)
-    pictures: dict[str, Path] = {}
+    pictures: dict[str, bytes] = {}
 
     def picture(sensor_name: str) -> bytes:
-        image = draw_sensor(sensor_name, warehouse=house.root)
-        pictures[sensor_name] = house.report / f"worst-{len(pictures) + 1:02}.png"
-        with publish_file(pictures[sensor_name]) as part:
+        image = pictures[sensor_name] = draw_sensor(sensor_name, warehouse=house.url)
+        with house.report.publish(f"worst-{len(pictures):02}.png") as part:
             part.write_bytes(image)
         return image
 
-    page = house.report / "index.html"
     html = render_report(anomalies, models, picture=picture, created=datetime.now(UTC))
-    with publish_file(page) as part:
+    with house.report.publish("index.html") as part:
         part.write_text(html, encoding="utf-8")
-    return ReportFiles(page, pictures)
+    return ReportFiles(f"{house.report.url}/index.html", pictures)

@@ -26,7 +26,13 @@ class MappingError(IotPipelineError):
 
 
 class WarehouseError(IotPipelineError):
-    """The warehouse can't be written to; what was in it before is still there."""
+    """The warehouse can't be read or written to; what was in it before is still there."""
+
+
+class WarehouseUnreachableError(WarehouseError):
+    """The object store that the warehouse lies in does not answer."""
+
+    may_pass = True
 
 
 class WorkerError(IotPipelineError):

@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
 from iot_pipeline.errors import WorkerError
+from iot_pipeline.settings import get_settings
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+AHEAD = 4
+"""How many tasks per worker are under way: a worker that is done has the next one at hand."""
 _SINGLE_THREADED = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 
 
@@ -32,21 +36,61 @@ class SerialExecutor(Executor):
         return future
 
 
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """What tasks run on.
+
+    Attributes:
+        executor: Takes the tasks.
+        count: Says how many of them it can run at a time now.
+    """
+
+    executor: Executor
+    count: Callable[[], int]
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Run a function over tasks and yield the results as they come, with few more tasks under way."""
+        waiting: set[Future[Result]] = set()
+        for task in tasks:
+            waiting.add(self.executor.submit(function, task))
+            if len(waiting) >= AHEAD * self.count():
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+
+
 @contextmanager
-def open_executor(workers: int, *, parallel: bool) -> Iterator[Executor]:
-    """Open the executor that a load or a detection runs on.
+def open_workers(*, parallel: bool) -> Iterator[Workers]:
+    """Open what a load or a detection runs on: the Dask cluster of the setting, or processes of its own.
 
     Args:
-        workers: How many processes to use.
         parallel: Whether the work is worth starting processes for.
+
+    Raises:
+        ConfigurationError: The cluster can't be used.
+        WorkerError: A worker was killed, or the cluster has gone.
     """
-    if not parallel or workers == 1:
-        yield SerialExecutor()
-        return
+    settings = get_settings()
+    if settings.dask_scheduler:
+        from iot_pipeline.cluster import open_cluster  # noqa: PLC0415 - optional
+
+        with open_cluster(settings.dask_scheduler) as (executor, count):
+            yield Workers(executor, count)
+    elif parallel and settings.workers > 1:
+        with _open_processes(settings.workers) as pool:
+            yield Workers(pool, lambda: settings.workers)
+    else:
+        yield Workers(SerialExecutor(), lambda: 1)
+
+
+@contextmanager
+def _open_processes(count: int) -> Iterator[Executor]:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent) as pool:
         with _prepared_for_workers():
-            wait([pool.submit(int) for _ in range(workers)])  # starts all processes
+            wait([pool.submit(int) for _ in range(count)])  # starts all processes
         try:
             yield pool
         except BrokenProcessPool as error:
@@ -88,18 +132,3 @@ def _prepared_for_workers() -> Iterator[None]:
             os.environ.pop(name)
             if name in environment:
                 os.environ[name] = environment[name]
-
-
-def run_tasks(
-    executor: Executor, function: Callable[[Task], Result], tasks: Iterable[Task], *, ahead: int
-) -> Iterator[Result]:
-    """Run a function over tasks and yield the results as they come, with at most ``ahead`` under way."""
-    waiting: set[Future[Result]] = set()
-    for task in tasks:
-        waiting.add(executor.submit(function, task))
-        if len(waiting) >= ahead:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-    while waiting:
-        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-        yield from (future.result() for future in done)

@@ -24,9 +24,11 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
-from iot_pipeline.delta import files_by_partition, list_files, open_pair, value_ranges
-from iot_pipeline.errors import UnknownSensorError, WarehouseNotReadyError
-from iot_pipeline.warehouse import Warehouse, open_warehouse, rejects_path
+from iot_pipeline.delta import count_rows, files_by_partition, list_files, open_pair, value_ranges
+from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
+from iot_pipeline.s3 import one_line
+from iot_pipeline.storage import Folder
+from iot_pipeline.warehouse import MAPPING, Warehouse, open_warehouse, rejects_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,13 +59,15 @@ class Snapshot:
         stamp: Differs when anything else does.
         files: The Parquet files by month.
         ranges: The least and the greatest uuid in a file, by its path.
+        n_readings: How many readings the files hold.
         sensors: The uuids by sensor name.
     """
 
     version: int
-    stamp: tuple[int, ...]
+    stamp: tuple[str, ...]
     files: dict[str, list[str]]
     ranges: dict[str, tuple[str, str]]
+    n_readings: int
     sensors: dict[str, str]
 
     def paths(self, sensor_uuids: Sequence[str], start: str = "", end: str = "9999-12") -> list[str]:
@@ -128,7 +132,7 @@ def get_measurements(
             it means Europe/Berlin.
         end: Likewise.
         as_: What to return: a pandas or polars frame or an Arrow table.
-        warehouse: The warehouse directory; by default the setting's.
+        warehouse: The warehouse's directory or S3 URL; by default the setting's.
 
     Returns:
         Columns ``timestamp`` (microseconds, Europe/Berlin) and ``sensor_value`` (float64), ascending. No
@@ -138,6 +142,7 @@ def get_measurements(
         UnknownSensorError: The mapping has no such sensor.
         ValueError: A time can't be read, or the start is after the end.
         WarehouseNotReadyError: Nothing has been loaded yet.
+        WarehouseError: The warehouse can't be read.
     """
     if as_ not in {"pandas", "polars", "arrow"}:
         raise ValueError(f"as_ must be 'pandas', 'polars' or 'arrow', not {as_!r}")
@@ -146,10 +151,10 @@ def get_measurements(
         raise ValueError(f"start {start} is after end {end}")
     house = open_warehouse(warehouse)
     try:
-        instants, values = _fetch(take_snapshot(house), sensor_name, first, last)
-    except duckdb.IOException:  # a load has deleted files of the version that was known here
-        _snapshots.pop(house.root, None)
-        instants, values = _fetch(take_snapshot(house), sensor_name, first, last)
+        instants, values = _fetch(house, take_snapshot(house), sensor_name, first, last)
+    except WarehouseError:  # a load has deleted files of the version that was known here
+        _snapshots.pop(house, None)
+        instants, values = _fetch(house, take_snapshot(house), sensor_name, first, last)
     if as_ == "pandas":
         timestamps = pd.DatetimeIndex(instants.view("datetime64[us]"), tz="UTC").tz_convert(TIME_ZONE)
         return pd.DataFrame({"timestamp": timestamps, "sensor_value": values}, copy=False)
@@ -162,7 +167,7 @@ def get_measurements(
 
 
 def _fetch(
-    snapshot: Snapshot, sensor_name: str, first: int, last: int
+    house: Warehouse, snapshot: Snapshot, sensor_name: str, first: int, last: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Read a sensor's instants and values between two instants, in the files' order: ascending."""
     sensor_uuid = snapshot.sensors.get(sensor_name)
@@ -173,26 +178,24 @@ def _fetch(
     paths = snapshot.paths([sensor_uuid], month_of(first), month_of(last))
     if not paths:
         return np.empty(0, np.int64), np.empty(0, np.float64)
-    rows: dict[str, Any] = (
-        _cursor()
-        .execute(
-            f"SELECT epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
-            " WHERE sensor_uuid = $uuid"
-            " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)",
-            {"uuid": sensor_uuid, "first": first, "last": last},
-        )
-        .fetchnumpy()
+    rows = _read(
+        house,
+        f"SELECT epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
+        " WHERE sensor_uuid = $uuid"
+        " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)",
+        {"uuid": sensor_uuid, "first": first, "last": last},
     )
     return rows["instant"], rows["sensor_value"]
 
 
 def read_readings(
-    paths: list[str], sensor_uuids: list[str]
+    house: Warehouse, paths: list[str], sensor_uuids: list[str]
 ) -> dict[str, tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]]:
     """Read all readings of some sensors.
 
     Args:
-        paths: Parquet files of a snapshot.
+        house: The warehouse.
+        paths: Parquet files of a snapshot of it.
         sensor_uuids: Which sensors.
 
     Returns:
@@ -200,15 +203,12 @@ def read_readings(
     """
     if not paths:
         return {}
-    rows: dict[str, Any] = (
-        _cursor()
-        .execute(
-            "SELECT list_position($uuids, sensor_uuid)::SMALLINT AS sensor,"
-            f" epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
-            " WHERE sensor_uuid IN (SELECT unnest($uuids))",
-            {"uuids": sensor_uuids},
-        )
-        .fetchnumpy()
+    rows = _read(
+        house,
+        "SELECT list_position($uuids, sensor_uuid)::SMALLINT AS sensor,"
+        f" epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
+        " WHERE sensor_uuid IN (SELECT unnest($uuids))",
+        {"uuids": sensor_uuids},
     )
     sensor = rows["sensor"]
     order = np.argsort(sensor, kind="stable")
@@ -242,19 +242,19 @@ def connect(
     sees.
 
     Args:
-        warehouse: The warehouse directory; by default the setting's.
+        warehouse: The warehouse's directory or S3 URL; by default the setting's.
         connection: A connection to an empty database to make the views in, instead of opening one.
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
     house = open_warehouse(warehouse)
-    ledger, timeseries = open_pair(house.source_files, house.timeseries)
+    ledger, timeseries = open_pair(house.source_files, house.timeseries, "timeseries")
     if ledger is None:
-        raise WarehouseNotReadyError(f"nothing has been loaded into {house.root} yet: {HOW_TO_LOAD}")
-    models, flagged = open_pair(house.sensor_models, house.anomalies)
+        raise WarehouseNotReadyError(f"nothing has been loaded into {house.url} yet: {HOW_TO_LOAD}")
+    models, flagged = open_pair(house.sensor_models, house.anomalies, "anomalies")
     connection = connection or duckdb.connect(":memory:")
-    _configure(connection)
+    _configure(connection, house.root)
     files = {
         "readings": _paths(timeseries, house.timeseries),
         "sensor_models": _paths(models, house.sensor_models),
@@ -262,7 +262,7 @@ def connect(
     }
     _create_view(connection, "source_files", _paths(ledger, house.source_files))
     rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0").fetchall()
-    files["rejected_rows"] = [str(rejects_path(house.bronze, fragment)) for (fragment,) in rejecting]
+    files["rejected_rows"] = [f"{house.bronze.url}/{rejects_file(fragment)}" for (fragment,) in rejecting]
     for name in _VIEWS:
         _create_view(connection, name, files[name])
     connection.execute("CREATE TABLE sensors (sensor_name VARCHAR, sensor_uuid VARCHAR)")
@@ -290,60 +290,58 @@ def read_moment(moment: Moment) -> int:
         ) from error
 
 
-_snapshots: dict[Path, Snapshot] = {}
+_snapshots: dict[Warehouse, Snapshot] = {}
 
 
 def take_snapshot(house: Warehouse) -> Snapshot:
     """Return the warehouse's latest version, from memory if it is still the latest."""
-    known = _snapshots.get(house.root)
-    if known and known.stamp == _stamp(house, known.version):
+    known = _snapshots.get(house)
+    if known and not (stamp := _stamp(house, known.version))[0] and stamp == known.stamp:
         return known
-    ledger, timeseries = open_pair(house.source_files, house.timeseries)
+    ledger, timeseries = open_pair(house.source_files, house.timeseries, "timeseries")
     stamp = _stamp(house, ledger.version()) if ledger else ()
     sensors = _read_sensors(house)
     if ledger is None or timeseries is None or not sensors:
-        raise WarehouseNotReadyError(f"nothing has been loaded into {house.root} yet: {HOW_TO_LOAD}")
+        raise WarehouseNotReadyError(f"nothing has been loaded into {house.url} yet: {HOW_TO_LOAD}")
+    folder = house.timeseries.url
     files = {
-        month: [str(house.timeseries / path) for path in paths]
+        month: [f"{folder}/{path}" for path in paths]
         for month, paths in sorted(files_by_partition(timeseries, "month").items())
     }
-    ranges = {
-        str(house.timeseries / path): bounds
-        for path, bounds in value_ranges(timeseries, "sensor_uuid").items()
-    }
-    snapshot = _snapshots[house.root] = Snapshot(ledger.version(), stamp, files, ranges, sensors)
+    ranges = {f"{folder}/{path}": bounds for path, bounds in value_ranges(timeseries, "sensor_uuid").items()}
+    snapshot = _snapshots[house] = Snapshot(
+        ledger.version(), stamp, files, ranges, count_rows(timeseries), sensors
+    )
     return snapshot
 
 
-def _stamp(house: Warehouse, version: int) -> tuple[int, ...]:
-    """Return what changes with the ledger or the mapping, at the price of three looks at the disk."""
-    log = house.source_files / "_delta_log"
-    is_outdated = (log / f"{version + 1:020}.json").exists()
-    return is_outdated, *_file_stamp(log / f"{version:020}.json"), *_file_stamp(house.mapping)
+def _stamp(house: Warehouse, version: int) -> tuple[str, ...]:
+    """Return what changes with the ledger or the mapping, at the price of three looks at the files.
 
-
-def _file_stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return stat.st_ino, stat.st_mtime_ns
+    The first part is empty as long as there is no later version of the ledger.
+    """
+    log = "source_files/_delta_log"
+    commits = [f"{log}/{version + 1:020}.json", f"{log}/{version:020}.json"]
+    if house.mapping == house.root:
+        return tuple(house.root.stamps([*commits, MAPPING]))
+    return (*house.root.stamps(commits), *house.mapping.stamps([MAPPING]))
 
 
 def _read_sensors(house: Warehouse) -> dict[str, str]:
     """Return the uuids by sensor name; none before the mapping has been loaded."""
-    if not house.mapping.exists():
+    if not any(house.mapping.stamps([MAPPING])):
         return {}
-    with closing(sqlite3.connect(f"{house.mapping.as_uri()}?mode=ro", uri=True)) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'sensors'").fetchone():
-            return {}
+    with (
+        house.mapping.fetch([MAPPING]) as (path,),
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection,
+    ):
         return dict(connection.execute("SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"))
 
 
 @cache
-def _database_of(_process: int) -> duckdb.DuckDBPyConnection:
+def _database_of(_process: int, root: Folder) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
-    _configure(connection)
+    _configure(connection, root)
     connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
     return connection
 
@@ -351,18 +349,26 @@ def _database_of(_process: int) -> duckdb.DuckDBPyConnection:
 _of_thread = threading.local()
 
 
-def _cursor() -> duckdb.DuckDBPyConnection:
+def _cursor(root: Folder) -> duckdb.DuckDBPyConnection:
     """Return the thread's cursor on the process' database; one of before a fork has lost its threads."""
-    process = os.getpid()
-    if getattr(_of_thread, "process", None) != process:
-        _of_thread.process, _of_thread.cursor = process, _database_of(process).cursor()
+    owner = os.getpid(), root
+    if getattr(_of_thread, "owner", None) != owner:
+        _of_thread.owner, _of_thread.cursor = owner, _database_of(*owner).cursor()
     cursor: duckdb.DuckDBPyConnection = _of_thread.cursor
     return cursor
 
 
-def _configure(connection: duckdb.DuckDBPyConnection) -> None:
+def _read(house: Warehouse, statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _cursor(house.root).execute(statement, parameters).fetchnumpy()
+    except duckdb.Error as error:
+        raise WarehouseError(f"can't read {house.url}: {one_line(error)}") from error
+
+
+def _configure(connection: duckdb.DuckDBPyConnection, root: Folder) -> None:
     connection.execute(f"SET GLOBAL TimeZone = '{TIME_ZONE}'")  # a cursor inherits only global settings
     connection.execute("SET python_enable_replacements = false")
+    root.connect(connection)
 
 
 def _read_parquet(paths: list[str]) -> str:
@@ -379,5 +385,5 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[s
         connection.execute(f"CREATE TABLE {name} ({_VIEWS[name]})")
 
 
-def _paths(table: DeltaTable | None, directory: Path) -> list[str]:
-    return [str(directory / file.path) for file in list_files(table)] if table else []
+def _paths(table: DeltaTable | None, folder: Folder) -> list[str]:
+    return [f"{folder.url}/{file.path}" for file in list_files(table)] if table else []

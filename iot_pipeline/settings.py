@@ -19,30 +19,39 @@ class Settings:
 
     Attributes:
         source: A directory or ``s3://bucket[/prefix]`` that holds ``mapping/`` and ``Timeseries/``.
-        warehouse: The directory that holds all that the pipeline makes.
+        warehouse: The directory or ``s3://bucket[/prefix]`` that holds all that the pipeline makes.
+        mapping: Likewise for ``mapping.sqlite`` alone, where it is to stay elsewhere; else the warehouse.
         grace_period: How long files of older table versions are kept for those who still read them.
         workers: How many processes the load and the detection may use.
+        dask_scheduler: The address of the Dask cluster that they run on instead; empty for none.
     """
 
     source: str
-    warehouse: Path
+    warehouse: str
+    mapping: str
     grace_period: timedelta
     workers: int
+    dask_scheduler: str
 
 
 def get_settings() -> Settings:
     """Read the settings from the environment.
 
-    Relative paths in variables are relative to the current directory, the defaults to the project's root.
+    Relative paths in variables are relative to the current directory, the defaults to the project's root or,
+    where the package is installed without its project, to the current directory too.
 
     Raises:
         ConfigurationError: A variable has a value that can't be used.
     """
+    data = (PROJECT_ROOT if (PROJECT_ROOT / "pyproject.toml").exists() else Path()) / "data"
+    warehouse = os.environ.get("IOT_WAREHOUSE") or str(data / "warehouse")
     return Settings(
-        source=os.environ.get("IOT_SOURCE") or str(PROJECT_ROOT / "data" / "sample"),
-        warehouse=Path(os.environ.get("IOT_WAREHOUSE") or PROJECT_ROOT / "data" / "warehouse"),
+        source=os.environ.get("IOT_SOURCE") or str(data / "sample"),
+        warehouse=warehouse,
+        mapping=os.environ.get("IOT_MAPPING") or warehouse,
         grace_period=timedelta(days=_number("IOT_GRACE_DAYS", default=7, least=0)),
         workers=int(_number("IOT_WORKERS", default=available_cores(), least=1)),
+        dask_scheduler=os.environ.get("IOT_DASK_SCHEDULER") or "",
     )
 
 

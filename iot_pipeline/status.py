@@ -17,7 +17,7 @@ class Status:
     """What a warehouse holds.
 
     Attributes:
-        warehouse: Its directory.
+        warehouse: Its directory or S3 URL.
         sensors: Sensors in the mapping.
         files: Loaded source files.
         files_rejected: Those that were quarantined as a whole.
@@ -30,7 +30,7 @@ class Status:
         anomalies: Anomalous readings by kind, the most frequent first.
     """
 
-    warehouse: Path
+    warehouse: str
     sensors: int
     files: int
     files_rejected: int
@@ -47,13 +47,13 @@ def read_status(warehouse: str | Path | None = None) -> Status:
     """Read what a warehouse holds.
 
     Args:
-        warehouse: The warehouse directory; by default the setting's.
+        warehouse: The warehouse's directory or S3 URL; by default the setting's.
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
     house = open_warehouse(warehouse)
-    _, timeseries = open_pair(house.source_files, house.timeseries)
+    _, timeseries = open_pair(house.source_files, house.timeseries, "timeseries")
     with connect(warehouse) as connection:
         figures = connection.execute("""
             SELECT
@@ -71,7 +71,7 @@ def read_status(warehouse: str | Path | None = None) -> Status:
             datetime.fromtimestamp(moment / 1e6, BERLIN) if moment is not None else None for moment in moments
         )
         return Status(
-            warehouse=house.root,
+            warehouse=house.url,
             sensors=sensors,
             files=files,
             files_rejected=files_rejected,
@@ -96,7 +96,7 @@ def describe(status: Status) -> str:
     loaded = f", the last one at {status.loaded_at:%Y-%m-%d %H:%M}" if status.loaded_at else ""
     quarantined = f" ({status.files_rejected:,} quarantined)" if status.files_rejected else ""
     lines = {
-        "warehouse": str(status.warehouse),
+        "warehouse": status.warehouse,
         "files": f"{status.files:,} loaded{quarantined}{loaded}",
         "readings": f"{status.readings:,}{span}, {status.size / 1e6:,.1f} MB",
         "sensors": f"{status.sensors:,}",

@@ -25,8 +25,8 @@ def main() -> None:
         print(f"\nThe sensor with the most anomalies is {sensor}. {reasoning}")
         print(f'\n>>> get_measurements("{sensor}", "{start:%Y-%m-%d}", "{end:%Y-%m-%d}")')
         print(get_measurements(sensor, start, end).to_string(max_rows=8))
-    report = open_warehouse().report
-    print(f"\nPicture:  {report / 'worst-01.png'}\nReport:   {report / 'index.html'}")
+    report = open_warehouse().report.url
+    print(f"\nPicture:  {report}/worst-01.png\nReport:   {report}/index.html")
     print("Web page: make dev, then open http://127.0.0.1:3000")
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iot_pipeline.errors import ConfigurationError
-from iot_pipeline.source import DirectorySource, S3Source, open_source, readable_errors
+from iot_pipeline.s3 import Bucket
+from iot_pipeline.source import DirectorySource, S3Source, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +34,30 @@ def upload(directory: Path, location: str) -> UploadReport:
         SourceError: The bucket can't be made, listed or written to.
     """
     files = open_source(str(directory))
-    bucket = open_source(location) if location.startswith("s3://") else None
-    if not isinstance(files, DirectorySource) or not isinstance(bucket, S3Source):
+    target = open_source(location) if location.startswith("s3://") else None
+    if not isinstance(files, DirectorySource) or not isinstance(target, S3Source):
         raise ConfigurationError(f"upload needs a directory and s3://bucket[/prefix], not {location!r}")
-    _ensure_bucket(bucket)
-    present = {obj.key: obj.version for obj in bucket.list_objects()}
+    _ensure_bucket(target.objects)
+    present = {obj.key: obj.version for obj in target.list_objects()}
     listed = files.list_objects()
     uploaded = 0
     for obj in listed:
         content = (files.root / obj.key).read_bytes()
         if present.get(obj.key) != hashlib.md5(content, usedforsecurity=False).hexdigest():
-            key = f"{bucket.prefix}/{obj.key}" if bucket.prefix else obj.key
-            with readable_errors(f"write {key}"):
-                bucket.client.put_object(Bucket=bucket.bucket, Key=key, Body=content)
+            key = f"{target.prefix}/{obj.key}" if target.prefix else obj.key
+            with target.objects.readable_errors(f"write {key}"):
+                target.objects.client.put_object(Bucket=target.bucket, Key=key, Body=content)
             uploaded += 1
     return UploadReport(uploaded=uploaded, unchanged=len(listed) - uploaded)
 
 
-def _ensure_bucket(bucket: S3Source) -> None:
+def _ensure_bucket(bucket: Bucket) -> None:
     from botocore.exceptions import ClientError  # noqa: PLC0415 - slow to import, as boto3 is
 
-    with readable_errors(f"make the bucket {bucket.bucket}"):
+    with bucket.readable_errors(f"make the bucket {bucket.name}"):
         try:
-            bucket.client.head_bucket(Bucket=bucket.bucket)
+            bucket.client.head_bucket(Bucket=bucket.name)
         except ClientError as error:
             if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
                 raise
-            bucket.client.create_bucket(Bucket=bucket.bucket)
+            bucket.client.create_bucket(Bucket=bucket.name)

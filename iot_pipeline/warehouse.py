@@ -1,123 +1,103 @@
 """Where the pipeline's tables lie, and who may write to them."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 
-from iot_pipeline.errors import ConfigurationError, WarehouseBusyError, WarehouseError
+from iot_pipeline.errors import ConfigurationError, WarehouseError
+from iot_pipeline.s3 import one_line
 from iot_pipeline.settings import get_settings
+from iot_pipeline.storage import Folder, open_folder
+
+MAPPING = "mapping.sqlite"
+"""The SQLite file of sensor names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warehouse:
-    """The places in a warehouse directory.
+    """The places in a warehouse.
 
     Attributes:
-        root: The directory.
+        root: Its folder.
+        mapping: The folder of ``mapping.sqlite``; the same, unless a setting keeps that file elsewhere.
     """
 
-    root: Path
+    root: Folder
+    mapping: Folder
 
     @property
-    def mapping(self) -> Path:
-        """The SQLite file of sensor names."""
-        return self.root / "mapping.sqlite"
+    def url(self) -> str:
+        """The directory's path or the S3 URL."""
+        return self.root.url
 
     @property
-    def bronze(self) -> Path:
-        """The directory of fragments."""
+    def bronze(self) -> Folder:
+        """The fragments."""
         return self.root / "bronze"
 
     @property
-    def timeseries(self) -> Path:
+    def timeseries(self) -> Folder:
         """The Delta table of readings."""
         return self.root / "timeseries"
 
     @property
-    def source_files(self) -> Path:
+    def source_files(self) -> Folder:
         """The Delta table that lists what has been loaded."""
         return self.root / "source_files"
 
     @property
-    def anomalies(self) -> Path:
+    def anomalies(self) -> Folder:
         """The Delta table of flagged readings."""
         return self.root / "anomalies"
 
     @property
-    def sensor_models(self) -> Path:
+    def sensor_models(self) -> Folder:
         """The Delta table of fitted models."""
         return self.root / "sensor_models"
 
     @property
-    def report(self) -> Path:
-        """The directory of pictures and the page."""
+    def report(self) -> Folder:
+        """The pictures and the page."""
         return self.root / "report"
 
-    def create(self) -> None:
-        """Make the directory unless it is there.
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Make the warehouse and be the only one who writes a table, as far as the place can tell.
 
         Raises:
             ConfigurationError: It can't be made or written to.
-        """
-        try:
-            self.bronze.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=self.root):
-                pass
-        except OSError as error:
-            raise ConfigurationError(
-                f"IOT_WAREHOUSE can't be written to: {self.root} ({error.strerror})"
-            ) from error
-
-    @contextmanager
-    def writing(self, table: Path) -> Iterator[None]:
-        """Make the directory and be the only one who writes a table.
-
-        Raises:
-            ConfigurationError: The directory can't be made or written to.
             WarehouseBusyError: Somebody else is writing the table.
-            WarehouseError: The disk is full, or another fault of it.
+            WarehouseError: The disk is full, or another fault of the place.
         """
-        self.create()
-        with (self.root / f".{table.name}.lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                lock.seek(0)
-                writer = lock.read().strip() or "unknown"
-                raise WarehouseBusyError(
-                    f"process {writer} is writing {table}: try again when it is done"
-                ) from error
-            lock.seek(0)
-            lock.truncate()
-            lock.write(str(os.getpid()))
-            lock.flush()
+        self.root.create()
+        with self.root.lock(name):
             try:
                 yield
             except OSError as error:
-                raise WarehouseError(f"can't write {table}: {error.strerror or error}") from error
+                raise WarehouseError(
+                    f"can't write {self.url}/{name}: {error.strerror or one_line(error)}"
+                ) from error
 
 
 def open_warehouse(location: str | Path | None = None) -> Warehouse:
-    """Return the warehouse at a directory, by default the setting's.
+    """Return the warehouse at a directory or an S3 URL, by default the setting's.
 
     Raises:
-        ConfigurationError: DuckDB would take the path for a pattern.
+        ConfigurationError: The location can't be one, or DuckDB would take it for a pattern.
     """
-    root = Path(location or get_settings().warehouse).absolute()
-    if any(character in str(root) for character in "*?["):
-        raise ConfigurationError(f"IOT_WAREHOUSE may not contain any of * ? [: {root}")
-    return Warehouse(root)
+    settings = get_settings()
+    root = open_folder(location or settings.warehouse)
+    if any(character in root.url for character in "*?["):
+        raise ConfigurationError(f"IOT_WAREHOUSE may not contain any of * ? [: {root.url}")
+    return Warehouse(root, root if location else open_folder(settings.mapping))
 
 
-def fragment_path(bronze: Path, fragment: str) -> Path:
-    """Return where a fragment's readings are."""
-    return bronze / f"{fragment}.parquet"
+def readings_file(fragment: str) -> str:
+    """Return the name of the file with a fragment's readings, in bronze."""
+    return f"{fragment}.parquet"
 
 
-def rejects_path(bronze: Path, fragment: str) -> Path:
-    """Return where a fragment's rejected rows are; there is no such file when it has none."""
-    return bronze / f"{fragment}.rejects.parquet"
+def rejects_file(fragment: str) -> str:
+    """Return the name of the file with a fragment's rejected rows; there is none when it has no such rows."""
+    return f"{fragment}.rejects.parquet"

@@ -1,15 +1,20 @@
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import boto3
 import duckdb
 import pytest
 
 from iot_pipeline import connect
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.ingest import LoadReport, load_mapping, load_timeseries
+from iot_pipeline_tests.dask_cluster import Cluster, running_cluster
+from iot_pipeline_tests.s3_server import running_s3_server
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HEADER = "timestamp;sensor_uuid;sensor_value"
@@ -30,10 +35,10 @@ def csv_of(*lines: str, header: str = HEADER) -> bytes:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A directory of CSV files and the warehouse that it is loaded into."""
+    """A directory of CSV files and the warehouse that it is loaded into: a path or an S3 URL."""
 
     source: Path
-    warehouse: Path
+    warehouse: Any
 
     def write(self, key: str, *content: str | bytes) -> None:
         """Write lines below the usual header, or bytes as they are, into ``Timeseries/``."""
@@ -104,3 +109,43 @@ def sample_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     load_timeseries(source=str(SAMPLE), warehouse=warehouse)
     flag_anomalies(warehouse=warehouse)
     return warehouse
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """An S3 server without authentication, and the variables that its clients need."""
+
+    url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "eu-central-1",
+        }
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with running_s3_server() as url:
+        yield S3Server(url)
+
+
+@pytest.fixture
+def s3_folder(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URL of an empty place, which this process' settings lead to."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid4().hex}"
+    location = {"LocationConstraint": "eu-central-1"}
+    boto3.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration=location)  # type: ignore[arg-type]
+    return f"s3://{name}/some/where"
+
+
+@pytest.fixture(scope="session")
+def dask(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Iterator[Cluster]:
+    """Run a cluster of two workers, which can reach the S3 server."""
+    with running_cluster(tmp_path_factory.mktemp("dask"), environment=s3_server.environment) as running:
+        yield running

@@ -19,6 +19,7 @@ from iot_pipeline.drawing import draw_sensor, write_report
 from iot_pipeline.errors import WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.sample_series import ANOMALIES
+from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline_tests.conftest import SAMPLE, Bucket, row
 from iot_pipeline_tests.detection.series import sensor
@@ -38,7 +39,7 @@ def raise_detector_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def verdicts(warehouse: Path) -> tuple[list[dict[str, object]], ...]:
     """Return the rows of both tables, fingerprints included."""
-    found, _ = anomaly_tables.read_verdicts(open_warehouse(warehouse))
+    found = anomaly_tables.read_published(open_warehouse(warehouse)).verdicts
     return found.anomalies.to_pylist(), found.models.to_pylist()
 
 
@@ -134,10 +135,10 @@ def test_a_reader_never_sees_flags_of_one_run_with_models_of_another(
         before = connection.execute("SELECT count(*) FROM anomalies").fetchall()
     publish = anomaly_tables._publish
 
-    def die_between_the_tables(path: Path, table: object, pins: dict[str, int]) -> int:
-        if path.name == "sensor_models":
+    def die_between_the_tables(folder: Folder, table: object, onto: int | None, pins: dict[str, int]) -> int:
+        if folder.url.endswith("sensor_models"):
             raise KeyboardInterrupt
-        return publish(path, anomaly_tables.ANOMALIES.empty_table(), pins)
+        return publish(folder, anomaly_tables.ANOMALIES.empty_table(), onto, pins)
 
     monkeypatch.setattr(anomaly_tables, "_publish", die_between_the_tables)
     raise_detector_version(monkeypatch)
@@ -191,8 +192,8 @@ def test_the_report_is_a_page_and_the_pictures_of_sensors_with_anomalies(warehou
     with connect(warehouse) as connection:
         names = connection.execute("SELECT DISTINCT sensor_name FROM anomalies").fetchall()
     assert set(report.pictures) == {name for (name,) in names}
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in report.pictures.values())
-    assert report.page.read_text().startswith("<!doctype html>")
+    assert all(picture.startswith(b"\x89PNG") for picture in report.pictures.values())
+    assert Path(report.page).read_text().startswith("<!doctype html>")
 
 
 def test_a_picture_can_show_a_part_of_the_time(sample_warehouse: Path) -> None:
@@ -206,7 +207,8 @@ def test_when_nothing_is_new_nothing_is_read_or_written_and_the_report_is_the_sa
     sensors: Sensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sensors.verdicts()
-    tables = [open_table(sensors.bucket.warehouse / name) for name in ("anomalies", "sensor_models")]
+    house = open_warehouse(sensors.bucket.warehouse)
+    tables = [open_table(house.anomalies), open_table(house.sensor_models)]
     versions = [table and table.version() for table in tables]
     raise_detector_version(monkeypatch)
     first = sensors.judge()
@@ -214,7 +216,7 @@ def test_when_nothing_is_new_nothing_is_read_or_written_and_the_report_is_the_sa
     second = sensors.judge()
     assert second == replace(first, sensors_refitted=0)
     assert sensors.verdicts()[0] == before[0]
-    again = [open_table(sensors.bucket.warehouse / name) for name in ("anomalies", "sensor_models")]
+    again = [open_table(house.anomalies), open_table(house.sensor_models)]
     assert [table and table.version() for table in again] == [version and version + 1 for version in versions]
 
 
@@ -277,7 +279,7 @@ def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
 ) -> None:
     expected = sensors.verdicts()
     house = open_warehouse(sensors.bucket.warehouse)
-    shutil.rmtree(house.sensor_models)
+    shutil.rmtree(house.sensor_models.url)
     fields = [field for field in anomaly_tables.SENSOR_MODELS if field.name != "fingerprint"]
     with monkeypatch.context() as patch:
         patch.setattr(anomaly_tables, "SENSOR_MODELS", pa.schema(fields))
@@ -285,7 +287,7 @@ def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
             pa.Table.from_pylist(expected[0], anomaly_tables.ANOMALIES),
             pa.Table.from_pylist(expected[1], pa.schema(fields)),
         )
-        anomaly_tables.publish_verdicts(house, old, 0)
+        anomaly_tables.publish_verdicts(house, old, 0, onto=anomaly_tables.read_published(house))
     assert sensors.judge().sensors_refitted == 3
     assert sensors.verdicts() == expected
     table = open_table(house.sensor_models)

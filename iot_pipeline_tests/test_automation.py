@@ -178,8 +178,7 @@ def test_who_materializes_by_hand_is_told_at_once(bucket: Bucket, loading: Any, 
 
 @contextmanager
 def somebody_is_loading(bucket: Bucket) -> Iterator[None]:
-    house = open_warehouse(bucket.warehouse)
-    with house.writing(house.timeseries):
+    with open_warehouse(bucket.warehouse).writing("timeseries"):
         yield
 
 

@@ -15,7 +15,7 @@ from iot_pipeline.defs import checks
 from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.ingest.ledger import read_ledger, write_ledger
-from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse import MAPPING, open_warehouse
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 from iot_pipeline_tests.runs import check_of, definitions_on, failure_of, materialize, measurements_in
 
@@ -105,7 +105,7 @@ def test_a_mapping_that_was_tampered_with_is_an_error(
     bucket: Bucket, rows: list[tuple[str, str]], names: str, uuids: str
 ) -> None:
     bucket.warehouse.mkdir()
-    with closing(sqlite3.connect(open_warehouse(bucket.warehouse).mapping)) as connection, connection:
+    with closing(sqlite3.connect(bucket.warehouse / MAPPING)) as connection, connection:
         connection.execute("CREATE TABLE sensors (sensor_name TEXT, sensor_uuid TEXT)")
         connection.executemany("INSERT INTO sensors VALUES (?, ?)", rows)
     result = evaluate(checks.mapping_is_one_to_one, bucket.warehouse)

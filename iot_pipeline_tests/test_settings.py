@@ -5,16 +5,25 @@ from pathlib import Path
 
 import pytest
 
+from iot_pipeline import connect, get_measurements
 from iot_pipeline.errors import ConfigurationError, SourceError
-from iot_pipeline.ingest import load_timeseries
+from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.settings import PROJECT_ROOT, get_settings
 from iot_pipeline.source import open_source
 from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline_tests.conftest import SAMPLE
 
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("IOT_SOURCE", "IOT_WAREHOUSE", "IOT_GRACE_DAYS", "IOT_WORKERS"):
+    for name in (
+        "IOT_SOURCE",
+        "IOT_WAREHOUSE",
+        "IOT_GRACE_DAYS",
+        "IOT_WORKERS",
+        "IOT_DASK_SCHEDULER",
+        "IOT_MAPPING",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -24,7 +33,7 @@ def test_defaults_are_the_sample_bucket_and_a_warehouse_beside_it_wherever_one_s
     monkeypatch.chdir(tmp_path)
     settings = get_settings()
     assert settings.source == str(PROJECT_ROOT / "data" / "sample")
-    assert settings.warehouse == PROJECT_ROOT / "data" / "warehouse"
+    assert settings.warehouse == str(PROJECT_ROOT / "data" / "warehouse")
     assert settings.grace_period == timedelta(days=7)
 
 
@@ -71,3 +80,23 @@ def test_an_empty_source_loads_nothing_and_says_so(tmp_path: Path, caplog: pytes
 
 def test_configuration_and_source_errors_can_be_caught_apart() -> None:
     assert not issubclass(ConfigurationError, SourceError)
+
+
+def test_the_mapping_may_stay_elsewhere_than_the_tables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IOT_WAREHOUSE", str(tmp_path / "warehouse"))
+    monkeypatch.setenv("IOT_MAPPING", str(tmp_path / "deployment"))
+    load_mapping(source=str(SAMPLE))
+    load_timeseries(source=str(SAMPLE))
+    assert (tmp_path / "deployment" / "mapping.sqlite").exists()
+    assert not (tmp_path / "warehouse" / "mapping.sqlite").exists()
+    assert len(get_measurements("sensor_00000", "2013-10-05", "2013-10-06")) > 50
+    with connect() as connection:
+        assert connection.sql("SELECT count(*) FROM sensors").fetchall() == [(12,)]
+
+
+def test_the_mapping_of_another_warehouse_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IOT_MAPPING", str(tmp_path / "deployment"))
+    load_mapping(source=str(SAMPLE), warehouse=tmp_path / "another")
+    assert (tmp_path / "another" / "mapping.sqlite").exists()

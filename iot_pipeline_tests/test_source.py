@@ -15,15 +15,15 @@ import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
+from iot_pipeline import s3
 from iot_pipeline import source as source_module
 from iot_pipeline.errors import ConfigurationError, IotPipelineError, SourceError
 from iot_pipeline.ingest import LoadReport, load_timeseries
+from iot_pipeline.s3 import ATTEMPTS, S3Connection
 from iot_pipeline.source import (
-    READ_ATTEMPTS,
     DirectorySource,
     ObjectChangedError,
     ObjectVanishedError,
-    S3Connection,
     S3Source,
     Source,
     SourceObject,
@@ -43,6 +43,13 @@ CHANGED = csv_of(row(value=-1))
 
 
 # --------------------------------------------------------------------------- directory
+
+
+def test_a_directory_that_a_worker_does_not_see_is_an_error_and_no_vanished_file(tmp_path: Path) -> None:
+    source = DirectorySource(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match=r"IOT_SOURCE .* not on the machine") as caught:
+        source.open_object(SourceObject("a.csv", "1", 1)).__enter__()
+    assert not isinstance(caught.value, ObjectVanishedError)
 
 
 def test_a_directory_lists_all_files_at_any_depth_by_key(tmp_path: Path) -> None:
@@ -464,7 +471,7 @@ PASSING = ["500", "503", "429", "reset", "hang", "stall", "cut", "short", "flip"
 
 @pytest.fixture
 def quick_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "READ_SECONDS", 1.0)  # a busy machine answers within it
+    monkeypatch.setattr(s3, "READ_SECONDS", 1.0)  # a busy machine answers within it
 
 
 @pytest.mark.usefixtures("quick_timeouts")
@@ -474,10 +481,10 @@ def test_a_fault_that_passes_is_tried_again_and_the_object_is_read_whole(
 ) -> None:
     objects.put(KEY)
     source = objects.source(endpoint_url=proxy.url)
-    proxy.faults = [fault] * (READ_ATTEMPTS - 1)
+    proxy.faults = [fault] * (ATTEMPTS - 1)
     assert read(source, KEY) == CONTENT
-    assert proxy.requests[f"/{objects.name}/{KEY}"] == READ_ATTEMPTS
-    assert len(waits.seconds) <= READ_ATTEMPTS
+    assert proxy.requests[f"/{objects.name}/{KEY}"] == ATTEMPTS
+    assert len(waits.seconds) <= ATTEMPTS
 
 
 @pytest.mark.usefixtures("quick_timeouts", "waits")
@@ -493,7 +500,7 @@ def test_a_fault_that_stays_fails_the_load_names_the_key_and_loads_nothing(
     with pytest.raises(SourceError, match=r"Timeseries/data_[01]\.csv") as caught:
         load(objects.source(endpoint_url=proxy.url), bucket)
     assert_clear(caught.value)
-    assert sum(proxy.requests.values()) <= 1 + 2 * READ_ATTEMPTS
+    assert sum(proxy.requests.values()) <= 1 + 2 * ATTEMPTS
     assert bucket.values() == [1]
     assert load(objects.source(), bucket).rows_loaded == 1
     assert bucket.values() == [-1]
@@ -506,9 +513,9 @@ def test_a_listing_meets_faults_with_retries_too(
 ) -> None:
     objects.put(KEY)
     source = objects.source(endpoint_url=proxy.url)
-    proxy.listing_faults = [fault] * (READ_ATTEMPTS - 1)
+    proxy.listing_faults = [fault] * (ATTEMPTS - 1)
     assert [obj.key for obj in source.list_objects()] == [KEY]
-    assert len(waits.seconds) == READ_ATTEMPTS - 1
+    assert len(waits.seconds) == ATTEMPTS - 1
     proxy.listing_faults = [fault] * 100
     with pytest.raises(SourceError, match=f"can't list s3://{objects.name}") as caught:
         source.list_objects()
@@ -517,9 +524,9 @@ def test_a_listing_meets_faults_with_retries_too(
 
 def test_retries_wait_a_little_before_each(objects: Objects, proxy: FaultyProxy, waits: Waits) -> None:
     objects.put(KEY)
-    proxy.faults = ["503"] * (READ_ATTEMPTS - 1)
+    proxy.faults = ["503"] * (ATTEMPTS - 1)
     read(objects.source(endpoint_url=proxy.url), KEY)
-    assert len(waits.seconds) == READ_ATTEMPTS - 1
+    assert len(waits.seconds) == ATTEMPTS - 1
     assert all(0 < seconds <= 20 for seconds in waits.seconds)
 
 
@@ -565,7 +572,7 @@ def test_a_server_that_nothing_listens_at_is_one_clear_line(
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         assert_fails_at_once(objects.source(endpoint_url=url), bucket, "AWS_ENDPOINT_URL_S3", may_pass=True)
-    assert len(waits.seconds) < READ_ATTEMPTS
+    assert len(waits.seconds) < ATTEMPTS
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:9000", "not a url", "http://", "http://127.0.0.1:99999"])

@@ -16,7 +16,7 @@ from iot_pipeline.clock import BERLIN
 from iot_pipeline.defs.assets import mapping, timeseries
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
-from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse import MAPPING, open_warehouse
 
 NAMED = 10
 """How many sensors or files a check names."""
@@ -47,10 +47,14 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
     If it fails, somebody has changed `mapping.sqlite` by hand: materialize `mapping` again. (A `mapping.csv`
     that is not one-to-one is not loaded at all; the asset's failure says what is wrong with it.)
     """
-    path = open_warehouse(measurements.warehouse).mapping
-    if not path.exists():
+    folder = open_warehouse(measurements.warehouse).mapping
+    if not any(folder.stamps([MAPPING])):
         raise dg.Failure("no mapping has been loaded yet: run: dagster asset materialize --select mapping")
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+    with (
+        readable_failures(),
+        folder.fetch([MAPPING]) as (path,),
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection,
+    ):
         ((sensors,),) = connection.execute("SELECT count(*) FROM sensors").fetchall()
         twice = {
             column: connection.execute(

@@ -12,8 +12,9 @@ from duckdb import DuckDBPyConnection
 from pydantic import Field
 
 from iot_pipeline.query import connect, get_measurements
+from iot_pipeline.s3 import S3Connection
 from iot_pipeline.settings import get_settings
-from iot_pipeline.source import S3Connection, Source, open_source
+from iot_pipeline.source import Source, open_source
 
 
 class SourceResource(dg.ConfigurableResource[Source]):
@@ -42,7 +43,7 @@ class MeasurementsResource(dg.ConfigurableResource[None]):
     """The warehouse: where the tables are, and how they are queried."""
 
     warehouse: str | None = Field(
-        default=None, description="The warehouse directory; by default IOT_WAREHOUSE."
+        default=None, description="A directory or s3://bucket[/prefix]; by default IOT_WAREHOUSE."
     )
     duckdb: dg.ResourceDependency[DuckDBResource]
 

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from iot_pipeline.clock import month_bounds
 from iot_pipeline.delta import DataFile
-from iot_pipeline.files import publish_file
 from iot_pipeline.ingest.convert import READINGS
-from iot_pipeline.warehouse import fragment_path
+from iot_pipeline.storage import Folder
+from iot_pipeline.warehouse import readings_file
 
 MEASUREMENTS = pa.schema(
     [
@@ -102,29 +102,28 @@ class _Rows:
         return same_sensor & np.equal(self.instants[1:], self.instants[:-1])
 
 
-def compact_month(task: MonthTask, bronze: Path, table: Path) -> CompactedMonth:
+def compact_month(task: MonthTask, bronze: Folder, table: Folder) -> CompactedMonth:
     """Write the sorted files of one month.
 
     Args:
         task: The month and its fragments.
-        bronze: The directory of fragments.
-        table: The directory of the table.
+        bronze: Where the fragments are.
+        table: The table's folder.
     """
-    directory = table / f"month={task.month}"
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = [fragment_path(bronze, fragment) for fragment in task.fragments]
     bounds = month_bounds(task.month)
-    loaded = np.zeros(len(paths), dtype=np.int64)
+    loaded = np.zeros(len(task.fragments), dtype=np.int64)
     n_conflicts = 0
     files: list[DataFile] = []
-    for sensors in _sensor_ranges(paths, n_passes=-(-task.n_rows // PASS_ROWS)):
-        rows, n = _deduplicate(_sort(_read_rows(paths, sensors, bounds)))
-        n_conflicts += n
-        loaded += np.bincount(rows.owners, minlength=len(paths))
-        for part in _parts(rows):
-            path = directory / f"part-{uuid4().hex}.parquet"
-            _write_file(path, part, sensors)
-            files.append(DataFile.describe(path, table, {"month": task.month}))
+    with bronze.fetch([readings_file(fragment) for fragment in task.fragments]) as paths:
+        for sensors in _sensor_ranges(paths, n_passes=-(-task.n_rows // PASS_ROWS)):
+            rows, n = _deduplicate(_sort(_read_rows(paths, sensors, bounds)))
+            n_conflicts += n
+            loaded += np.bincount(rows.owners, minlength=len(paths))
+            for part in _parts(rows):
+                name = f"month={task.month}/part-{uuid4().hex}.parquet"
+                with table.publish(name) as path:
+                    _write_file(path, part, sensors)
+                    files.append(DataFile.describe(name, path, {"month": task.month}))
     return CompactedMonth(
         task.month, files, dict(zip(task.fragments, loaded.tolist(), strict=True)), n_conflicts
     )
@@ -145,7 +144,7 @@ def _write_file(path: Path, rows: _Rows, sensors: list[str]) -> None:
     codes = pa.array((rows.sensors - first).astype(np.int32))
     names = pa.DictionaryArray.from_arrays(codes, pa.array(sensors[first : last + 1], pa.string()))
     times = pa.array(rows.instants).view(READINGS.field("timestamp").type)
-    with publish_file(path) as part, pq.ParquetWriter(part, READINGS, **WRITE_OPTIONS) as writer:
+    with pq.ParquetWriter(path, READINGS, **WRITE_OPTIONS) as writer:
         writer.write_table(
             pa.table([names, times, pa.array(rows.values)], schema=READINGS), row_group_size=ROW_GROUP_ROWS
         )

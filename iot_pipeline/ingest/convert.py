@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iot_pipeline.clock import HOUR, Timestamp, count_by_month
-from iot_pipeline.files import publish_file
 from iot_pipeline.ingest.parse import (
     Readings,
     Rejected,
@@ -27,7 +26,8 @@ from iot_pipeline.ingest.parse import (
     read_pieces,
 )
 from iot_pipeline.source import Source, SourceObject
-from iot_pipeline.warehouse import fragment_path, rejects_path
+from iot_pipeline.storage import Folder
+from iot_pipeline.warehouse import readings_file, rejects_file
 
 FORMAT = 1
 """Raise it when the same file would give another fragment; every file is then converted again."""
@@ -84,14 +84,14 @@ def fragment_name(obj: SourceObject) -> str:
 
 
 def convert_object(
-    source: Source, obj: SourceObject, bronze: Path, *, latest: int, suffix: str = ""
+    source: Source, obj: SourceObject, bronze: Folder, *, latest: int, suffix: str = ""
 ) -> FragmentInfo:
     """Convert an object to a fragment, unless that has been done.
 
     Args:
         source: Where the object is.
         obj: The object.
-        bronze: The directory of fragments.
+        bronze: Where the fragments are.
         latest: Readings after this instant (microseconds since the epoch) are refused.
         suffix: What to add to the fragment's name, so that it is converted even if it has been before.
 
@@ -101,12 +101,11 @@ def convert_object(
         SourceError: It can't be read.
     """
     name = fragment_name(obj) + suffix
-    path = fragment_path(bronze, name)
-    if path.exists():
-        return read_fragment_info(path)
+    if any(bronze.stamps([readings_file(name)])):
+        return read_fragment_info(bronze, name)
     with (
-        publish_file(path) as part,
-        publish_file(rejects_path(bronze, name)) as rejects_part,
+        bronze.publish(readings_file(name)) as part,
+        bronze.publish(rejects_file(name)) as rejects_part,
         source.open_object(obj) as stream,
         _FragmentWriter(obj, part, rejects_part) as writer,
     ):
@@ -120,9 +119,10 @@ def convert_object(
         return writer.finish(fragment=name, error=error)
 
 
-def read_fragment_info(path: Path) -> FragmentInfo:
+def read_fragment_info(bronze: Folder, fragment: str) -> FragmentInfo:
     """Read what a fragment holds from its metadata."""
-    return FragmentInfo(**json.loads(pq.read_metadata(path).metadata[_METADATA_KEY]))
+    with bronze.fetch([readings_file(fragment)]) as (path,):
+        return FragmentInfo(**json.loads(pq.read_metadata(path).metadata[_METADATA_KEY]))
 
 
 class _FragmentWriter:

@@ -6,16 +6,15 @@ the version of ``timeseries`` it describes, so the two always agree.
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iot_pipeline.delta import DataFile, commit, open_table, pinned_version
-from iot_pipeline.files import publish_file
+from iot_pipeline.delta import DataFile, commit, list_files, open_table, pinned_version
 from iot_pipeline.ingest.convert import FragmentInfo
+from iot_pipeline.storage import Folder
 
 LEDGER = pa.schema(
     [
@@ -68,32 +67,37 @@ class Ledger:
     Attributes:
         files: By key.
         timeseries_version: The version of ``timeseries`` that holds just their rows; None before any load.
+        version: The ledger's own version that this was read from; None before any load.
     """
 
     files: dict[str, LoadedFile] = field(default_factory=dict)
     timeseries_version: int | None = None
+    version: int | None = None
 
 
-def read_ledger(path: Path) -> Ledger:
+def read_ledger(folder: Folder) -> Ledger:
     """Read the ledger's latest version; an empty one when there is none."""
-    table = open_table(path)
+    table = open_table(folder)
     if table is None:
         return Ledger()
-    rows = [row for uri in table.file_uris() for row in pq.read_table(uri).to_pylist()]
-    return Ledger({row["key"]: _from_row(row) for row in rows}, pinned_version(table, "timeseries"))
+    with folder.fetch([file.path for file in list_files(table)]) as paths:
+        rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
+    files = {row["key"]: _from_row(row) for row in rows}
+    return Ledger(files, pinned_version(table, "timeseries"), table.version())
 
 
-def write_ledger(path: Path, ledger: Ledger) -> None:
-    """Commit the ledger as a whole."""
-    path.mkdir(parents=True, exist_ok=True)
-    file = path / f"part-{uuid4().hex}.parquet"
+def write_ledger(folder: Folder, ledger: Ledger) -> None:
+    """Commit the ledger as a whole, on top of the version that it was read from."""
+    name = f"part-{uuid4().hex}.parquet"
     rows = [_to_row(entry) for _, entry in sorted(ledger.files.items())]
-    with publish_file(file) as part:
+    with folder.publish(name) as part:
         pq.write_table(pa.Table.from_pylist(rows, LEDGER), part, compression="zstd")
+        file = DataFile.describe(name, part)
     commit(
-        path,
+        folder,
+        onto=ledger.version,
         schema=LEDGER,
-        add=[DataFile.describe(file, path)],
+        add=[file],
         pins={"timeseries": ledger.timeseries_version or 0},
     )
 

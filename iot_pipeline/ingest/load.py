@@ -5,11 +5,9 @@ of the last version of every file.
 """
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,11 +15,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from iot_pipeline.clock import DAY, to_instant
 from iot_pipeline.delta import commit, files_by_partition, open_table, remove_old_files
 from iot_pipeline.errors import SourceError
-from iot_pipeline.executor import open_executor, run_tasks
+from iot_pipeline.executor import Workers, open_workers
 from iot_pipeline.ingest.compact import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
 from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_name
 from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
@@ -35,7 +34,8 @@ from iot_pipeline.source import (
     SourceObject,
     as_source,
 )
-from iot_pipeline.warehouse import Warehouse, fragment_path, open_warehouse, rejects_path
+from iot_pipeline.storage import Folder
+from iot_pipeline.warehouse import Warehouse, open_warehouse, readings_file, rejects_file
 
 FOLDER = "timeseries"
 PARALLEL_BYTES = 256 * 2**20
@@ -95,7 +95,7 @@ def load_timeseries(
 
     Args:
         source: A directory, ``s3://bucket[/prefix]`` or an open source; by default the setting's.
-        warehouse: The warehouse directory; by default the setting's.
+        warehouse: The warehouse's directory or S3 URL; by default the setting's.
         full_reload: Start from nothing and hold only what the source holds now, published in one commit.
         on_progress: Called after each batch of files and each month; by default a terminal shows a bar.
 
@@ -106,12 +106,13 @@ def load_timeseries(
     """
     origin = as_source(source)
     house = open_warehouse(warehouse)
-    with house.writing(house.timeseries), terminal_progress() as show:
+    with house.writing("timeseries"), terminal_progress() as show:
         return _load(origin, house, full_reload=full_reload, on_progress=on_progress or show)
 
 
 def _load(source: Source, house: Warehouse, *, full_reload: bool, on_progress: OnProgress) -> LoadReport:
     now = datetime.now(UTC)
+    latest = open_table(house.timeseries)  # before the ledger: who commits in between is found out then
     recorded = read_ledger(house.source_files)
     ledger = Ledger() if full_reload else recorded
     objects, skipped = _list_csv_files(source)
@@ -120,20 +121,19 @@ def _load(source: Source, house: Warehouse, *, full_reload: bool, on_progress: O
     wanted = [obj for obj in objects if not _is_loaded(obj, ledger)]
     # A full reload trusts no fragment made before, and leaves those alone that the old state needs.
     suffix = f"-{uuid4().hex[:8]}" if full_reload else ""
-    workers = get_settings().workers
-    parallel = sum(obj.size for obj in wanted) > PARALLEL_BYTES
-    with open_executor(workers, parallel=parallel) as executor:
+    with open_workers(parallel=sum(obj.size for obj in wanted) > PARALLEL_BYTES) as workers:
         fragments, vanished = _convert(
-            executor, source, wanted, house.bronze, now=now, suffix=suffix, on_progress=on_progress
+            workers, source, wanted, house.bronze, now=now, suffix=suffix, on_progress=on_progress
         )
-        touched = _months_left_by_a_killed_load(house, recorded)
+        touched = _months_left_by_a_killed_load(house, latest, recorded)
         for info in fragments:
             replaced = ledger.files.get(info.key)
             touched.update(info.months, replaced.info.months if replaced else ())
         files = ledger.files | {info.key: LoadedFile(info, now) for info in fragments}
-        months = _compact(executor, house, files.values(), touched, on_progress=on_progress)
+        months = _compact(workers, house, files.values(), touched, on_progress=on_progress)
     if fragments or touched or full_reload or recorded.timeseries_version is None:
-        _publish(house, files, months, touched=None if full_reload else touched, recorded=recorded)
+        onto = latest.version() if latest else None
+        _publish(house, files, months, touched=None if full_reload else touched, recorded=recorded, onto=onto)
         _clean_up(house, {entry.info.fragment for entry in files.values()})
     loaded = [files[info.key] for info in fragments]
     listed = {obj.key for obj in objects}
@@ -174,10 +174,10 @@ def _is_loaded(obj: SourceObject, ledger: Ledger) -> bool:
 
 
 def _convert(
-    executor: Executor,
+    workers: Workers,
     source: Source,
     objects: Sequence[SourceObject],
-    bronze: Path,
+    bronze: Folder,
     *,
     now: datetime,
     suffix: str,
@@ -192,7 +192,7 @@ def _convert(
     for _ in range(RELISTINGS):
         overwritten = set()
         batches = [objects[start : start + BATCH_FILES] for start in range(0, len(objects), BATCH_FILES)]
-        for batch in run_tasks(executor, convert, batches, ahead=4 * get_settings().workers):
+        for batch in workers.run(convert, batches):
             for key, outcome in batch:
                 if isinstance(outcome, FragmentInfo):
                     fragments.append(outcome)
@@ -213,7 +213,7 @@ def _convert(
 
 
 def _convert_batch(
-    source: Source, bronze: Path, objects: Sequence[SourceObject], *, latest: int, suffix: str
+    source: Source, bronze: Folder, objects: Sequence[SourceObject], *, latest: int, suffix: str
 ) -> list[tuple[str, FragmentInfo | ObjectVanishedError | ObjectChangedError]]:
     def convert(obj: SourceObject) -> FragmentInfo | ObjectVanishedError | ObjectChangedError:
         try:
@@ -229,15 +229,15 @@ def _convert_batch(
     return [(obj.key, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
 
 
-def _months_left_by_a_killed_load(house: Warehouse, recorded: Ledger) -> set[str]:
+def _months_left_by_a_killed_load(house: Warehouse, latest: DeltaTable | None, recorded: Ledger) -> set[str]:
     """Return the months that a load changed in the table before it was killed, short of its ledger."""
-    latest = files_by_partition(open_table(house.timeseries), "month")
-    known = files_by_partition(open_table(house.timeseries, recorded.timeseries_version or 0), "month")
-    return {month for month in latest.keys() | known.keys() if latest.get(month) != known.get(month)}
+    known = open_table(house.timeseries, recorded.timeseries_version or 0)
+    new, old = files_by_partition(latest, "month"), files_by_partition(known, "month")
+    return {month for month in new.keys() | old.keys() if new.get(month) != old.get(month)}
 
 
 def _compact(
-    executor: Executor,
+    workers: Workers,
     house: Warehouse,
     files: Iterable[LoadedFile],
     months: set[str],
@@ -257,7 +257,7 @@ def _compact(
     compacted: list[CompactedMonth] = []
     rows_done = 0
     started = time.monotonic()
-    for result in run_tasks(executor, compact, tasks, ahead=2 * get_settings().workers):
+    for result in workers.run(compact, tasks):
         compacted.append(result)
         rows_done += rows[result.month]
         seconds = time.monotonic() - started
@@ -272,6 +272,7 @@ def _publish(
     *,
     touched: set[str] | None,
     recorded: Ledger,
+    onto: int | None,
 ) -> None:
     """Commit the months, then the ledger that pins that commit."""
     entries = {entry.info.fragment: entry for entry in files.values()}
@@ -280,19 +281,19 @@ def _publish(
             entries[fragment].loaded[month.month] = n_loaded
     for entry in recorded.files.values():
         if entry.info.fragment not in entries:  # its grace period starts now
-            for path in (fragment_path, rejects_path):
-                with suppress(FileNotFoundError):
-                    os.utime(path(house.bronze, entry.info.fragment))
+            for file in (readings_file, rejects_file):
+                house.bronze.renew(file(entry.info.fragment))
     version = recorded.timeseries_version
     if version is None or touched is None or touched:
         version = commit(
             house.timeseries,
+            onto=onto,
             schema=MEASUREMENTS.append(pa.field("month", pa.string())),
             partition_by="month",
             add=[file for month in months for file in month.files],
             replace=touched,
         )
-    write_ledger(house.source_files, Ledger(files, version))
+    write_ledger(house.source_files, Ledger(files, version, recorded.version))
 
 
 def _clean_up(house: Warehouse, fragments: set[str]) -> None:
@@ -300,8 +301,11 @@ def _clean_up(house: Warehouse, fragments: set[str]) -> None:
     grace_period = get_settings().grace_period
     remove_old_files(house.timeseries, grace_period)
     remove_old_files(house.source_files, grace_period)
-    oldest = time.time() - grace_period.total_seconds()
-    unfinished = [*house.timeseries.glob("month=*/.*.part"), *house.source_files.glob(".*.part")]
-    for path in (*house.bronze.iterdir(), *unfinished):
-        if path.name.split(".")[0] not in fragments and path.stat().st_mtime <= oldest:
-            path.unlink()
+    oldest = time.time() - max(grace_period, house.root.spares).total_seconds()
+    for file in house.bronze.list_files():
+        if file.name.split(".")[0] not in fragments and file.written_at <= oldest:
+            house.bronze.delete(file.name)
+    for table in (house.timeseries, house.source_files):
+        for file in table.list_files():
+            if file.name.endswith(".part") and file.written_at <= oldest:
+                table.delete(file.name)

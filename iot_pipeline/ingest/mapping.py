@@ -11,11 +11,11 @@ from pathlib import Path
 from iot_pipeline.errors import MappingError
 from iot_pipeline.ingest.parse import read_uuid
 from iot_pipeline.source import Source, SourceObject, as_source
-from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse import MAPPING, open_warehouse
 
 FILE_NAME = "mapping.csv"
 _SCHEMA = """
-    CREATE TABLE IF NOT EXISTS sensors (
+    CREATE TABLE sensors (
         sensor_name TEXT NOT NULL PRIMARY KEY,
         sensor_uuid TEXT NOT NULL UNIQUE
     ) STRICT
@@ -36,11 +36,11 @@ class MappingReport:
 
 
 def load_mapping(*, source: str | Source | None = None, warehouse: str | Path | None = None) -> MappingReport:
-    """Load the source's ``mapping.csv``, replacing what was loaded before in one transaction.
+    """Load the source's ``mapping.csv``, replacing what was loaded before as a whole.
 
     Args:
         source: A directory, ``s3://bucket[/prefix]`` or an open source; by default the setting's.
-        warehouse: The warehouse directory; by default the setting's.
+        warehouse: The warehouse's directory or S3 URL; by default the setting's.
 
     Raises:
         MappingError: There is not exactly one ``mapping.csv``, or it is not a one-to-one mapping.
@@ -52,13 +52,10 @@ def load_mapping(*, source: str | Source | None = None, warehouse: str | Path | 
     obj = _find_mapping(origin)
     with origin.open_object(obj) as stream:
         sensors = read_mapping(stream.read(), obj.key)
-    house.create()
-    with closing(sqlite3.connect(house.mapping)) as connection:
-        connection.execute("PRAGMA synchronous = FULL")
-        with connection:
-            connection.execute(_SCHEMA)
-            connection.execute("DELETE FROM sensors")
-            connection.executemany("INSERT INTO sensors VALUES (?, ?)", sensors)
+    house.mapping.create()
+    with house.mapping.publish(MAPPING) as part, closing(sqlite3.connect(part)) as connection, connection:
+        connection.execute(_SCHEMA)
+        connection.executemany("INSERT INTO sensors VALUES (?, ?)", sensors)
     return MappingReport(obj.key, len(sensors))
 
 

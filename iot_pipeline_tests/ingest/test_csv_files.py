@@ -16,7 +16,8 @@ from iot_pipeline.ingest import convert, parse
 from iot_pipeline.ingest.convert import FragmentInfo
 from iot_pipeline.ingest.parse import Piece, read_pieces
 from iot_pipeline.source import DirectorySource
-from iot_pipeline.warehouse import fragment_path, rejects_path
+from iot_pipeline.storage import open_folder
+from iot_pipeline.warehouse import readings_file, rejects_file
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, berlin, csv_of, row
 
 ROWS = [
@@ -39,8 +40,8 @@ class Fragment:
 
 
 def read_fragment(bronze: Path, info: FragmentInfo) -> Fragment:
-    rows = pq.read_table(fragment_path(bronze, info.fragment)).to_pylist()
-    refused = pq.read_table(rejects_path(bronze, info.fragment)).to_pylist() if info.rows_rejected else []
+    rows = pq.read_table(bronze / readings_file(info.fragment)).to_pylist()
+    refused = pq.read_table(bronze / rejects_file(info.fragment)).to_pylist() if info.rows_rejected else []
     return Fragment(
         [berlin(int(row["timestamp"].timestamp()) * 1_000_000) for row in rows],
         [row["sensor_value"] for row in rows],
@@ -237,7 +238,8 @@ def convert_in_pieces(directory: Path, content: bytes, piece_bytes: int) -> tupl
     obj = next(obj for obj in source.list_objects() if obj.key == "data_0.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=piece_bytes))
-        info = convert.convert_object(source, obj, directory, latest=2**60, suffix=f"-{piece_bytes}")
+        bronze = open_folder(directory)
+        info = convert.convert_object(source, obj, bronze, latest=2**60, suffix=f"-{piece_bytes}")
     return info, read_fragment(directory, info)
 
 

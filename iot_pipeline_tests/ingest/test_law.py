@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from iot_pipeline.ingest.convert import convert_object
 from iot_pipeline.source import DirectorySource
-from iot_pipeline.warehouse import fragment_path
+from iot_pipeline.storage import open_folder
+from iot_pipeline.warehouse import readings_file
 from iot_pipeline_tests.conftest import OTHER_SENSOR, Bucket, Reading, csv_of, row
 from iot_pipeline_tests.ingest.faults import dying
 
@@ -49,8 +50,8 @@ def readings_of(content: bytes) -> frozenset[Reading]:
         bronze = Path(directory)
         bronze.joinpath("data.csv").write_bytes(content)
         source = DirectorySource(bronze)
-        info = convert_object(source, source.list_objects()[0], bronze, latest=2**52)
-        rows = pq.read_table(fragment_path(bronze, info.fragment))
+        info = convert_object(source, source.list_objects()[0], open_folder(bronze), latest=2**52)
+        rows = pq.read_table(bronze / readings_file(info.fragment))
         instants = rows["timestamp"].to_numpy().astype("datetime64[us]").astype(int)
         uuids, values = rows["sensor_uuid"].to_pylist(), rows["sensor_value"].to_pylist()
     return frozenset(zip(uuids, instants.tolist(), values, strict=True))
