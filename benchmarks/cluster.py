@@ -39,8 +39,8 @@ from iot_pipeline.ingest.compact import MonthTask
 from iot_pipeline.ingest.convert import FragmentInfo
 from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
 from iot_pipeline.sample_data import write_sample_bucket
-from iot_pipeline.storage import Folder, LocalFolder, open_folder
-from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.storage import Folder, LocalFolder
+from iot_pipeline.warehouse import open_folder, open_warehouse
 
 ROUNDS = 2
 QUESTIONS = 40

@@ -6,7 +6,6 @@ here: writing, reading, listing and deleting files. What does not: what the file
 
 import fcntl
 import os
-import re
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Protocol, Self
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from iot_pipeline.errors import ConfigurationError, WarehouseBusyError
@@ -112,27 +110,6 @@ class Folder(Hashable, Protocol):
     def connect(self, connection: "DuckDBPyConnection") -> None:
         """Let a connection read the files by their URLs."""
         ...
-
-
-def open_folder(location: str | Path) -> Folder:
-    """Return the folder at a path or an ``s3://bucket[/prefix]`` URL.
-
-    Raises:
-        ConfigurationError: It can't be one.
-    """
-    text = str(location)
-    if not text.startswith("s3://"):
-        if "://" in text:
-            raise ConfigurationError(f"IOT_WAREHOUSE {text!r} must be a directory or s3://bucket[/prefix]")
-        return LocalFolder(Path(location).absolute())
-    url = urlsplit(text)
-    if not re.fullmatch(r"s3://[\w.-]+(/[\w.=-]+)*/?", text, re.ASCII):
-        raise ConfigurationError(
-            f"IOT_WAREHOUSE {text!r} must be s3://bucket[/prefix] of letters, digits and any of . _ = - /"
-        )
-    from iot_pipeline.s3_storage import S3Folder  # noqa: PLC0415 - a directory needs nothing of it
-
-    return S3Folder(url.netloc, url.path.strip("/"))
 
 
 @dataclass(frozen=True)

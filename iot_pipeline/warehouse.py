@@ -1,14 +1,16 @@
 """Where the pipeline's tables lie, and who may write to them."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from iot_pipeline.errors import ConfigurationError, WarehouseError
 from iot_pipeline.s3 import one_line
 from iot_pipeline.settings import get_settings
-from iot_pipeline.storage import Folder, open_folder
+from iot_pipeline.storage import Folder, LocalFolder
 
 MAPPING = "mapping.sqlite"
 """The SQLite file of sensor names."""
@@ -78,6 +80,27 @@ class Warehouse:
                 raise WarehouseError(
                     f"can't write {self.url}/{name}: {error.strerror or one_line(error)}"
                 ) from error
+
+
+def open_folder(location: str | Path) -> Folder:
+    """Return the folder at a path or an ``s3://bucket[/prefix]`` URL.
+
+    Raises:
+        ConfigurationError: It can't be one.
+    """
+    text = str(location)
+    if not text.startswith("s3://"):
+        if "://" in text:
+            raise ConfigurationError(f"IOT_WAREHOUSE {text!r} must be a directory or s3://bucket[/prefix]")
+        return LocalFolder(Path(location).absolute())
+    url = urlsplit(text)
+    if not re.fullmatch(r"s3://[\w.-]+(/[\w.=-]+)*/?", text, re.ASCII):
+        raise ConfigurationError(
+            f"IOT_WAREHOUSE {text!r} must be s3://bucket[/prefix] of letters, digits and any of . _ = - /"
+        )
+    from iot_pipeline.s3_storage import S3Folder  # noqa: PLC0415 - a directory needs nothing of it
+
+    return S3Folder(url.netloc, url.path.strip("/"))
 
 
 def open_warehouse(location: str | Path | None = None) -> Warehouse:

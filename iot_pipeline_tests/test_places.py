@@ -29,8 +29,7 @@ from iot_pipeline.drawing import write_report
 from iot_pipeline.errors import ConfigurationError, IotPipelineError, WarehouseBusyError, WarehouseError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.s3_storage import S3Folder
-from iot_pipeline.storage import open_folder
-from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse import open_folder, open_warehouse
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SAMPLE, SENSOR, Bucket, csv_of, row
 from iot_pipeline_tests.dask_cluster import Cluster
 from iot_pipeline_tests.ingest.test_crashes import committed_content, write_version

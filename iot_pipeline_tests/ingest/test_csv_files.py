@@ -16,8 +16,7 @@ from iot_pipeline.ingest import convert, parse
 from iot_pipeline.ingest.convert import FragmentInfo
 from iot_pipeline.ingest.parse import Piece, read_pieces
 from iot_pipeline.source import DirectorySource
-from iot_pipeline.storage import open_folder
-from iot_pipeline.warehouse import readings_file, rejects_file
+from iot_pipeline.warehouse import open_folder, readings_file, rejects_file
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, berlin, csv_of, row
 
 ROWS = [

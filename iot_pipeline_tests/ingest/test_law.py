@@ -16,8 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from iot_pipeline.ingest.convert import convert_object
 from iot_pipeline.source import DirectorySource
-from iot_pipeline.storage import open_folder
-from iot_pipeline.warehouse import readings_file
+from iot_pipeline.warehouse import open_folder, readings_file
 from iot_pipeline_tests.conftest import OTHER_SENSOR, Bucket, Reading, csv_of, row
 from iot_pipeline_tests.ingest.faults import dying
 
