@@ -21,6 +21,7 @@ TimeArray = npt.NDArray[np.datetime64]
 IndexArray = npt.NDArray[np.intp]
 
 _COLUMNS = 1000  # about as many as the panels have pixels
+_LEGEND_COLUMNS = 7  # as many as fit into a line
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; the markers differ for print in grey.
 _MODEL = "#0072B2"
@@ -100,8 +101,9 @@ def plot_sensor(
         legend.values(),
         legend.keys(),
         loc="upper left",
-        bbox_to_anchor=(0.068, 0.945),
-        ncols=10,
+        bbox_to_anchor=(0.068, 0.95),
+        ncols=_LEGEND_COLUMNS if len(legend) <= _LEGEND_COLUMNS else -(-len(legend) // 2),
+        columnspacing=1.5,
         frameon=False,
     )
     return figure

@@ -13,6 +13,7 @@ from matplotlib.dates import date2num
 from iot_pipeline.detection import Detection, Event, SensorModel
 from iot_pipeline.detection.types import Curve
 from iot_pipeline.plot import plot_sensor, png, thin
+from iot_pipeline.sample_series import ANOMALIES
 
 MINUTE = np.timedelta64(1, "m")
 START = np.datetime64("2013-10-27T00:00", "us")
@@ -201,3 +202,14 @@ def test_drawing_leaves_no_figure_behind() -> None:
     plot_sensor("sensor_00000", TIMES, *values_and_detection())
 
     assert plt.get_fignums() == []
+
+
+def test_the_legend_of_all_kinds_fits_above_the_panels() -> None:
+    kinds = {row: kind for kind, row in zip(ANOMALIES * 120, range(840), strict=True)}
+    values, detection = values_and_detection(kinds, breakpoints=(150,))
+    figure = plot_sensor("sensor", TIMES, values, detection)
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.x1
+    assert legend.y0 >= figure.axes[0].get_window_extent().y1
