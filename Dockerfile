@@ -3,7 +3,6 @@ FROM python:3.12-slim
 
 ENV DAGSTER_HOME=/etc/dagster \
     HOME=/tmp \
-    IOT_WAREHOUSE=/var/lib/iot_pipeline/warehouse \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \

@@ -12,6 +12,7 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONE_SHOT = {"sample-bucket", "first-run"}
+CLUSTER = {"scheduler", "worker"}
 OURS = {name for name, service in SERVICES.items() if service["image"] == "iot-pipeline"}
 VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?")
 
@@ -72,7 +73,7 @@ def test_every_image_is_pinned_or_built_here() -> None:
 
 
 def test_the_example_names_every_variable() -> None:
-    assert {name for name, _ in VARIABLE.findall(TEXT)} == example().keys()
+    assert {name for name, _ in VARIABLE.findall(TEXT)} == example().keys() - {"COMPOSE_PROFILES"}
 
 
 def test_the_example_gives_no_secret_a_value() -> None:
@@ -88,9 +89,36 @@ def test_a_secret_has_no_default_and_says_so_when_it_is_missing() -> None:
         assert defaults == ([] if name in required else [f"${{{name.replace('S3', 'STORE')}}}"])
 
 
-def test_only_the_code_location_holds_the_credentials_of_the_bucket() -> None:
+def test_only_what_reads_the_bucket_holds_its_credentials() -> None:
     holders = {name for name in OURS if "AWS_SECRET_ACCESS_KEY" in SERVICES[name].get("environment", {})}
-    assert holders == {"code-location", "sample-bucket"}
+    assert holders == {"code-location", "worker", "sample-bucket"}
+
+
+def test_only_the_cluster_is_started_on_demand() -> None:
+    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
+        name: [example()["COMPOSE_PROFILES"]] for name in CLUSTER
+    }
+
+
+def test_no_service_that_always_runs_depends_on_the_cluster() -> None:
+    assert not any(
+        CLUSTER & SERVICES[name].get("depends_on", {}).keys() for name in SERVICES.keys() - CLUSTER
+    )
+
+
+def test_a_worker_finds_what_the_code_location_finds() -> None:
+    code_location, worker = SERVICES["code-location"], SERVICES["worker"]
+    assert worker["environment"].items() <= code_location["environment"].items()
+    assert set(worker["volumes"]) <= set(code_location["volumes"])
+    assert worker["mem_limit"] == code_location["mem_limit"]
+
+
+def test_the_scheduler_is_where_the_example_says() -> None:
+    address = example()["IOT_DASK_SCHEDULER"]
+    assert address == "tcp://scheduler:8786"
+    assert f"dask worker {address} " in SERVICES["worker"]["command"]
+    assert "--port 8786 " in SERVICES["scheduler"]["command"]
+    assert not any("ports" in SERVICES[name] for name in CLUSTER)
 
 
 def test_the_sample_is_never_uploaded_to_another_bucket_than_the_stores() -> None:

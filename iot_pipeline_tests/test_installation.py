@@ -33,7 +33,7 @@ SECRETS = {
     "STORE_ACCESS_KEY": "canary-of-the-access-key",
     "STORE_SECRET_KEY": "canary-of-the-secret-key",
 }
-OURS = ["code-location", "webserver", "daemon"]
+OURS = ["code-location", "webserver", "daemon", "scheduler", "worker"]
 SERVICES = ["store", "postgres", *OURS]
 PATIENCE = 300
 FULL_RELOAD = {"ops": {"timeseries": {"config": {"full_reload": True}}}}
@@ -42,6 +42,13 @@ ACCESS = """
     status = dict(re.findall(r"(\\w+):\\s+(.*)", open("/proc/self/status").read()))
     writable = [path for path in ("/", "/app", "/etc", "/usr", "/var") if os.access(path, os.W_OK)]
     print(os.getuid(), status["CapEff"], status["CapPrm"], status["CapBnd"], status["NoNewPrivs"], writable)
+"""
+SCHEDULER = "tcp://scheduler:8786"
+CLUSTER = f"""
+    from distributed import Client
+    client = Client("{SCHEDULER}")
+    tasks = {{task["key"].partition("-")[0] for task in client.get_task_stream()}}
+    print(len(client.nthreads()), "workers:", *sorted(tasks))
 """
 
 
@@ -74,14 +81,15 @@ class Installation:
     def up(self) -> int:
         """Start everything and return how the first run's service ended."""
         self.compose("up", "--detach")
-        return int(run("docker", "wait", self.container("first-run")))
+        return int(run("docker", "wait", *self.containers("first-run")))
 
-    def container(self, service: str) -> str:
-        return self.compose("ps", "--all", "--quiet", service)
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "--all", "--quiet", service).split()
 
-    def inspect(self, service: str) -> dict[str, Any]:
-        found: list[dict[str, Any]] = json.loads(run("docker", "inspect", self.container(service)))
-        return found[0]
+    def inspect(self, service: str) -> list[dict[str, Any]]:
+        """Return what the engine knows of each container of a service."""
+        found: list[dict[str, Any]] = json.loads(run("docker", "inspect", *self.containers(service)))
+        return found
 
     def execute(self, service: str, *command: str) -> str:
         return self.compose("exec", "--no-TTY", service, *command)
@@ -94,7 +102,15 @@ class Installation:
             self.execute(service, "python", "-c", killer)
 
     def is_healthy(self, service: str) -> bool:
-        return bool(self.inspect(service)["State"]["Health"]["Status"] == "healthy")
+        return all(found["State"]["Health"]["Status"] == "healthy" for found in self.inspect(service))
+
+    def restarts(self, service: str) -> int:
+        return sum(found["RestartCount"] for found in self.inspect(service))
+
+    def set(self, **variables: object) -> None:
+        """Add variables to the installation's file."""
+        with self.env_file.open("a") as file:
+            file.writelines(f"{name}={value}\n" for name, value in variables.items())
 
     def sql(self, statement: str) -> str:
         return self.execute("code-location", "iot-pipeline", "sql", statement)
@@ -107,6 +123,10 @@ class Installation:
                 (SELECT count(*) FROM anomalies) AS anomalies,
                 (SELECT count(*) FROM source_files) AS files
         """)
+
+    def cluster(self) -> str:
+        """Return how many workers there are, and what tasks they have done since this was asked first."""
+        return self.execute("code-location", "python", "-c", dedented(CLUSTER))
 
     def last_load(self) -> str:
         return self.sql("SELECT max(loaded_at) FROM source_files")
@@ -160,8 +180,8 @@ def environment() -> dict[str, str]:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     ports = {name: free_port() for name in ("PORT", "STORE_PORT", "STORE_CONSOLE_PORT")}
     env_file = tmp_path_factory.mktemp("installation") / "env"
-    env_file.write_text("".join(f"{name}={value}\n" for name, value in {**SECRETS, **ports}.items()))
     installed = Installation(env_file, int(ports["PORT"]))
+    installed.set(**SECRETS, **ports)
     installed.compose("build")
     try:
         yield installed
@@ -185,35 +205,6 @@ def test_the_first_start_ends_with_a_loaded_and_judged_bucket(
     assert f"anomalies:     {sum(expected.anomalies.values()):,} " in status
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_every_service_becomes_healthy(installation: Installation, service: str) -> None:
-    wait_until(lambda: installation.is_healthy(service))
-
-
-@pytest.mark.parametrize("service", OURS)
-def test_a_service_is_a_plain_user_without_capabilities_that_can_change_no_program(
-    installation: Installation, service: str
-) -> None:
-    answer = installation.execute(service, "python", "-c", dedented(ACCESS))
-    assert answer == f"10001 {'0' * 16} {'0' * 16} {'0' * 16} 1 []"
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_the_engine_keeps_every_service_to_that(installation: Installation, service: str) -> None:
-    found = installation.inspect(service)
-    assert found["Config"]["User"] not in {"", "root", "0"}
-    assert found["HostConfig"]["ReadonlyRootfs"]
-    assert found["HostConfig"]["CapDrop"] == ["ALL"]
-    assert not found["HostConfig"]["CapAdd"]
-    assert not found["HostConfig"]["Privileged"]
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_only_this_machine_reaches_a_port(installation: Installation, service: str) -> None:
-    ports = installation.inspect(service)["NetworkSettings"]["Ports"]
-    assert {where["HostIp"] for published in ports.values() for where in published or []} <= {"127.0.0.1"}
-
-
 def test_the_schedule_is_running(installation: Installation) -> None:
     data = installation.graphql(
         "{ schedulesOrError(repositorySelector: {repositoryName: "
@@ -235,15 +226,58 @@ def test_a_killed_code_location_ends_its_run_as_failed_and_the_next_one_succeeds
     before = installation.counts()
     killed = installation.launch(FULL_RELOAD)
     installation.wait_for(killed, DagsterRunStatus.STARTED)
-    restarts = installation.inspect("code-location")["RestartCount"]
+    restarts = installation.restarts("code-location")
     installation.kill_processes("code-location")
     assert installation.wait_for(killed, DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS) == "FAILURE"
-    assert installation.inspect("code-location")["RestartCount"] == restarts + 1
+    assert installation.restarts("code-location") == restarts + 1
     wait_until(lambda: installation.is_healthy("code-location"))
     following = installation.launch()
     ended = installation.wait_for(following, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE)
     assert ended == "SUCCESS"
     assert installation.counts() == before
+
+
+def test_on_a_cluster_it_loads_and_judges_the_same(installation: Installation) -> None:
+    before = installation.counts()
+    installation.set(COMPOSE_PROFILES="cluster", IOT_DASK_SCHEDULER=SCHEDULER)
+    assert installation.up() == 0
+    wait_until(lambda: installation.is_healthy("worker"))
+    assert installation.cluster() == "2 workers:"
+    reloaded = installation.launch(FULL_RELOAD)
+    ended = installation.wait_for(reloaded, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE)
+    assert ended == "SUCCESS"
+    assert installation.counts() == before
+    assert installation.cluster() == "2 workers: _convert_batch _judge_batch compact_month"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_becomes_healthy(installation: Installation, service: str) -> None:
+    wait_until(lambda: installation.is_healthy(service))
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_is_a_plain_user_without_capabilities_that_can_change_no_program(
+    installation: Installation, service: str
+) -> None:
+    answer = installation.execute(service, "python", "-c", dedented(ACCESS))
+    assert answer == f"10001 {'0' * 16} {'0' * 16} {'0' * 16} 1 []"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_engine_keeps_every_service_to_that(installation: Installation, service: str) -> None:
+    for found in installation.inspect(service):
+        assert found["Config"]["User"] not in {"", "root", "0"}
+        assert found["HostConfig"]["ReadonlyRootfs"]
+        assert found["HostConfig"]["CapDrop"] == ["ALL"]
+        assert not found["HostConfig"]["CapAdd"]
+        assert not found["HostConfig"]["Privileged"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_only_this_machine_reaches_a_port(installation: Installation, service: str) -> None:
+    for found in installation.inspect(service):
+        ports = found["NetworkSettings"]["Ports"]
+        assert {where["HostIp"] for published in ports.values() for where in published or []} <= {"127.0.0.1"}
 
 
 def test_no_log_holds_a_secret(installation: Installation) -> None:
