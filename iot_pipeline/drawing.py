@@ -116,7 +116,7 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
         WarehouseNotReadyError: No models have been fitted yet.
     """
     house = open_warehouse(warehouse)
-    with connect(house.url) as connection:
+    with connect(warehouse) as connection:
         anomalies = connection.sql("FROM anomalies").to_arrow_table().to_pandas()
         models = connection.sql("FROM sensor_models").to_arrow_table().to_pandas()
     if models.empty:
@@ -128,7 +128,7 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
     pictures: dict[str, bytes] = {}
 
     def picture(sensor_name: str) -> bytes:
-        image = pictures[sensor_name] = draw_sensor(sensor_name, warehouse=house.url)
+        image = pictures[sensor_name] = draw_sensor(sensor_name, warehouse=warehouse)
         with house.report.publish(f"worst-{len(pictures):02}.png") as part:
             part.write_bytes(image)
         return image

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -41,6 +41,7 @@ class S3Folder:
     bucket: str
     prefix: str = ""
     connection: S3Connection = field(default_factory=S3Connection)
+    setting: str = field(default="IOT_WAREHOUSE", compare=False)
 
     spares = LONGEST_LOAD
 
@@ -56,20 +57,20 @@ class S3Folder:
 
     def __truediv__(self, name: str) -> Self:
         """Return the objects with a longer prefix."""
-        return type(self)(self.bucket, self._key(name), self.connection)
+        return replace(self, prefix=self._key(name))
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
 
     @property
     def _bucket(self) -> Bucket:
-        return Bucket(self.bucket, "IOT_WAREHOUSE", WarehouseUnreachableError, self.connection)
+        return Bucket(self.bucket, self.setting, WarehouseUnreachableError, self.connection)
 
     def create(self) -> None:
         """Make sure that objects can be written, and that the server refuses to write one twice."""
-        bucket = Bucket(self.bucket, "IOT_WAREHOUSE", ConfigurationError, self.connection)
+        bucket = Bucket(self.bucket, self.setting, ConfigurationError, self.connection)
         probe = self._key(f".writable-{uuid4().hex}")
-        with bucket.readable_errors(f"write to IOT_WAREHOUSE {self.url}"):
+        with bucket.readable_errors(f"write to {self.setting} {self.url}"):
             bucket.client.put_object(Bucket=self.bucket, Key=probe)
         try:
             with bucket.readable_errors("write twice"):
@@ -77,10 +78,10 @@ class S3Folder:
         except ChangedObjectError:
             return
         finally:
-            with bucket.readable_errors(f"delete from IOT_WAREHOUSE {self.url}"):
+            with bucket.readable_errors(f"delete from {self.setting} {self.url}"):
                 bucket.client.delete_object(Bucket=self.bucket, Key=probe)
         raise ConfigurationError(
-            f"IOT_WAREHOUSE {self.url}: this S3 server ignores If-None-Match, which keeps two loads apart"
+            f"{self.setting} {self.url}: this S3 server ignores If-None-Match, which keeps two loads apart"
         )
 
     @contextmanager

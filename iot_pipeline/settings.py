@@ -10,6 +10,8 @@ from pathlib import Path
 
 from iot_pipeline.errors import ConfigurationError
 
+MOST = 100_000
+"""Of days or processes."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -68,6 +70,6 @@ def _number(name: str, *, default: float, least: float) -> float:
         number = float(text)
     except ValueError:
         number = float("nan")
-    if not number >= least:
-        raise ConfigurationError(f"{name} must be a number of at least {least:g}, not {text!r}")
+    if not least <= number <= MOST:
+        raise ConfigurationError(f"{name} must be a number from {least:g} to {MOST:,}, not {text!r}")
     return number

@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -114,9 +114,10 @@ class Folder(Hashable, Protocol):
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A directory."""
+    """A directory, and the environment variable that names it."""
 
     root: Path
+    setting: str = field(default="IOT_WAREHOUSE", compare=False)
 
     delta_options = None
     spares = timedelta(0)
@@ -128,7 +129,7 @@ class LocalFolder:
 
     def __truediv__(self, name: str) -> Self:
         """Return a directory in this one."""
-        return type(self)(self.root / name)
+        return replace(self, root=self.root / name)
 
     def create(self) -> None:
         """Make the directory unless it is there."""
@@ -138,7 +139,7 @@ class LocalFolder:
                 pass
         except OSError as error:
             raise ConfigurationError(
-                f"IOT_WAREHOUSE can't be written to: {self.root} ({error.strerror})"
+                f"{self.setting} can't be written to: {self.root} ({error.strerror})"
             ) from error
 
     @contextmanager
@@ -193,7 +194,7 @@ class LocalFolder:
     def _stamp(self, name: str) -> str:
         try:
             stat = os.stat(f"{self.root}/{name}")  # noqa: PTH116 - each query pays for it
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ""
         return f"{stat.st_ino}-{stat.st_mtime_ns}"
 

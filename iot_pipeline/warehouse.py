@@ -82,8 +82,8 @@ class Warehouse:
                 ) from error
 
 
-def open_folder(location: str | Path) -> Folder:
-    """Return the folder at a path or an ``s3://bucket[/prefix]`` URL.
+def open_folder(location: str | Path, setting: str = "IOT_WAREHOUSE") -> Folder:
+    """Return the folder at a path or an ``s3://bucket[/prefix]`` URL, which an environment variable names.
 
     Raises:
         ConfigurationError: It can't be one.
@@ -91,16 +91,16 @@ def open_folder(location: str | Path) -> Folder:
     text = str(location)
     if not text.startswith("s3://"):
         if "://" in text:
-            raise ConfigurationError(f"IOT_WAREHOUSE {text!r} must be a directory or s3://bucket[/prefix]")
-        return LocalFolder(Path(location).absolute())
+            raise ConfigurationError(f"{setting} {text!r} must be a directory or s3://bucket[/prefix]")
+        return LocalFolder(Path(location).absolute(), setting)
     url = urlsplit(text)
     if not re.fullmatch(r"s3://[\w.-]+(/[\w.=-]+)*/?", text, re.ASCII):
         raise ConfigurationError(
-            f"IOT_WAREHOUSE {text!r} must be s3://bucket[/prefix] of letters, digits and any of . _ = - /"
+            f"{setting} {text!r} must be s3://bucket[/prefix] of letters, digits and any of . _ = - /"
         )
     from iot_pipeline.s3_storage import S3Folder  # noqa: PLC0415 - a directory needs nothing of it
 
-    return S3Folder(url.netloc, url.path.strip("/"))
+    return S3Folder(url.netloc, url.path.strip("/"), setting=setting)
 
 
 def open_warehouse(location: str | Path | None = None) -> Warehouse:
@@ -113,7 +113,8 @@ def open_warehouse(location: str | Path | None = None) -> Warehouse:
     root = open_folder(location or settings.warehouse)
     if any(character in root.url for character in "*?["):
         raise ConfigurationError(f"IOT_WAREHOUSE may not contain any of * ? [: {root.url}")
-    return Warehouse(root, root if location else open_folder(settings.mapping))
+    is_apart = not location and settings.mapping != settings.warehouse
+    return Warehouse(root, open_folder(settings.mapping, "IOT_MAPPING") if is_apart else root)
 
 
 def readings_file(fragment: str) -> str:

@@ -1,12 +1,14 @@
 """The environment: defaults, and what is said of a value that can't be used."""
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from iot_pipeline import connect, get_measurements
-from iot_pipeline.errors import ConfigurationError, SourceError
+from iot_pipeline.drawing import write_report
+from iot_pipeline.errors import ConfigurationError, SourceError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.settings import PROJECT_ROOT, get_settings
 from iot_pipeline.source import open_source
@@ -43,7 +45,14 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("IOT_GRACE_DAYS", "soon"), ("IOT_GRACE_DAYS", "-1"), ("IOT_WORKERS", "0")]
+    ("name", "value"),
+    [
+        ("IOT_GRACE_DAYS", "soon"),
+        ("IOT_GRACE_DAYS", "-1"),
+        ("IOT_GRACE_DAYS", "1e12"),
+        ("IOT_WORKERS", "0"),
+        ("IOT_WORKERS", "inf"),
+    ],
 )
 def test_a_number_that_is_none_is_an_error_that_names_the_variable(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
@@ -64,6 +73,16 @@ def test_a_warehouse_that_can_not_be_written_to_is_an_error_before_any_work(tmp_
     (tmp_path / "source").mkdir()
     with pytest.raises(ConfigurationError, match="IOT_WAREHOUSE"):
         load_timeseries(source=str(tmp_path / "source"), warehouse=tmp_path / "file" / "warehouse")
+
+
+@pytest.mark.parametrize("location", ["gs://bucket", "s3://", "/proc/nowhere"])
+def test_a_place_for_the_mapping_that_can_not_be_is_an_error_that_names_its_variable(
+    location: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IOT_WAREHOUSE", str(tmp_path))
+    monkeypatch.setenv("IOT_MAPPING", location)
+    with pytest.raises(ConfigurationError, match=r"^IOT_MAPPING"):
+        load_mapping(source=str(SAMPLE))
 
 
 def test_a_warehouse_path_that_duckdb_would_take_for_a_pattern_is_refused() -> None:
@@ -94,6 +113,26 @@ def test_the_mapping_may_stay_elsewhere_than_the_tables(
     assert len(get_measurements("sensor_00000", "2013-10-05", "2013-10-06")) > 50
     with connect() as connection:
         assert connection.sql("SELECT count(*) FROM sensors").fetchall() == [(12,)]
+
+
+def test_the_report_is_written_where_the_mapping_stays_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sample_warehouse: Path
+) -> None:
+    shutil.copytree(sample_warehouse, tmp_path / "warehouse")
+    (tmp_path / "deployment").mkdir()
+    (tmp_path / "warehouse" / "mapping.sqlite").rename(tmp_path / "deployment" / "mapping.sqlite")
+    monkeypatch.setenv("IOT_WAREHOUSE", str(tmp_path / "warehouse"))
+    monkeypatch.setenv("IOT_MAPPING", str(tmp_path / "deployment"))
+    assert write_report().pictures
+
+
+def test_a_mapping_that_is_not_there_is_missed_in_its_own_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sample_warehouse: Path
+) -> None:
+    monkeypatch.setenv("IOT_WAREHOUSE", str(sample_warehouse))
+    monkeypatch.setenv("IOT_MAPPING", str(tmp_path / "deployment"))
+    with pytest.raises(WarehouseNotReadyError, match="deployment"):
+        get_measurements("sensor_00000", "2013-10-05", "2013-10-06")
 
 
 def test_the_mapping_of_another_warehouse_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
