@@ -91,8 +91,10 @@ def open_table(folder: Folder, version: int | None = None) -> DeltaTable | None:
         return DeltaTable(folder.url, version=version, storage_options=folder.delta_options)
     except TableNotFoundError:
         return None
-    except OSError as error:
-        raise WarehouseError(f"can't read {folder.url}: {one_line(error)}") from error
+    except (DeltaError, OSError) as error:
+        folder.stamps(["_delta_log"])  # says it better when a store doesn't answer
+        reason = str(error).splitlines()[0]  # a stack may follow
+        raise WarehouseError(f"can't read {folder.url}: {reason}") from error
 
 
 def pinned_version(table: DeltaTable, other: str) -> int | None:

@@ -7,8 +7,8 @@ and read again only when a newer version has been committed.
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from difflib import get_close_matches
@@ -26,7 +26,6 @@ from deltalake import DeltaTable
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
 from iot_pipeline.delta import count_rows, files_by_partition, list_files, open_pair, value_ranges
 from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
-from iot_pipeline.s3 import one_line
 from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import MAPPING, Warehouse, open_warehouse, rejects_file
 
@@ -247,6 +246,7 @@ def connect(
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
+        WarehouseError: The warehouse can't be read.
     """
     house = open_warehouse(warehouse)
     ledger, timeseries = open_pair(house.source_files, house.timeseries, "timeseries")
@@ -260,11 +260,12 @@ def connect(
         "sensor_models": _paths(models, house.sensor_models),
         "anomalies": _paths(flagged, house.anomalies),
     }
-    _create_view(connection, "source_files", _paths(ledger, house.source_files))
-    rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0").fetchall()
-    files["rejected_rows"] = [f"{house.bronze.url}/{rejects_file(fragment)}" for (fragment,) in rejecting]
-    for name in _VIEWS:
-        _create_view(connection, name, files[name])
+    with _readable_errors(house):
+        _create_view(connection, "source_files", _paths(ledger, house.source_files))
+        rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0").fetchall()
+        files["rejected_rows"] = [f"{house.bronze.url}/{rejects_file(fragment)}" for (fragment,) in rejecting]
+        for name in _VIEWS:
+            _create_view(connection, name, files[name])
     connection.execute("CREATE TABLE sensors (sensor_name VARCHAR, sensor_uuid VARCHAR)")
     sensors = _read_sensors(house)
     if sensors:
@@ -302,7 +303,8 @@ def take_snapshot(house: Warehouse) -> Snapshot:
     stamp = _stamp(house, ledger.version()) if ledger else ()
     sensors = _read_sensors(house)
     if ledger is None or timeseries is None or not sensors:
-        raise WarehouseNotReadyError(f"nothing has been loaded into {house.url} yet: {HOW_TO_LOAD}")
+        empty = house.mapping if ledger else house.root
+        raise WarehouseNotReadyError(f"nothing has been loaded into {empty.url} yet: {HOW_TO_LOAD}")
     folder = house.timeseries.url
     files = {
         month: [f"{folder}/{path}" for path in paths]
@@ -331,11 +333,15 @@ def _read_sensors(house: Warehouse) -> dict[str, str]:
     """Return the uuids by sensor name; none before the mapping has been loaded."""
     if not any(house.mapping.stamps([MAPPING])):
         return {}
-    with (
-        house.mapping.fetch([MAPPING]) as (path,),
-        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection,
-    ):
-        return dict(connection.execute("SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"))
+    query = "SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"
+    try:
+        with (
+            house.mapping.fetch([MAPPING]) as (path,),
+            closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection,
+        ):
+            return dict(connection.execute(query))
+    except sqlite3.Error as error:
+        raise WarehouseError(f"can't read {house.mapping.url}/{MAPPING} ({error}): {HOW_TO_LOAD}") from error
 
 
 @cache
@@ -359,10 +365,17 @@ def _cursor(root: Folder) -> duckdb.DuckDBPyConnection:
 
 
 def _read(house: Warehouse, statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    try:
+    with _readable_errors(house):
         return _cursor(house.root).execute(statement, parameters).fetchnumpy()
+
+
+@contextmanager
+def _readable_errors(house: Warehouse) -> Iterator[None]:
+    try:
+        yield
     except duckdb.Error as error:
-        raise WarehouseError(f"can't read {house.url}: {one_line(error)}") from error
+        reason = str(error).splitlines()[0]  # the statement follows
+        raise WarehouseError(f"can't read {house.url}: {reason}") from error
 
 
 def _configure(connection: duckdb.DuckDBPyConnection, root: Folder) -> None:

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iot_pipeline import connect, get_measurements, query
-from iot_pipeline.errors import UnknownSensorError, WarehouseNotReadyError
+from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
@@ -310,3 +310,25 @@ def test_a_process_that_was_forked_after_a_query_may_query(sample_warehouse: Pat
     )
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, str(sample_warehouse)]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["mapping.sqlite", "source_files/_delta_log/00000000000000000000.json"])
+def test_a_broken_file_is_named_in_one_line(name: str, tmp_path: Path, sample_warehouse: Path) -> None:
+    warehouse = shutil.copytree(sample_warehouse, tmp_path / "warehouse")
+    (warehouse / name).write_text("something else")
+    for ask in (
+        connect,
+        lambda house: get_measurements("sensor_00000", "2013-10-05", "2013-10-06", warehouse=house),
+    ):
+        with pytest.raises(WarehouseError, match=f"can't read .*{Path(name).parts[0]}") as caught:
+            ask(warehouse)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_was_deleted_by_hand_is_named_in_one_line(tmp_path: Path, sample_warehouse: Path) -> None:
+    warehouse = shutil.copytree(sample_warehouse, tmp_path / "warehouse")
+    for file in (warehouse / "timeseries").glob("month=*/*"):
+        file.unlink()
+    with pytest.raises(WarehouseError, match=r"month=.*parquet") as caught:
+        connect(warehouse)
+    assert "\n" not in str(caught.value)
