@@ -7,7 +7,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE_ROWS = 40
-FIRST_READING = datetime(2012, 12, 31, 23, 53)  # noqa: DTZ001 - wall time in Europe/Berlin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
-    except (IotPipelineError, ValueError, OSError) as error:
+    except KeyboardInterrupt:
+        return 130  # as a shell says it
+    except (IotPipelineError, ValueError, OverflowError, OSError) as error:
         print(f"iot-pipeline: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
@@ -67,13 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(run=_status)
 
     sample = commands.add_parser("sample-data", help="write a bucket of challenge-like CSV files")
-    sample.add_argument("--sensors", type=_positive_int, default=10, metavar="N")
-    sample.add_argument("--days", type=_positive_int, default=30, metavar="D")
-    sample.add_argument("--seed", type=int, default=0, metavar="S")
+    sample.add_argument("--sensors", type=_at_least(1), default=10, metavar="N")
+    sample.add_argument("--days", type=_at_least(1), default=30, metavar="D")
+    sample.add_argument("--seed", type=_at_least(0), default=0, metavar="S")
     sample.add_argument(
         "--start",
-        type=datetime.fromisoformat,
-        default=FIRST_READING,
+        type=_time,
         metavar="TIME",
         help="of the first readings, by default 2012-12-31T23:53; without a zone: Europe/Berlin",
     )
@@ -87,11 +87,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive_int(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+def _at_least(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
+        return int(text)
+
+    return read
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"write it like 2013-01-31T12:00, not {text!r}") from None
 
 
 def _query(options: argparse.Namespace) -> None:
@@ -139,10 +148,10 @@ def _sql(options: argparse.Namespace) -> None:
     with connect() as connection:
         try:
             result = connection.sql(options.statement)
+            if result is not None:
+                print(result)  # only now it is computed
         except duckdb.Error as error:
             raise ValueError(error) from error
-        if result is not None:
-            print(result)
 
 
 def _plot(options: argparse.Namespace) -> None:
@@ -161,14 +170,14 @@ def _status(_options: argparse.Namespace) -> None:
 
 
 def _sample_data(options: argparse.Namespace) -> None:
-    from iot_pipeline.sample_data import write_sample_bucket
+    from iot_pipeline.sample_data import FIRST_READING, write_sample_bucket
 
     report = write_sample_bucket(
         options.directory,
         sensors=options.sensors,
         days=options.days,
         seed=options.seed,
-        start=options.start,
+        start=options.start or FIRST_READING,
     )
     size = f"{report.bytes / 1e6:,.1f} MB"
     print(f"{options.directory}: {report.rows:,} readings in {report.files:,} files, {size}")

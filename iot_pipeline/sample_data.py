@@ -28,7 +28,7 @@ from iot_pipeline.sample_series import (
     make_series,
 )
 
-_START = datetime(2012, 12, 31, 23, 53, tzinfo=BERLIN)
+FIRST_READING = datetime(2012, 12, 31, 23, 53, tzinfo=BERLIN)
 
 _LAYOUTS = (
     ("timestamp", "sensor_uuid", "sensor_value"),
@@ -84,7 +84,7 @@ def write_sample_bucket(
     sensors: int,
     days: float,
     seed: int,
-    start: datetime = _START,
+    start: datetime = FIRST_READING,
     rows_per_file: int | None = None,
 ) -> SampleReport:
     """Write a challenge-like bucket; the same arguments give the same bytes.

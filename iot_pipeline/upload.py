@@ -3,10 +3,11 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from iot_pipeline.errors import ConfigurationError
 from iot_pipeline.s3 import Bucket
-from iot_pipeline.source import DirectorySource, S3Source, open_source
+from iot_pipeline.source import DirectorySource, S3Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,12 @@ def upload(directory: Path, location: str) -> UploadReport:
         ConfigurationError: There is no such directory, or the location is not in a bucket.
         SourceError: The bucket can't be made, listed or written to.
     """
-    files = open_source(str(directory))
-    target = open_source(location) if location.startswith("s3://") else None
-    if not isinstance(files, DirectorySource) or not isinstance(target, S3Source):
-        raise ConfigurationError(f"upload needs a directory and s3://bucket[/prefix], not {location!r}")
+    url = urlsplit(location)
+    if not directory.is_dir() or url.scheme != "s3" or not url.netloc:
+        raise ConfigurationError(
+            f"upload needs a directory and s3://bucket[/prefix], not {str(directory)!r} and {location!r}"
+        )
+    files, target = DirectorySource(directory), S3Source(url.netloc, url.path.strip("/"))
     _ensure_bucket(target.objects)
     present = {obj.key: obj.version for obj in target.list_objects()}
     listed = files.list_objects()

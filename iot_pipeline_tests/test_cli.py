@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from iot_pipeline import get_measurements
+from iot_pipeline import get_measurements, status
 from iot_pipeline.cli import main
 
 RANGE = ("sensor_00003", "2013-10-05", "2013-10-06")
@@ -65,6 +65,7 @@ def test_an_empty_range_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> 
         (["query", *RANGE, "--format", "parquet"], "add -o FILE"),
         (["query", *RANGE, "-o", "/nowhere/a.txt"], "/nowhere"),
         (["sql", "SELECT nothing"], "nothing"),
+        (["sql", "SELECT 'a'::INTEGER"], "Conversion Error"),
         (["plot", "sensor_00003", "1999-01-01", "1999-01-02"], "no readings to draw"),
         (["sample-data", "/proc/nowhere"], "/proc/nowhere"),
     ],
@@ -85,6 +86,17 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+def test_an_interrupt_is_silent_and_the_exit_code_of_a_shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status, "read_status", interrupt)
+    assert main(["status"]) == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_an_empty_warehouse_says_what_to_run(

@@ -60,7 +60,7 @@ def test_a_place_that_is_no_bucket_is_refused(directory: Path) -> None:
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="not a directory"):
+    with pytest.raises(ConfigurationError, match="upload needs a directory"):
         upload(tmp_path / "nowhere", PLACE)
 
 
