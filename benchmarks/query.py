@@ -31,8 +31,8 @@ import polars as pl
 from iot_pipeline import get_measurements
 from iot_pipeline.clock import BERLIN, month_of, to_instant
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline.query import Snapshot, take_snapshot
 from iot_pipeline.sample_data import write_sample_bucket
+from iot_pipeline.snapshot import Snapshot, take_snapshot
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 
 Way = Callable[[str, datetime, datetime], pd.DataFrame]

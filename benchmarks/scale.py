@@ -15,8 +15,8 @@ from query import ours, questions
 
 from iot_pipeline import connect
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline.query import take_snapshot
 from iot_pipeline.sample_data import write_sample_bucket
+from iot_pipeline.snapshot import take_snapshot
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 
 SENSORS, DAYS = 500, 62

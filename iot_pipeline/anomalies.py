@@ -26,8 +26,9 @@ from iot_pipeline.anomaly_tables import (
 from iot_pipeline.delta import remove_old_files
 from iot_pipeline.executor import open_workers
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
-from iot_pipeline.query import Snapshot, read_readings, take_snapshot
+from iot_pipeline.query import read_readings
 from iot_pipeline.settings import get_settings
+from iot_pipeline.snapshot import Snapshot, take_snapshot
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 
 BATCH_SENSORS = 16

@@ -1,15 +1,9 @@
-"""Reading the warehouse: one sensor's readings in milliseconds, or anything in SQL.
-
-What a call needs to know of the warehouse (which version, which files, which sensors) is kept in the process
-and read again only when a newer version has been committed.
-"""
+"""Reading the warehouse: one sensor's readings in milliseconds, or anything in SQL."""
 
 import os
-import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, time
 from difflib import get_close_matches
 from functools import cache
@@ -24,10 +18,11 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
-from iot_pipeline.delta import count_rows, files_by_partition, list_files, open_pair, value_ranges
+from iot_pipeline.delta import list_files, open_pair
 from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
+from iot_pipeline.snapshot import HOW_TO_LOAD, Snapshot, forget_snapshot, read_sensors, take_snapshot
 from iot_pipeline.storage import Folder
-from iot_pipeline.warehouse import MAPPING, Warehouse, open_warehouse, rejects_file
+from iot_pipeline.warehouse import Warehouse, open_warehouse, rejects_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,8 +30,6 @@ if TYPE_CHECKING:
 Moment = str | date | datetime
 
 READINGS = pa.schema([("timestamp", pa.timestamp("us", TIME_ZONE)), ("sensor_value", pa.float64())])
-
-HOW_TO_LOAD = "run: dagster asset materialize --select mapping,timeseries"
 
 _VIEWS = {
     "readings": "sensor_uuid VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE",
@@ -47,39 +40,6 @@ _VIEWS = {
     " n_points BIGINT, n_anomalies BIGINT, n_events BIGINT, reasoning VARCHAR",
 }
 """The views over files that need not be there, and their columns while none is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What queries need to know of one version of a warehouse.
-
-    Attributes:
-        version: Of the ledger.
-        stamp: Differs when anything else does.
-        files: The Parquet files by month.
-        ranges: The least and the greatest uuid in a file, by its path.
-        n_readings: How many readings the files hold.
-        sensors: The uuids by sensor name.
-    """
-
-    version: int
-    stamp: tuple[str, ...]
-    files: dict[str, list[str]]
-    ranges: dict[str, tuple[str, str]]
-    n_readings: int
-    sensors: dict[str, str]
-
-    def paths(self, sensor_uuids: Sequence[str], start: str = "", end: str = "9999-12") -> list[str]:
-        """Return the files of the months from start to end that may hold readings of some sensors."""
-        least, greatest = min(sensor_uuids), max(sensor_uuids)
-        everything = ("", "~")
-        return [
-            path
-            for month, paths in self.files.items()
-            if start <= month <= end
-            for path in paths
-            if (bounds := self.ranges.get(path, everything))[0] <= greatest and least <= bounds[1]
-        ]
 
 
 @overload
@@ -152,7 +112,7 @@ def get_measurements(
     try:
         instants, values = _fetch(house, take_snapshot(house), sensor_name, first, last)
     except WarehouseError:  # a load has deleted files of the version that was known here
-        _snapshots.pop(house, None)
+        forget_snapshot(house)
         instants, values = _fetch(house, take_snapshot(house), sensor_name, first, last)
     if as_ == "pandas":
         timestamps = pd.DatetimeIndex(instants.view("datetime64[us]"), tz="UTC").tz_convert(TIME_ZONE)
@@ -267,7 +227,7 @@ def connect(
         for name in _VIEWS:
             _create_view(connection, name, files[name])
     connection.execute("CREATE TABLE sensors (sensor_name VARCHAR, sensor_uuid VARCHAR)")
-    sensors = _read_sensors(house)
+    sensors = read_sensors(house)
     if sensors:
         connection.executemany("INSERT INTO sensors VALUES (?, ?)", list(sensors.items()))
     connection.execute(
@@ -289,59 +249,6 @@ def read_moment(moment: Moment) -> int:
         raise ValueError(
             f"can't read the time {moment!r}: write it like 2013-01-31 or 2013-01-31T12:00+01:00"
         ) from error
-
-
-_snapshots: dict[Warehouse, Snapshot] = {}
-
-
-def take_snapshot(house: Warehouse) -> Snapshot:
-    """Return the warehouse's latest version, from memory if it is still the latest."""
-    known = _snapshots.get(house)
-    if known and not (stamp := _stamp(house, known.version))[0] and stamp == known.stamp:
-        return known
-    ledger, timeseries = open_pair(house.source_files, house.timeseries, "timeseries")
-    stamp = _stamp(house, ledger.version()) if ledger else ()
-    sensors = _read_sensors(house)
-    if ledger is None or timeseries is None or not sensors:
-        empty = house.mapping if ledger else house.root
-        raise WarehouseNotReadyError(f"nothing has been loaded into {empty.url} yet: {HOW_TO_LOAD}")
-    folder = house.timeseries.url
-    files = {
-        month: [f"{folder}/{path}" for path in paths]
-        for month, paths in sorted(files_by_partition(timeseries, "month").items())
-    }
-    ranges = {f"{folder}/{path}": bounds for path, bounds in value_ranges(timeseries, "sensor_uuid").items()}
-    snapshot = _snapshots[house] = Snapshot(
-        ledger.version(), stamp, files, ranges, count_rows(timeseries), sensors
-    )
-    return snapshot
-
-
-def _stamp(house: Warehouse, version: int) -> tuple[str, ...]:
-    """Return what changes with the ledger or the mapping, at the price of three looks at the files.
-
-    The first part is empty as long as there is no later version of the ledger.
-    """
-    log = "source_files/_delta_log"
-    commits = [f"{log}/{version + 1:020}.json", f"{log}/{version:020}.json"]
-    if house.mapping == house.root:
-        return tuple(house.root.stamps([*commits, MAPPING]))
-    return (*house.root.stamps(commits), *house.mapping.stamps([MAPPING]))
-
-
-def _read_sensors(house: Warehouse) -> dict[str, str]:
-    """Return the uuids by sensor name; none before the mapping has been loaded."""
-    if not any(house.mapping.stamps([MAPPING])):
-        return {}
-    query = "SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"
-    try:
-        with (
-            house.mapping.fetch([MAPPING]) as (path,),
-            closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection,
-        ):
-            return dict(connection.execute(query))
-    except sqlite3.Error as error:
-        raise WarehouseError(f"can't read {house.mapping.url}/{MAPPING} ({error}): {HOW_TO_LOAD}") from error
 
 
 @cache

@@ -29,6 +29,7 @@ from iot_pipeline.drawing import write_report
 from iot_pipeline.errors import ConfigurationError, IotPipelineError, WarehouseBusyError, WarehouseError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.s3_storage import S3Folder
+from iot_pipeline.snapshot import take_snapshot
 from iot_pipeline.warehouse import open_folder, open_warehouse
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SAMPLE, SENSOR, Bucket, csv_of, row
 from iot_pipeline_tests.dask_cluster import Cluster
@@ -365,10 +366,10 @@ def test_a_question_survives_that_the_files_it_knew_were_deleted(
     monkeypatch.setenv("IOT_GRACE_DAYS", "0")
     monkeypatch.setattr(S3Folder, "spares", timedelta(0))
     house = open_warehouse(loaded.warehouse)
-    stale = query.take_snapshot(house)
+    stale = take_snapshot(house)
     loaded.write("b.csv", row("2013-01-01 13:00"))
     loaded.load()
-    answers = iter([stale, query.take_snapshot(house)])
+    answers = iter([stale, take_snapshot(house)])
     monkeypatch.setattr(query, "take_snapshot", lambda _: next(answers))
     assert len(get_measurements("first", "2013-01-01", "2013-01-02", warehouse=loaded.warehouse)) == 2
 

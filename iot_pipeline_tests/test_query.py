@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from iot_pipeline import connect, get_measurements, query
 from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
+from iot_pipeline.snapshot import take_snapshot
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
@@ -122,10 +123,10 @@ def test_a_call_survives_that_the_files_it_knew_were_deleted(
     bucket.write("a.csv", row("2013-01-01 12:00"))
     bucket.load()
     house = open_warehouse(bucket.warehouse)
-    stale = query.take_snapshot(house)
+    stale = take_snapshot(house)
     bucket.write("b.csv", row("2013-01-01 13:00"))
     bucket.load()
-    answers = iter([stale, query.take_snapshot(house)])
+    answers = iter([stale, take_snapshot(house)])
     monkeypatch.setattr(query, "take_snapshot", lambda _: next(answers))
     rows = get_measurements("first", "2013-01-01", "2013-01-02", warehouse=bucket.warehouse)
     assert len(rows) == 2

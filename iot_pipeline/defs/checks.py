@@ -4,9 +4,7 @@ Each is a query or two, a second at most over 52 million readings. What they nam
 data: it is shown as text, which the page escapes, never as Markdown or in a description.
 """
 
-import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +14,7 @@ from iot_pipeline.clock import BERLIN
 from iot_pipeline.defs.assets import mapping, timeseries
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
+from iot_pipeline.snapshot import open_mapping
 from iot_pipeline.warehouse import MAPPING, open_warehouse
 
 NAMED = 10
@@ -47,14 +46,10 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
     If it fails, somebody has changed `mapping.sqlite` by hand: materialize `mapping` again. (A `mapping.csv`
     that is not one-to-one is not loaded at all; the asset's failure says what is wrong with it.)
     """
-    folder = open_warehouse(measurements.warehouse).mapping
-    if not any(folder.stamps([MAPPING])):
+    house = open_warehouse(measurements.warehouse)
+    if not any(house.mapping.stamps([MAPPING])):
         raise dg.Failure("no mapping has been loaded yet: run: dagster asset materialize --select mapping")
-    with (
-        readable_failures(),
-        folder.fetch([MAPPING]) as (path,),
-        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection,
-    ):
+    with readable_failures(), open_mapping(house) as connection:
         ((sensors,),) = connection.execute("SELECT count(*) FROM sensors").fetchall()
         twice = {
             column: connection.execute(

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from iot_pipeline.ingest import compact, load_mapping
-from iot_pipeline.query import Snapshot, take_snapshot
+from iot_pipeline.snapshot import Snapshot, take_snapshot
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline_tests.conftest import Bucket, row
 
