@@ -90,7 +90,7 @@ def open_folder(location: str | Path, setting: str = "IOT_WAREHOUSE") -> Folder:
     """
     text = str(location)
     if not text.startswith("s3://"):
-        if "://" in text:
+        if ":/" in text:
             raise ConfigurationError(f"{setting} {text!r} must be a directory or s3://bucket[/prefix]")
         return LocalFolder(Path(location).absolute(), setting)
     url = urlsplit(text)

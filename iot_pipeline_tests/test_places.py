@@ -417,7 +417,16 @@ def test_the_report_and_the_shell_work_with_s3(
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://", "s3:///prefix", "s3://bucket/a b", "s3://bucket/a*", "gs://bucket", "s3://bucket//a"]
+    "url",
+    [
+        "s3://",
+        "s3:/bucket",
+        "s3:///prefix",
+        "s3://bucket/a b",
+        "s3://bucket/a*",
+        "gs://bucket",
+        "s3://bucket//a",
+    ],
 )
 def test_a_url_that_can_not_be_is_an_error_that_names_the_setting(url: str) -> None:
     with pytest.raises(ConfigurationError, match="IOT_WAREHOUSE"):

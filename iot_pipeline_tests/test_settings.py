@@ -75,7 +75,7 @@ def test_a_warehouse_that_can_not_be_written_to_is_an_error_before_any_work(tmp_
         load_timeseries(source=str(tmp_path / "source"), warehouse=tmp_path / "file" / "warehouse")
 
 
-@pytest.mark.parametrize("location", ["gs://bucket", "s3://", "/proc/nowhere"])
+@pytest.mark.parametrize("location", ["gs://bucket", "s3://", "s3:/bucket", "/proc/nowhere"])
 def test_a_place_for_the_mapping_that_can_not_be_is_an_error_that_names_its_variable(
     location: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
