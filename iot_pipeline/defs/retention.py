@@ -16,15 +16,14 @@ BATCH = 100
 def delete_old_runs(instance: dg.DagsterInstance, before: datetime) -> int:
     """Delete the finished runs created before a moment, with their events and logs; return how many."""
     filters = dg.RunsFilter(statuses=FINISHED, created_before=before)
+    path_of_events = getattr(instance.event_log_storage, "path_for_shard", None)  # of SQLite only
     deleted = 0
     while runs := instance.get_runs(filters, limit=BATCH):
         for run in runs:
             instance.compute_log_manager.delete_logs(prefix=[run.run_id])
             instance.delete_run(run.run_id)
-            if hasattr(
-                instance.event_log_storage, "path_for_shard"
-            ):  # a SQLite file does not shrink by itself
-                with closing(sqlite3.connect(instance.event_log_storage.path_for_shard(run.run_id))) as file:
+            if path_of_events:  # its file does not shrink by itself
+                with closing(sqlite3.connect(path_of_events(run.run_id))) as file:
                     file.execute("VACUUM")
         deleted += len(runs)
     return deleted

@@ -89,8 +89,9 @@ def scale_cycle(seconds: FloatArray, z: FloatArray, cycles: tuple[Cycle, ...]) -
         parts = _SCALE_PARTS[cycle.period]
         turns = clock_seconds(seconds, cycle.clock_changes) / cycle.period
         place = np.rint(turns * parts).astype(np.intp)
-        order = np.argsort(place % parts + parts * (place // parts % 2), kind="stable")
-        count = np.bincount(place % parts + parts * (place // parts % 2), minlength=2 * parts)
+        cell = place % parts + parts * (place // parts % 2)  # the part, in an even or an odd period
+        order = np.argsort(cell, kind="stable")
+        count = np.bincount(cell, minlength=2 * parts)
         if count.min() < _FEWEST_IN_PART:
             continue
         ends = np.cumsum(count)
