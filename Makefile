@@ -25,6 +25,9 @@ test: .venv/installed-for-tests
 	$(BIN)/pytest
 
 dev: .venv/installed
+	@# Dagster would go on with a second daemon and no page.
+	@$(BIN)/python -c "import socket; socket.create_server(('127.0.0.1', $(PORT)))" 2> /dev/null \
+		|| { echo "port $(PORT) is taken: make dev PORT=$$(($(PORT) + 1))" >&2; exit 1; }
 	@DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/python -m iot_pipeline.defs.orphans
 	@# The shell may have the activation line's module name set, which excludes a workspace file.
 	env -u DAGSTER_MODULE_NAME DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)

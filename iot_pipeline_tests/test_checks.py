@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from iot_pipeline import quality
 from iot_pipeline.definitions import defs
 from iot_pipeline.defs import checks
 from iot_pipeline.detection import detect_anomalies
@@ -17,7 +18,14 @@ from iot_pipeline.ingest import load_mapping
 from iot_pipeline.ingest.ledger import read_ledger, write_ledger
 from iot_pipeline.warehouse import MAPPING, open_warehouse
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
-from iot_pipeline_tests.runs import check_of, definitions_on, failure_of, materialize, measurements_in
+from iot_pipeline_tests.runs import (
+    check_of,
+    definitions_on,
+    failure_of,
+    materialize,
+    measurements_in,
+    metadata_of,
+)
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 NOW = datetime.now(UTC)
@@ -26,7 +34,8 @@ LONG_AGO = NOW - timedelta(days=400)
 
 def evaluate(check: dg.AssetChecksDefinition, warehouse: Path) -> dg.AssetCheckResult:
     """Evaluate a check on what has been loaded."""
-    result = check(measurements_in(warehouse))
+    results: Any = check(measurements_in(warehouse))
+    result = next(results)  # it may raise after that
     assert isinstance(result, dg.AssetCheckResult)
     return result
 
@@ -37,7 +46,8 @@ def verdict(result: dg.AssetCheckResult) -> bool | dg.AssetCheckSeverity:
 
 
 def shown(result: dg.AssetCheckResult) -> dict[str, Any]:
-    return {name: getattr(value, "value", value) for name, value in (result.metadata or {}).items()}
+    metadata = {name: getattr(value, "value", value) for name, value in (result.metadata or {}).items()}
+    return {name: value for name, value in metadata.items() if name != "warehouse"}
 
 
 def map_sensors(bucket: Bucket, **sensors: str) -> None:
@@ -147,7 +157,7 @@ def claim_one_row_more(bucket: Bucket) -> None:
     ledger = read_ledger(house.source_files)
     (entry,) = ledger.files.values()
     entry.info = replace(entry.info, rows_read=entry.info.rows_read + 1)
-    entry.loaded = {"2013-01": 2}
+    entry.loaded = {"2013-01": entry.loaded["2013-01"] + 1}
     write_ledger(house.source_files, ledger)
 
 
@@ -155,7 +165,7 @@ def claim_one_row_more(bucket: Bucket) -> None:
 def test_a_row_that_is_not_accounted_for_is_an_error_that_fails_the_run(
     bucket: Bucket, *, tampered: bool
 ) -> None:
-    bucket.write("a.csv", row(), "no row")
+    bucket.write("a.csv", *(row(value=value) for value in range(20)), "no row")
     bucket.load()
     if tampered:
         claim_one_row_more(bucket)
@@ -177,23 +187,92 @@ def test_a_file_that_is_quarantined_is_an_error_that_names_it_and_the_reason(buc
     assert shown(result)["files_and_reasons"].startswith("Timeseries/b.csv: ")
 
 
+def test_a_file_that_stays_quarantined_is_a_warning_from_the_next_load_on(bucket: Bucket) -> None:
+    bucket.write("a.csv", b"<html></html>")
+    bucket.load()
+    bucket.write("b.csv", row())
+    bucket.load()
+    result = evaluate(checks.no_file_is_quarantined, bucket.warehouse)
+    assert verdict(result) is WARN
+    assert shown(result)["files_and_reasons"].startswith("Timeseries/a.csv: ")
+
+
 def test_more_rejected_rows_than_the_limit_are_a_warning_that_names_reasons_and_files(
     bucket: Bucket,
 ) -> None:
     bucket.write("a.csv", *(row(value=value) for value in range(99)), "no row")
     bucket.load()
     assert verdict(evaluate(checks.few_rows_are_rejected, bucket.warehouse)) is True
-    bucket.write("b.csv", row(value="nan"))
+    bucket.write("b.csv", *(row(value=value) for value in range(48)), row(value="nan"), row(value="nan"))
     bucket.load()
     result = evaluate(checks.few_rows_are_rejected, bucket.warehouse)
     assert verdict(result) is WARN
     assert shown(result) == {
-        "share_rejected": 0.019802,
+        "share_rejected": 0.02,
+        "share_rejected_in_the_last_load": 0.04,
         "limit": "1%",
-        "rows_rejected": 2,
-        "reasons_and_rows": "bad sensor_value: 1; wrong number of fields: 1",
-        "files_and_rows": "Timeseries/a.csv: 1; Timeseries/b.csv: 1",
+        "rows_rejected": 3,
+        "reasons_and_rows": "bad sensor_value: 2; wrong number of fields: 1",
+        "files_beyond_the_limit": 1,
+        "files_and_rows": "Timeseries/b.csv: 2 of 50 rows rejected",
     }
+
+
+def load_a_rotten_file_after_many_good_ones(bucket: Bucket) -> None:
+    for day in range(1, 10):
+        bucket.write(f"{day}.csv", *(row(f"2013-01-0{day} 12:00", value=value) for value in range(200)))
+    bucket.load()
+    bucket.write("rotten.csv", row("2013-01-10 12:00"), *(["no row"] * 9))
+    bucket.load()
+
+
+def test_a_rotten_file_among_many_good_ones_is_an_error_that_names_it(bucket: Bucket) -> None:
+    load_a_rotten_file_after_many_good_ones(bucket)
+    result = evaluate(checks.few_rows_are_rejected, bucket.warehouse)
+    assert verdict(result) is ERROR
+    assert shown(result)["share_rejected"] < quality.MOST_REJECTED
+    assert shown(result)["files_and_rows"] == "Timeseries/rotten.csv: 9 of 10 rows rejected"
+
+
+def test_many_small_losses_in_one_load_are_a_warning(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iot_pipeline.quality.MOST_REJECTED", 1.0)  # no single file is beyond its limit
+    bucket.write("a.csv", *(row(value=value) for value in range(990)))
+    bucket.load()
+    for name in ("b.csv", "c.csv"):
+        bucket.write(name, *(row(value=1000 + value) for value in range(90)), "no row", "no row")
+    bucket.load()
+    result = evaluate(checks.few_rows_are_rejected, bucket.warehouse)
+    assert verdict(result) is WARN
+    assert shown(result)["share_rejected"] < quality.MOST_REJECTED
+    assert shown(result)["share_rejected_in_the_last_load"] == 0.021739
+
+
+def test_what_is_judged_without_the_rows_of_a_rotten_file_says_so(bucket: Bucket) -> None:
+    map_sensors(bucket, first=SENSOR)
+    load_a_rotten_file_after_many_good_ones(bucket)
+    result = materialize(definitions_on(bucket.source, bucket.warehouse), "anomalies", "sensor_models")
+    assert metadata_of(result, "anomalies")["judged_without"] == [
+        "Timeseries/rotten.csv: 9 of 10 rows rejected"
+    ]
+
+
+def test_a_run_in_which_a_check_fails_as_an_error_fails_and_names_file_and_warehouse(bucket: Bucket) -> None:
+    map_sensors(bucket, first=SENSOR)
+    bucket.write("a.csv", row())
+    bucket.write("b.csv", b"<html></html>")
+    result = materialize(definitions_on(bucket.source, bucket.warehouse))
+    assert not result.success
+    assert failure_of(result).startswith(f"no_file_is_quarantined failed in {bucket.warehouse}: ")
+    assert "Timeseries/b.csv" in failure_of(result)
+    assert "\n" not in failure_of(result)
+
+
+def test_what_is_downstream_of_a_check_that_is_not_blocking_is_made_all_the_same(bucket: Bucket) -> None:
+    map_sensors(bucket, first=SENSOR)
+    bucket.write("a.csv", row())
+    bucket.write("b.csv", b"<html></html>")
+    result = materialize(definitions_on(bucket.source, bucket.warehouse))
+    assert metadata_of(result, "anomaly_report")["page"]
 
 
 # ------------------------------------------------------------------------- who still sends

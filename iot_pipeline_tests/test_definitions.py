@@ -130,7 +130,18 @@ def test_a_run_shows_pictures_of_the_worst_sensors(run: dg.ExecuteInProcessResul
 
 
 def test_a_run_marks_the_bucket_as_seen(run: dg.ExecuteInProcessResult) -> None:
-    assert metadata_of(run, "bucket") == {"csv_files": 30}
+    assert metadata_of(run, "bucket") == {"source": str(SAMPLE), "csv_files": 30}
+
+
+def test_every_asset_says_where_it_was_read_from_and_written_to(tmp_path: Path) -> None:
+    definitions = definitions_on(SAMPLE, tmp_path)
+    with dg.instance_for_test() as instance:
+        result = materialize(definitions, instance=instance)
+        (run,) = instance.get_runs()
+    for asset in TABLES:
+        assert metadata_of(result, asset)["warehouse"] == str(tmp_path)
+    assert run.tags["iot_pipeline/warehouse"] == str(tmp_path)
+    assert run.tags["iot_pipeline/source"] == str(SAMPLE)
 
 
 def test_anomalies_alone_can_be_selected_and_both_tables_are_reported(tmp_path: Path) -> None:

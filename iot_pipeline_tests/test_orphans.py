@@ -75,6 +75,16 @@ def test_the_run_of_a_killed_process_ends_as_failed(
     assert fail_orphaned_runs(instance) == []
 
 
+def test_the_run_of_a_killed_process_that_nobody_has_reaped_ends_as_failed(
+    instance: dg.DagsterInstance, endless_run: subprocess.Popen[str]
+) -> None:
+    os.kill(endless_run.pid, signal.SIGKILL)
+    while psutil.Process(endless_run.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert len(fail_orphaned_runs(instance)) == 1
+    endless_run.communicate()
+
+
 def test_a_run_that_is_alive_is_left_alone(
     instance: dg.DagsterInstance, endless_run: subprocess.Popen[str]
 ) -> None:

@@ -15,6 +15,7 @@ from iot_pipeline.defs.resources import MeasurementsResource, SourceResource
 from iot_pipeline.drawing import draw_anomalies_per_week, draw_readings_per_month, write_report
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.progress import log_progress
+from iot_pipeline.quality import find_damaged_files
 from iot_pipeline.status import read_status
 
 SHOWN_PICTURES = 3
@@ -70,10 +71,10 @@ def mapping(
 ) -> dg.MaterializeResult[Any]:
     """The sensors: one row per sensor with its name and its uuid, in `mapping.sqlite`."""
     with readable_failures(context):
+        places = _name_places(context, measurements, source)
         report = load_mapping(source=source.open(), warehouse=measurements.warehouse)
-    return dg.MaterializeResult(
-        metadata={"dagster/row_count": report.sensors, "source_key": report.source_key}
-    )
+    found: dict[str, Any] = {"dagster/row_count": report.sensors, "source_key": report.source_key}
+    return dg.MaterializeResult(metadata={**places, **found})
 
 
 @dg.asset(
@@ -103,6 +104,7 @@ def timeseries(
     `full_reload: true` to start from nothing.
     """
     with readable_failures(context):
+        places = _name_places(context, measurements, source)
         report = load_timeseries(
             source=source.open(),
             warehouse=measurements.warehouse,
@@ -112,8 +114,11 @@ def timeseries(
         status = read_status(measurements.warehouse)
         picture = draw_readings_per_month(warehouse=measurements.warehouse)
     n_files = report.files_new + report.files_changed + report.files_unchanged
-    context.log_event(dg.AssetMaterialization("bucket", metadata={"csv_files": n_files}))
+    context.log_event(
+        dg.AssetMaterialization("bucket", metadata={"source": source.where, "csv_files": n_files})
+    )
     held: dict[str, Any] = {
+        **places,
         "dagster/row_count": status.readings,
         "first_reading": _timestamp(status.first),
         "last_reading": _timestamp(status.last),
@@ -187,16 +192,24 @@ def detection(
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Fit a model to each sensor and flag what it can't explain."""
     with readable_failures(context):
+        places = _name_places(context, measurements)
         report = flag_anomalies(warehouse=measurements.warehouse, on_progress=log_progress(context.log.info))
         picture = draw_anomalies_per_week(warehouse=measurements.warehouse)
+        with measurements.connect() as connection:
+            rotten = [file for file in find_damaged_files(connection) if file.is_new and file.is_rotten]
+    if rotten:
+        context.log.warning("judged without what these files lost: %s", "; ".join(map(str, rotten)))
     found: dict[str, dict[str, Any]] = {
         "anomalies": {
+            **places,
             "dagster/row_count": sum(report.anomalies.values()),
             "events": report.events,
             "anomalies_by_kind": report.anomalies,
+            "judged_without": [str(file) for file in rotten],
             "anomalies_per_week": _pictures(picture),
         },
         "sensor_models": {
+            **places,
             "dagster/row_count": report.sensors,
             "sensors_refitted": report.sensors_refitted,
             "readings_judged": report.readings,
@@ -240,15 +253,30 @@ def anomaly_report(
 ) -> dg.MaterializeResult[Any]:
     """The report: one HTML page about all sensors and their anomalies, and pictures of the worst."""
     with readable_failures(context):
+        places = _name_places(context, measurements)
         report = write_report(warehouse=measurements.warehouse)
     shown = list(report.pictures.values())[:SHOWN_PICTURES]
     return dg.MaterializeResult(
         metadata={
+            **places,
             "page": dg.MetadataValue.path(report.page),
             "worst_sensors": list(report.pictures),
             "pictures_of_the_worst": _pictures(*shown),
         }
     )
+
+
+def _name_places(
+    context: dg.AssetExecutionContext,
+    measurements: MeasurementsResource,
+    source: SourceResource | None = None,
+) -> dict[str, str]:
+    """Return what a run reads and writes, and tag the run with it: one on other places shows as such."""
+    places = {"warehouse": measurements.where} | ({"source": source.where} if source else {})
+    context.instance.add_run_tags(
+        context.run.run_id, {f"iot_pipeline/{name}": place for name, place in places.items()}
+    )
+    return places
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, Any]:

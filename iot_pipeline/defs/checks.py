@@ -4,8 +4,10 @@ Each is a query or two, a second at most over 52 million readings. What they nam
 data: it is shown as text, which the page escapes, never as Markdown or in a description.
 """
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import dagster as dg
@@ -14,15 +16,52 @@ from iot_pipeline.clock import BERLIN
 from iot_pipeline.defs.assets import mapping, timeseries
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
+from iot_pipeline.quality import MOST_REJECTED, DamagedFile, find_damaged_files
 from iot_pipeline.snapshot import open_mapping
 from iot_pipeline.warehouse import MAPPING, open_warehouse
 
 NAMED = 10
 """How many sensors or files a check names."""
-MOST_REJECTED = 0.01
 MOST_ANOMALOUS = 0.05
 SILENCE = timedelta(days=2)
 """A file covers about a day and is loaded in the night: a day late is late, two are silence."""
+
+
+Judge = Callable[[MeasurementsResource], dg.AssetCheckResult]
+
+
+def _check(
+    *, asset: Any, blocking: bool = False, additional_deps: Iterable[Any] = ()
+) -> Callable[[Judge], dg.AssetChecksDefinition]:
+    """Make an asset check of a function that judges a warehouse.
+
+    A run in which a check fails as an error ends as failed, so that the shell, the schedule and the alerts
+    say so: Dagster would call it a success. Only a blocking check keeps downstream assets from being made.
+    """
+
+    def decorate(judge: Judge) -> dg.AssetChecksDefinition:
+        # A generator, as other ops may be: it raises after its result.
+        @dg.asset_check(  # type: ignore[arg-type]
+            asset=asset,
+            name=judge.__name__,
+            description=inspect.getdoc(judge),
+            blocking=blocking,
+            additional_deps=additional_deps,
+        )
+        def evaluate(measurements: MeasurementsResource) -> Iterator[dg.AssetCheckResult]:
+            result = judge(measurements)
+            where = {"warehouse": dg.MetadataValue.text(measurements.where)}
+            yield result._replace(metadata={**(result.metadata or {}), **where})
+            if not result.passed and result.severity == dg.AssetCheckSeverity.ERROR:
+                found = (f"{name} {value.value}" for name, value in (result.metadata or {}).items())
+                raise dg.Failure(
+                    f"{judge.__name__} failed in {measurements.where}: {', '.join(found)}",
+                    allow_retries=False,
+                )
+
+        return evaluate
+
+    return decorate
 
 
 def _query(measurements: MeasurementsResource, sql: str, **parameters: object) -> list[dict[str, Any]]:
@@ -39,7 +78,7 @@ def _result(
     return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
 
 
-@dg.asset_check(asset=mapping)
+@_check(asset=mapping)
 def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """There are sensors, and no name and no uuid stands twice.
 
@@ -61,12 +100,12 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
         passed=sensors > 0 and not any(twice.values()),
         severity=dg.AssetCheckSeverity.ERROR,
         sensors=sensors,
-        names_that_stand_twice=_listed(twice["sensor_name"]),
-        uuids_that_stand_twice=_listed(twice["sensor_uuid"]),
+        names_that_stand_twice=_listed(f"{name}: {n}" for name, n in twice["sensor_name"]),
+        uuids_that_stand_twice=_listed(f"{uuid}: {n}" for uuid, n in twice["sensor_uuid"]),
     )
 
 
-@dg.asset_check(asset=timeseries, blocking=True)
+@_check(asset=timeseries, blocking=True)
 def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Rows read = loaded + rejected + duplicate in each file, and the table holds just the loaded ones.
 
@@ -99,50 +138,60 @@ def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCh
     )
 
 
-@dg.asset_check(asset=timeseries)
+@_check(asset=timeseries)
 def no_file_is_quarantined(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every CSV file could be read: it has the columns that are needed, in UTF-8, separated by semicolons.
 
     If it fails: correct the named files in the bucket; the next load reads them again. The others are loaded.
+    It is an error in the load that brings such a file, and a warning from the next one on.
     """
-    files = _query(measurements, "SELECT key, error FROM source_files WHERE error IS NOT NULL ORDER BY key")
+    files = [file for file in _damaged_files(measurements) if file.error]
     return _result(
         passed=not files,
-        severity=dg.AssetCheckSeverity.ERROR,
+        severity=_severity(is_error=any(file.is_new for file in files)),
         files_quarantined=len(files),
-        files_and_reasons=_listed((file["key"], file["error"]) for file in files[:NAMED]),
+        files_and_reasons=_listed(files),
     )
 
 
-@dg.asset_check(asset=timeseries)
+@_check(asset=timeseries)
 def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckResult:
-    """The share of rejected rows is at most `limit`.
+    """The share of rejected rows is at most `limit`: in each file, in the last load, and in all of them.
 
     If it fails: look at the rows with `iot-pipeline sql "FROM rejected_rows"`, which has their file, line,
-    reason and text, and correct what writes the named files. Rows that could be read are loaded.
+    reason and text, and correct what writes the named files. Rows that could be read are loaded. It is an
+    error where a file of the last load has lost more than a tenth of its rows.
     """
-    files = _query(
+    files = [file for file in _damaged_files(measurements) if not file.error]
+    (shares,) = _query(
         measurements,
-        "SELECT key, rows_read, rows_rejected FROM source_files ORDER BY rows_rejected DESC, key",
+        """
+        SELECT
+            coalesce(sum(rows_rejected) / nullif(sum(rows_read), 0), 0) AS of_all,
+            coalesce(sum(rows_rejected) FILTER (is_new) / nullif(sum(rows_read) FILTER (is_new), 0), 0)
+                AS of_the_last_load,
+            coalesce(sum(rows_rejected), 0)::BIGINT AS rows_rejected
+        FROM (FROM source_files SELECT *, loaded_at = max(loaded_at) OVER () AS is_new)
+        """,
     )
     reasons = _query(
         measurements,
         "SELECT reason, count(*) AS rows FROM rejected_rows GROUP BY ALL ORDER BY rows DESC, reason",
     )
-    rejected = sum(file["rows_rejected"] for file in files)
-    share = rejected / max(sum(file["rows_read"] for file in files), 1)
-    worst = [file for file in files[:NAMED] if file["rows_rejected"]]
     return _result(
-        passed=share <= MOST_REJECTED,
-        share_rejected=round(share, 6),
+        passed=not files and max(shares["of_all"], shares["of_the_last_load"]) <= MOST_REJECTED,
+        severity=_severity(is_error=any(file.is_new and file.is_rotten for file in files)),
+        share_rejected=round(shares["of_all"], 6),
+        share_rejected_in_the_last_load=round(shares["of_the_last_load"], 6),
         limit=f"{MOST_REJECTED:.0%}",
-        rows_rejected=rejected,
-        reasons_and_rows=_listed((row["reason"], row["rows"]) for row in reasons),
-        files_and_rows=_listed((file["key"], file["rows_rejected"]) for file in worst),
+        rows_rejected=shares["rows_rejected"],
+        reasons_and_rows=_listed(f"{row['reason']}: {row['rows']}" for row in reasons),
+        files_beyond_the_limit=len(files),
+        files_and_rows=_listed(files),
     )
 
 
-@dg.asset_check(asset=timeseries, additional_deps=[mapping])
+@_check(asset=timeseries, additional_deps=[mapping])
 def every_sensor_is_mapped(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every sensor with readings is in the mapping; only then it has a name, can be queried and is judged.
 
@@ -160,11 +209,11 @@ def every_sensor_is_mapped(measurements: MeasurementsResource) -> dg.AssetCheckR
         passed=not unknown,
         unknown_sensors=len(unknown),
         readings_of_unknown_sensors=sum(row["readings"] for row in unknown),
-        uuids_and_readings=_listed((row["sensor_uuid"], row["readings"]) for row in unknown[:NAMED]),
+        uuids_and_readings=_listed(f"{row['sensor_uuid']}: {row['readings']}" for row in unknown),
     )
 
 
-@dg.asset_check(asset=timeseries, additional_deps=[mapping])
+@_check(asset=timeseries, additional_deps=[mapping])
 def every_sensor_has_readings(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every sensor of the mapping has sent something.
 
@@ -181,11 +230,11 @@ def every_sensor_has_readings(measurements: MeasurementsResource) -> dg.AssetChe
     return _result(
         passed=not mute,
         sensors_without_readings=len(mute),
-        names=", ".join(row["sensor_name"] for row in mute[:NAMED]) or "none",
+        names=_listed(row["sensor_name"] for row in mute),
     )
 
 
-@dg.asset_check(asset=timeseries, additional_deps=[mapping])
+@_check(asset=timeseries, additional_deps=[mapping])
 def no_sensor_fell_silent(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every sensor's last reading is at most `limit` older than the last one of all sensors.
 
@@ -207,11 +256,11 @@ def no_sensor_fell_silent(measurements: MeasurementsResource) -> dg.AssetCheckRe
         passed=not silent,
         silent_sensors=len(silent),
         limit=f"{SILENCE.days} days",
-        names_and_last_readings=_listed((row["sensor_name"], _moment(row["last"])) for row in silent[:NAMED]),
+        names_and_last_readings=_listed(f"{row['sensor_name']}: {_moment(row['last'])}" for row in silent),
     )
 
 
-@dg.asset_check(asset=timeseries)
+@_check(asset=timeseries)
 def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """The feed has not stopped: the last reading is at most `limit` old.
 
@@ -245,7 +294,7 @@ def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetChec
     )
 
 
-@dg.asset_check(asset="anomalies", additional_deps=["sensor_models"])
+@_check(asset="anomalies", additional_deps=["sensor_models"])
 def few_readings_are_anomalous(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """The share of anomalous readings is at most `limit`.
 
@@ -260,17 +309,27 @@ def few_readings_are_anomalous(measurements: MeasurementsResource) -> dg.AssetCh
         """,
     )
     share = sum(row["n_anomalies"] for row in sensors) / max(sum(row["n_points"] for row in sensors), 1)
-    worst = [row for row in sensors[:NAMED] if row["n_anomalies"]]
     return _result(
         passed=share <= MOST_ANOMALOUS,
         share_anomalous=round(share, 6),
         limit=f"{MOST_ANOMALOUS:.0%}",
-        names_and_shares=_listed((row["sensor_name"], f"{row['share']:.2%}") for row in worst),
+        names_and_shares=_listed(
+            f"{row['sensor_name']}: {row['share']:.2%}" for row in sensors if row["n_anomalies"]
+        ),
     )
 
 
-def _listed(found: Iterable[tuple[object, object]]) -> str:
-    return "; ".join(f"{what}: {how_many}" for what, how_many in found) or "none"
+def _damaged_files(measurements: MeasurementsResource) -> list[DamagedFile]:
+    with readable_failures(), measurements.connect() as connection:
+        return find_damaged_files(connection)
+
+
+def _severity(*, is_error: bool) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
+
+
+def _listed(found: Iterable[object]) -> str:
+    return "; ".join(map(str, islice(found, NAMED))) or "none"
 
 
 def _moment(instant: int | None) -> datetime | None:

@@ -35,7 +35,8 @@ def _processes_of(instance: dg.DagsterInstance, run_id: str) -> list[tuple[int, 
 def _is_alive(process: int, since: float) -> bool:
     # After a restart, of a container in particular, another process may have the same id: a younger one.
     try:
-        return psutil.Process(process).create_time() <= since
+        found = psutil.Process(process)
+        return found.create_time() <= since and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

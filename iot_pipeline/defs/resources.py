@@ -15,6 +15,7 @@ from iot_pipeline.query import connect, get_measurements
 from iot_pipeline.s3 import S3Connection
 from iot_pipeline.settings import get_settings
 from iot_pipeline.source import Source, open_source
+from iot_pipeline.warehouse import open_warehouse
 
 
 class SourceResource(dg.ConfigurableResource[Source]):
@@ -24,6 +25,11 @@ class SourceResource(dg.ConfigurableResource[Source]):
         default=None, description="A directory or s3://bucket[/prefix]; by default IOT_SOURCE."
     )
     s3: dg.ResourceDependency[S3Resource]
+
+    @property
+    def where(self) -> str:
+        """The directory or the S3 URL."""
+        return self.location or get_settings().source
 
     def open(self) -> Source:
         """Open the source with the S3 resource's endpoint and credentials."""
@@ -36,7 +42,7 @@ class SourceResource(dg.ConfigurableResource[Source]):
             aws_secret_access_key=s3.aws_secret_access_key,
             aws_session_token=s3.aws_session_token,
         )
-        return open_source(self.location or get_settings().source, connection)
+        return open_source(self.where, connection)
 
 
 class MeasurementsResource(dg.ConfigurableResource[None]):
@@ -46,6 +52,11 @@ class MeasurementsResource(dg.ConfigurableResource[None]):
         default=None, description="A directory or s3://bucket[/prefix]; by default IOT_WAREHOUSE."
     )
     duckdb: dg.ResourceDependency[DuckDBResource]
+
+    @property
+    def where(self) -> str:
+        """The directory or the S3 URL."""
+        return open_warehouse(self.warehouse).url
 
     def get_measurements(self, sensor_name: str, start: str | datetime, end: str | datetime) -> pd.DataFrame:
         """Return the readings of a sensor, as ``iot_pipeline.get_measurements`` does."""
