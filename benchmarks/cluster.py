@@ -31,7 +31,7 @@ from uuid import uuid4
 import boto3
 import pyarrow as pa
 
-from iot_pipeline import connect, executor, get_measurements
+from iot_pipeline import connect, get_measurements, workers
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.delta import DataFile, commit, files_by_partition, open_table
 from iot_pipeline.ingest import compact, load_mapping, load_timeseries
@@ -79,9 +79,9 @@ WAYS = (
 def run_once(bucket: str, warehouse: str) -> Cost:
     """Load and judge in this process; weigh all tasks and results."""
     costs: Cost = {"tasks": Counter(), "task bytes": Counter(), "result bytes": Counter()}
-    run = executor.Workers.run
+    run = workers.Workers.run
 
-    def weigh(self: executor.Workers, function: Any, tasks: Any) -> Iterator[Any]:
+    def weigh(self: workers.Workers, function: Any, tasks: Any) -> Iterator[Any]:
         name = (function.func if isinstance(function, partial) else function).__name__
         tasks = list(tasks)
         costs["tasks"][name] += len(tasks)
@@ -92,7 +92,7 @@ def run_once(bucket: str, warehouse: str) -> Cost:
             costs["result bytes"][name] = max(costs["result bytes"][name], size)
             yield result
 
-    executor.Workers.run = weigh  # type: ignore[method-assign]
+    workers.Workers.run = weigh  # type: ignore[method-assign]
     load_mapping(source=bucket, warehouse=warehouse)
     started = time.perf_counter()
     report = load_timeseries(source=bucket, warehouse=warehouse)

@@ -24,12 +24,12 @@ from iot_pipeline.anomaly_tables import (
     read_published,
 )
 from iot_pipeline.delta import remove_old_files
-from iot_pipeline.executor import open_workers
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
 from iot_pipeline.query import read_readings
 from iot_pipeline.settings import get_settings
 from iot_pipeline.snapshot import Snapshot, take_snapshot
 from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.workers import open_workers
 
 BATCH_SENSORS = 16
 PARALLEL_READINGS = 500_000

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from distributed import Client
 
-from iot_pipeline import cluster
+from iot_pipeline import workers
 from iot_pipeline.errors import ConfigurationError, WorkerError
-from iot_pipeline.executor import open_workers
 from iot_pipeline.ingest import load
 from iot_pipeline.progress import Progress
+from iot_pipeline.workers import open_workers
 from iot_pipeline_tests.conftest import Bucket, row
 from iot_pipeline_tests.dask_cluster import Cluster, running_cluster
 
@@ -154,7 +154,7 @@ def test_a_scheduler_that_does_not_listen_is_an_error_that_names_the_setting(
 def test_what_listens_but_is_no_scheduler_is_an_error_that_names_the_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("IOT_DASK_SCHEDULER", f"tcp://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(ConfigurationError, match="IOT_DASK_SCHEDULER: no Dask scheduler"):
@@ -164,7 +164,7 @@ def test_what_listens_but_is_no_scheduler_is_an_error_that_names_the_setting(
 def test_a_cluster_without_workers_is_an_error_that_says_how_to_start_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "FIRST_WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(workers, "FIRST_WORKER_SECONDS", 0.2)
     with running_cluster(tmp_path, workers=0) as running:
         monkeypatch.setenv("IOT_DASK_SCHEDULER", running.address)
         with pytest.raises(ConfigurationError, match=f"dask worker {running.address}"):
@@ -176,7 +176,7 @@ def test_a_cluster_without_workers_is_an_error_that_says_how_to_start_one(
 )
 def test_a_worker_with_another_version_is_an_error_that_names_it(package: str, theirs: str | None) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        cluster._check_workers(OtherVersions({package: theirs}), "tcp://scheduler:1")
+        workers._check_workers(OtherVersions({package: theirs}), "tcp://scheduler:1")
     assert f"tcp://worker:1 has {package} {theirs or 'not installed'}, this process" in str(caught.value)
 
 

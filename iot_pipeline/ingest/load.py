@@ -20,7 +20,6 @@ from deltalake import DeltaTable
 from iot_pipeline.clock import DAY, to_instant
 from iot_pipeline.delta import commit, files_by_partition, open_table, remove_old_files
 from iot_pipeline.errors import SourceError
-from iot_pipeline.executor import Workers, open_workers
 from iot_pipeline.ingest.compact import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
 from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_name
 from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
@@ -36,6 +35,7 @@ from iot_pipeline.source import (
 )
 from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import Warehouse, open_warehouse, readings_file, rejects_file
+from iot_pipeline.workers import Workers, open_workers
 
 FOLDER = "timeseries"
 PARALLEL_BYTES = 256 * 2**20

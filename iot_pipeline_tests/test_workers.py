@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from iot_pipeline import executor
+from iot_pipeline import workers
 from iot_pipeline.errors import WorkerError
-from iot_pipeline.executor import Workers, open_workers
+from iot_pipeline.workers import Workers, open_workers
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_parallel_work_runs_in_other_processes_with_one_thread_for_linear_algebr
 def test_a_script_without_a_main_guard_may_use_processes(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from iot_pipeline.executor import open_workers\n"
+        "from iot_pipeline.workers import open_workers\n"
         "with open_workers(parallel=True) as workers:\n"
         "    print(sorted(workers.run(abs, [-1, -2, -3])))\n"
     )
@@ -58,7 +58,7 @@ def test_all_tasks_are_run_and_an_error_of_one_is_raised(parallel: bool) -> None
 
 
 def test_no_more_tasks_than_allowed_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "AHEAD", 1)
+    monkeypatch.setattr(workers, "AHEAD", 1)
     lock, running, most = threading.Lock(), 0, 0
 
     def task(_: int) -> None:

@@ -1,0 +1,210 @@
+"""What work runs on: this process, processes of its own, or a Dask cluster, behind one executor.
+
+What belongs here: spreading plain picklable functions over tasks, and saying in one line why that can't be
+done. Dask runs the tasks of a killed worker again on another one, up to
+``distributed.scheduler.allowed-failures`` times. That is safe: what a task writes appears whole or not at
+all, and the same twice does no harm.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from iot_pipeline.errors import ConfigurationError, WorkerError
+from iot_pipeline.settings import get_settings
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+AHEAD = 4
+"""How many tasks per worker are under way: a worker that is done has the next one at hand."""
+CONNECT_SECONDS = 10.0
+FIRST_WORKER_SECONDS = 30.0
+PACKAGES = ("deltalake", "duckdb", "iot-pipeline", "numpy", "pandas", "pyarrow", "scipy")
+"""What a result depends on, besides Python and Dask."""
+_SINGLE_THREADED = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
+
+
+class SerialExecutor(Executor):
+    """Runs each task at once in the calling thread: right for work that is done before a process starts."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Run a task and return its finished future."""
+        future: Future[Result] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """What tasks run on.
+
+    Attributes:
+        executor: Takes the tasks.
+        count: Says how many of them it can run at a time now.
+    """
+
+    executor: Executor
+    count: Callable[[], int]
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Run a function over tasks and yield the results as they come, with few more tasks under way."""
+        waiting: set[Future[Result]] = set()
+        for task in tasks:
+            waiting.add(self.executor.submit(function, task))
+            if len(waiting) >= AHEAD * self.count():
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+
+
+@contextmanager
+def open_workers(*, parallel: bool) -> Iterator[Workers]:
+    """Open what a load or a detection runs on: the Dask cluster of the setting, or processes of its own.
+
+    Args:
+        parallel: Whether the work is worth starting processes for.
+
+    Raises:
+        ConfigurationError: The cluster can't be used.
+        WorkerError: A worker was killed, or the cluster has gone.
+    """
+    settings = get_settings()
+    if settings.dask_scheduler:
+        with _open_cluster(settings.dask_scheduler) as (executor, count):
+            yield Workers(executor, count)
+    elif parallel and settings.workers > 1:
+        with _open_processes(settings.workers) as executor:
+            yield Workers(executor, lambda: settings.workers)
+    else:
+        yield Workers(SerialExecutor(), lambda: 1)
+
+
+@contextmanager
+def _open_processes(count: int) -> Iterator[Executor]:
+    """Start processes that compute on one thread each and end with this one, even if it is killed."""
+    from loky import ProcessPoolExecutor  # noqa: PLC0415 - nothing else needs it
+    from loky.process_executor import BrokenProcessPool  # noqa: PLC0415
+
+    pool = ProcessPoolExecutor(
+        count, initializer=_end_with, initargs=(os.getpid(),), env=_SINGLE_THREADED, timeout=None
+    )
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "a worker process was killed, perhaps for lack of memory: try again with IOT_WORKERS=1"
+        ) from error
+    finally:
+        pool.shutdown(kill_workers=True)
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when its parent has gone; it would wait for work for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _open_cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
+    """Connect to a cluster and yield its executor, and what tells how many tasks it runs at a time now.
+
+    Args:
+        address: Of the scheduler, like ``tcp://10.0.0.1:8786``.
+
+    Raises:
+        ConfigurationError: It can't be reached, has no workers, or runs other versions of the packages.
+        WorkerError: A task's workers were killed again and again, or the scheduler has gone.
+    """
+    try:
+        from distributed import Client, KilledWorker  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise ConfigurationError("IOT_DASK_SCHEDULER needs a package more: pip install '.[dask]'") from error
+    _check_that_a_scheduler_listens(address)
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigurationError(f"IOT_DASK_SCHEDULER: no Dask scheduler answers at {address}") from error
+    with client:
+        _check_workers(client, address)
+        # Without pure=False an equal call would be answered with the result of the first.
+        executor = client.get_executor(pure=False)
+        try:
+            yield executor, lambda: sum(client.nthreads().values())
+        except KilledWorker as error:
+            raise WorkerError(
+                "workers that ran the same task were killed one after another, perhaps for lack of memory:"
+                " give each more of it (dask worker --nthreads 1 --memory-limit …)"
+            ) from error
+        except CancelledError as error:
+            raise WorkerError(
+                f"the Dask scheduler at {address} has gone: try again when it is back"
+            ) from error
+        finally:
+            executor.shutdown(wait=False)  # cancels what is still under way
+
+
+def _check_that_a_scheduler_listens(address: str) -> None:
+    """Find out at once what Dask would try for half a minute or wait for without end."""
+    try:
+        url = urlsplit(address)
+        host, port = url.hostname, url.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise ConfigurationError(f"IOT_DASK_SCHEDULER must be like tcp://host:8786, not {address!r}")
+    try:
+        with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
+            is_silent = url.scheme == "tcp" and not connection.recv(1)  # a scheduler speaks first
+    except TimeoutError:
+        is_silent = True
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigurationError(f"IOT_DASK_SCHEDULER: nothing listens at {address} ({reason})") from error
+    if is_silent:
+        raise ConfigurationError(f"IOT_DASK_SCHEDULER: no Dask scheduler answers at {address}")
+
+
+def _check_workers(client: "Client", address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=FIRST_WORKER_SECONDS)
+    except TimeoutError as error:
+        raise ConfigurationError(
+            f"the cluster of IOT_DASK_SCHEDULER has no workers: start some with dask worker {address}"
+        ) from error
+    versions = client.get_versions(packages=list(PACKAGES))
+    ours = _packages(versions["client"])
+    for worker, answer in versions["workers"].items():
+        theirs = _packages(answer)
+        for name, version in ours.items():
+            if theirs.get(name) != version:
+                raise ConfigurationError(
+                    f"the Dask worker at {worker} has {name} {theirs.get(name) or 'not installed'}, this"
+                    f" process {version}: install the same requirements.txt on all machines"
+                )
+
+
+def _packages(answer: dict[str, Any]) -> dict[str, str | None]:
+    packages: dict[str, str | None] = answer["packages"]
+    python = ".".join(str(packages["python"]).split(".")[:2])
+    return {"python": python, **{name: packages.get(name) for name in ("distributed", *PACKAGES)}}
