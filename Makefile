@@ -1,5 +1,6 @@
 # make run    install, load the sample bucket, find anomalies, show what came of it
 # make test   install what tests need, run tests, lint and types
+# make check  the same without tests that start a server, a process or a browser: under a minute
 # make dev    open the web page on http://127.0.0.1:3000
 # make lock   pin the newest versions of all dependencies
 
@@ -11,18 +12,24 @@ DAGSTER := DAGSTER_HOME=$(DAGSTER_HOME) DAGSTER_MODULE_NAME=iot_pipeline.definit
 RUN_LOG := $(DAGSTER_HOME)/make-run.log
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test dev lock clean
+.PHONY: run test check lint dev lock clean
 
 run: .venv/installed
 	@echo "Materializing all assets …"
 	@$(DAGSTER)/dg launch --assets '*' > $(RUN_LOG) 2>&1 || { tail -n 40 $(RUN_LOG); exit 1; }
 	@$(BIN)/python -m iot_pipeline.tour
 
-test: .venv/installed-for-tests
+test: lint
+	$(BIN)/pytest
+
+check: lint
+	$(BIN)/pytest -m "not system and not docker"
+
+lint: .venv/installed-for-tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest
 
 dev: .venv/installed
 	@# Dagster would go on with a second daemon and no page.

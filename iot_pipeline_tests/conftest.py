@@ -25,6 +25,18 @@ Reading = tuple[str, int, float]
 """Uuid, microseconds since the epoch and value."""
 
 
+NEED_A_SERVER = {"browser", "dask", "s3_server", "server", "_server"}
+"""Fixtures that run one, or start a process."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a server, as `make check` leaves them out."""
+    for item in items:
+        if NEED_A_SERVER.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.system)
+
+
 def row(time: str = "2013-01-01 12:00:00+01:00", uuid: str = SENSOR, value: object = 1.0) -> str:
     return f"{time};{uuid};{value}"
 

@@ -21,6 +21,8 @@ from iot_pipeline.workers import open_workers
 from iot_pipeline_tests.conftest import Bucket, row
 from iot_pipeline_tests.dask_cluster import Cluster, running_cluster
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture
 def _on_the_cluster(dask: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

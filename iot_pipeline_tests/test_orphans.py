@@ -14,6 +14,8 @@ import pytest
 from iot_pipeline.defs.automation import orphaned_runs
 from iot_pipeline.defs.orphans import fail_orphaned_runs
 
+pytestmark = pytest.mark.system
+
 POOL = "one_at_a_time"
 ENDLESS_RUN = """
 import sys, time

@@ -9,6 +9,8 @@ import pytest
 
 from iot_pipeline.settings import PROJECT_ROOT
 
+pytestmark = pytest.mark.system
+
 
 def imported_by(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*sys.modules)"

@@ -35,6 +35,8 @@ from iot_pipeline_tests.conftest import OTHER_SENSOR, SAMPLE, SENSOR, Bucket, cs
 from iot_pipeline_tests.dask_cluster import Cluster
 from iot_pipeline_tests.ingest.test_crashes import committed_content, write_version
 
+pytestmark = pytest.mark.system
+
 VIEWS = {
     "measurements": "*",
     "sensors": "*",

@@ -22,6 +22,8 @@ from iot_pipeline_tests.conftest import SENSOR, Bucket, csv_of, row
 from iot_pipeline_tests.runs import definitions_on, materialize, metadata_of
 from iot_pipeline_tests.s3_server import running_s3_server
 
+pytestmark = pytest.mark.system
+
 CANARY = "canary+in/the/coal=mine00000000000000000"
 BUCKET = "code-challenge-data"
 POLICY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 from iot_pipeline_tests.conftest import SAMPLE
 from iot_pipeline_tests.web_page import WebPage, opened, running_browser, running_web_page
 
+pytestmark = pytest.mark.system
+
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 Open = Callable[[str], AbstractContextManager[Page]]

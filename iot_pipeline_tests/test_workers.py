@@ -15,6 +15,8 @@ from iot_pipeline import workers
 from iot_pipeline.errors import WorkerError
 from iot_pipeline.workers import Workers, open_workers
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(autouse=True)
 def _two_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ from iot_pipeline.ingest import load, load_mapping, load_timeseries
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, Reading, csv_of, row
 from iot_pipeline_tests.ingest.faults import COMMITS, counting, dying, failing
 
+pytestmark = pytest.mark.system
+
 KILL_ROUNDS = int(os.environ.get("IOT_TEST_KILL_ROUNDS", "12"))
 
 
