@@ -16,6 +16,7 @@ from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.ingest.ledger import read_ledger, write_ledger
 from iot_pipeline.warehouse import MAPPING, open_warehouse
+from iot_pipeline.warehouse.state import readings_tables
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 from iot_pipeline_tests.runs import check_of, definitions_on, failure_of, materialize, measurements_in
 
@@ -143,12 +144,14 @@ def test_a_mapped_sensor_without_readings_is_a_warning_that_names_it(bucket: Buc
 
 def claim_one_row_more(bucket: Bucket) -> None:
     """Claim in the ledger that one row more was loaded than is in the table."""
-    house = open_warehouse(bucket.warehouse)
-    ledger = read_ledger(house.source_files)
-    (entry,) = ledger.files.values()
+    warehouse = open_warehouse(bucket.warehouse)
+    tables = readings_tables(warehouse)
+    files = read_ledger(warehouse, tables.second)
+    (entry,) = files.values()
     entry.info = replace(entry.info, rows_read=entry.info.rows_read + 1)
     entry.loaded = {"2013-01": 2}
-    write_ledger(house.source_files, ledger)
+    assert tables.first
+    write_ledger(warehouse, files, tables.first.version, onto=tables.second)
 
 
 @pytest.mark.parametrize("tampered", [False, True])
