@@ -1,6 +1,7 @@
 """The detector over all sensors of a warehouse, and its tables."""
 
 import csv
+import errno
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,10 +18,10 @@ from iot_pipeline import anomalies, anomaly_tables, connect, detection
 from iot_pipeline.anomalies import FlagReport, flag_anomalies
 from iot_pipeline.detection import Detection, detect_anomalies
 from iot_pipeline.drawing import draw_sensor, write_report
-from iot_pipeline.errors import WarehouseNotReadyError
+from iot_pipeline.errors import WarehouseError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.sample_series import ANOMALIES
-from iot_pipeline.storage import Folder
+from iot_pipeline.storage import Folder, LocalFolder
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.state import verdicts_tables
 from iot_pipeline.warehouse.tables import read_table
@@ -200,6 +201,24 @@ def test_the_report_is_a_page_and_the_pictures_of_sensors_with_anomalies(warehou
     assert Path(report.page).read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.parametrize("writer", ["write_bytes", "write_text"])
+def test_a_disk_that_is_full_when_the_report_is_written_is_one_line_and_keeps_the_old_page(
+    sample_warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    warehouse = shutil.copytree(sample_warehouse, tmp_path / "warehouse")
+    page = Path(write_report(warehouse=warehouse).page)
+    before = page.read_text()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, writer, fail)
+        with pytest.raises(WarehouseError, match=r"^can't write .*report/.*: No space left on device$"):
+            write_report(warehouse=warehouse)
+    assert page.read_text() == before
+
+
 def test_a_picture_can_show_a_part_of_the_time(sample_warehouse: Path) -> None:
     whole = draw_sensor("sensor_00003", warehouse=sample_warehouse)
     part = draw_sensor("sensor_00003", "2013-10-05", "2013-10-07", warehouse=sample_warehouse)
@@ -300,6 +319,26 @@ def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
     assert sensors.verdicts() == expected
     columns = DeltaTable(warehouse.sensor_models.url).schema().fields
     assert {"fingerprint", "inputs"} <= {field.name for field in columns}
+
+
+def test_a_judgement_that_a_newer_load_and_judgement_overtake_publishes_nothing_older(
+    sensors: Sensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_lock = LocalFolder.lock
+    overtaken: list[FlagReport] = []
+
+    def overtake(folder: LocalFolder, name: str) -> Any:
+        if name == "anomalies" and not overtaken:
+            overtaken.append(FlagReport(0, 0, (), 0, {}, 0, {}))
+            sensors.add("b", [np.datetime64("2013-03-01T00:00:00")], [1e6])
+            overtaken[0] = sensors.judge()
+        return take_lock(folder, name)
+
+    sensors.add("a", [np.datetime64("2013-03-01T00:00:00")], [0.5])
+    monkeypatch.setattr(LocalFolder, "lock", overtake)
+    report = sensors.judge()
+    assert report == replace(overtaken[0], sensors_refitted=0)
+    assert 1e6 in [flagged["sensor_value"] for flagged in sensors.verdicts()[0]]
 
 
 def test_people_see_the_columns_of_the_models_without_the_fingerprint(sensors: Sensors) -> None:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -25,7 +26,13 @@ from iot_pipeline import connect, get_measurements
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.cli import main
 from iot_pipeline.drawing import write_report
-from iot_pipeline.errors import ConfigurationError, IotPipelineError, WarehouseBusyError, WarehouseError
+from iot_pipeline.errors import (
+    ConfigurationError,
+    DamagedTableError,
+    IotPipelineError,
+    WarehouseBusyError,
+    WarehouseError,
+)
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.s3_storage import S3Folder
 from iot_pipeline.warehouse import open_folder, open_warehouse, query
@@ -407,6 +414,33 @@ def test_the_report_and_the_shell_work_with_s3(
         assert picture.read_bytes() == next(iter(report.pictures.values()))
     assert main(["status"]) == 0
     assert s3_bucket.warehouse in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("table", ["timeseries", "source_files"])
+def test_a_full_reload_mends_a_log_that_was_damaged(loaded: Bucket, table: str) -> None:
+    before = committed_content(loaded)
+    log = open_folder(loaded.warehouse) / table / "_delta_log"
+    with log.publish(f"{1:020}.json") as part:
+        part.write_bytes(b"garbage")
+    with pytest.raises(DamagedTableError, match=f"{table} .*: run: iot-pipeline load --full-reload"):
+        loaded.load()
+    loaded.load(full_reload=True)
+    assert committed_content(loaded) == before
+
+
+def test_judging_again_mends_a_log_that_was_damaged(loaded: Bucket) -> None:
+    flag_anomalies(warehouse=loaded.warehouse)
+    log = open_folder(loaded.warehouse) / "anomalies" / "_delta_log"
+    with log.publish(f"{1:020}.json") as part:
+        part.write_bytes(b"garbage")
+    with connect(loaded.warehouse) as connection, pytest.raises(duckdb.Error, match="--select anomalies"):
+        connection.execute("FROM anomalies")
+    flag_anomalies(warehouse=loaded.warehouse)
+    with connect(loaded.warehouse) as connection:
+        assert connection.execute("SELECT sensor_name FROM sensor_models").fetchall() == [("first",)]
 
 
 # ------------------------------------------------------------------------------ faults

@@ -203,7 +203,7 @@ def _stamp_of_verdicts(warehouse: Warehouse, tables: Pair) -> tuple[str, ...]:
 def _commits(table: Table | None) -> list[str]:
     """Return the files of a table's log with the commit after a version, and that of the version itself."""
     number = table.version.number if table else -1
-    return [f"{LOG}/{number + 1:020}.json", f"{LOG}/{number:020}.json"]
+    return [f"{LOG}/{commit:020}.json" for commit in (number + 1, number) if commit >= 0]
 
 
 def _is_latest(stamp: tuple[str, ...]) -> bool:
