@@ -33,14 +33,15 @@ import pyarrow as pa
 
 from iot_pipeline import connect, get_measurements, workers
 from iot_pipeline.anomalies import flag_anomalies
-from iot_pipeline.delta import DataFile, commit, files_by_partition, open_table
 from iot_pipeline.ingest import compact, load_mapping, load_timeseries
 from iot_pipeline.ingest.compact import MonthTask
 from iot_pipeline.ingest.convert import FragmentInfo
-from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
+from iot_pipeline.ingest.ledger import LoadedFile, read_ledger, write_ledger
 from iot_pipeline.sample_data import write_sample_bucket
-from iot_pipeline.storage import Folder, LocalFolder
-from iot_pipeline.warehouse import open_folder, open_warehouse
+from iot_pipeline.storage import LocalFolder
+from iot_pipeline.warehouse import Warehouse, open_folder, open_warehouse
+from iot_pipeline.warehouse.delta import DataFile, commit
+from iot_pipeline.warehouse.tables import Version, read_table
 
 ROUNDS = 2
 QUESTIONS = 40
@@ -325,9 +326,9 @@ def report(bucket: Path) -> None:
 def report_passes(bucket: Path) -> None:
     """Compact the largest month in one, four and ten passes over its fragments, as a larger one needs."""
     with tempfile.TemporaryDirectory() as name:
-        house = open_warehouse(name)
+        warehouse = open_warehouse(name)
         load_timeseries(source=str(bucket), warehouse=name)
-        files = [entry.info for entry in read_ledger(house.source_files).files.values()]
+        files = [entry.info for entry in read_files(warehouse).values()]
         rows: Counter[str] = Counter()
         for info in files:
             rows.update(info.months)
@@ -337,7 +338,7 @@ def report_passes(bucket: Path) -> None:
         for passes in (1, 4, 10):
             compact.PASS_ROWS = -(-n_rows // passes)
             started = time.perf_counter()
-            compact.compact_month(task, house.bronze, house.timeseries)
+            compact.compact_month(task, warehouse.bronze, warehouse.timeseries)
             print(f"| {passes} | {time.perf_counter() - started:.2f} |")
 
 
@@ -352,7 +353,7 @@ def report_driver() -> None:
             )
             for i in range(count)
         ]
-        ledger = Ledger({info.key: LoadedFile(info, now, {"2013-01": 9}) for info in infos})
+        entries = {info.key: LoadedFile(info, now, {"2013-01": 9}) for info in infos}
         stats = json.dumps(
             {
                 "numRecords": 9,
@@ -366,15 +367,15 @@ def report_driver() -> None:
         ]
         schema = pa.schema([(name, pa.string()) for name in ("a", "b", "c", "month")])
         with tempfile.TemporaryDirectory() as name:
-            table, listing = Believing(Path(name) / "table"), open_folder(name) / "listing"
+            table, warehouse = Believing(Path(name) / "table"), open_warehouse(name)
             seconds = [
-                timed(write_ledger, listing, ledger),
-                timed(read_ledger, listing),
+                timed(write_ledger, warehouse, entries, Version(0, ""), onto=None),
+                timed(read_files, warehouse),
                 timed(commit, table, onto=None, schema=schema, add=files, partition_by="month"),
-                timed(open_files, table),
+                timed(read_table, table),
             ]
             sizes = [
-                folder_mb(Path(name) / "listing", "*.parquet"),
+                folder_mb(Path(name) / "source_files", "*.parquet"),
                 folder_mb(Path(name) / "table", "*/*.json"),
             ]
         cells = [
@@ -394,8 +395,8 @@ class Believing(LocalFolder):
         return ["made up"] * len(names)
 
 
-def open_files(table: Folder) -> dict[str, list[str]]:
-    return files_by_partition(open_table(table), "month")
+def read_files(warehouse: Warehouse) -> dict[str, LoadedFile]:
+    return read_ledger(warehouse, read_table(warehouse.source_files))
 
 
 def timed(function: Callable[..., Any], *arguments: Any, **options: Any) -> float:

@@ -32,8 +32,8 @@ from iot_pipeline import get_measurements
 from iot_pipeline.clock import BERLIN, month_of, to_instant
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.sample_data import write_sample_bucket
-from iot_pipeline.snapshot import Snapshot, take_snapshot
 from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.warehouse.state import State, read_state
 
 Way = Callable[[str, datetime, datetime], pd.DataFrame]
 COLUMNS = ["timestamp", "sensor_value"]
@@ -41,23 +41,23 @@ OURS = "get_measurements"
 FLOOR = "DuckDB over the needed files"
 
 
-def needed_files(snapshot: Snapshot, sensor: str, start: datetime, end: datetime) -> list[str]:
-    return snapshot.paths([snapshot.sensors[sensor]], month_of(to_instant(start)), month_of(to_instant(end)))
+def needed_files(state: State, sensor: str, start: datetime, end: datetime) -> list[str]:
+    return state.paths([state.sensors[sensor]], month_of(to_instant(start)), month_of(to_instant(end)))
 
 
-def ours(house: Warehouse) -> Way:
-    return lambda sensor, start, end: get_measurements(sensor, start, end, warehouse=house.url)
+def ours(warehouse: Warehouse) -> Way:
+    return lambda sensor, start, end: get_measurements(sensor, start, end, warehouse=warehouse.url)
 
 
-def duckdb_over_files(house: Warehouse) -> Way:
+def duckdb_over_files(warehouse: Warehouse) -> Way:
     connection = _duckdb()
-    snapshot = take_snapshot(house)
+    state = read_state(warehouse)
 
     def query(sensor: str, start: datetime, end: datetime) -> pd.DataFrame:
         rows = connection.sql(
-            f"SELECT timestamp, sensor_value FROM read_parquet({needed_files(snapshot, sensor, start, end)})"
+            f"SELECT timestamp, sensor_value FROM read_parquet({needed_files(state, sensor, start, end)})"
             " WHERE sensor_uuid = $uuid AND timestamp BETWEEN $start AND $end",
-            params={"uuid": snapshot.sensors[sensor], "start": start, "end": end},
+            params={"uuid": state.sensors[sensor], "start": start, "end": end},
         )
         frame: pd.DataFrame = rows.to_arrow_table().to_pandas()
         return frame
@@ -65,11 +65,12 @@ def duckdb_over_files(house: Warehouse) -> Way:
     return query
 
 
-def duckdb_database(house: Warehouse, directory: Path) -> Way:
+def duckdb_database(warehouse: Warehouse, directory: Path) -> Way:
     connection = duckdb.connect(str(directory / "sorted.duckdb"))
     connection.execute("SET GLOBAL TimeZone = 'Europe/Berlin'")
-    connection.execute(f"CREATE TABLE readings AS FROM {_all_rows(house)} ORDER BY sensor_uuid, timestamp")
-    sensors = take_snapshot(house).sensors
+    rows = _all_rows(warehouse)
+    connection.execute(f"CREATE TABLE readings AS FROM {rows} ORDER BY sensor_uuid, timestamp")
+    sensors = read_state(warehouse).sensors
 
     def query(sensor: str, start: datetime, end: datetime) -> pd.DataFrame:
         rows = connection.sql(
@@ -83,14 +84,14 @@ def duckdb_database(house: Warehouse, directory: Path) -> Way:
     return query
 
 
-def polars_over_files(house: Warehouse) -> Way:
-    snapshot = take_snapshot(house)
+def polars_over_files(warehouse: Warehouse) -> Way:
+    state = read_state(warehouse)
 
     def query(sensor: str, start: datetime, end: datetime) -> pd.DataFrame:
         return (
-            pl.scan_parquet(needed_files(snapshot, sensor, start, end), hive_partitioning=False)
+            pl.scan_parquet(needed_files(state, sensor, start, end), hive_partitioning=False)
             .filter(
-                pl.col("sensor_uuid") == snapshot.sensors[sensor],
+                pl.col("sensor_uuid") == state.sensors[sensor],
                 pl.col("timestamp").is_between(start.astimezone(UTC), end.astimezone(UTC)),
             )
             .select(COLUMNS)
@@ -101,7 +102,7 @@ def polars_over_files(house: Warehouse) -> Way:
     return query
 
 
-def sqlite_database(house: Warehouse, directory: Path) -> Way:
+def sqlite_database(warehouse: Warehouse, directory: Path) -> Way:
     connection = sqlite3.connect(directory / "readings.sqlite")
     connection.execute("PRAGMA journal_mode = OFF")
     connection.execute("PRAGMA synchronous = OFF")
@@ -109,8 +110,8 @@ def sqlite_database(house: Warehouse, directory: Path) -> Way:
         "CREATE TABLE readings (sensor INTEGER, instant INTEGER, value REAL, n INTEGER,"
         " PRIMARY KEY (sensor, instant, n)) WITHOUT ROWID"
     )
-    numbers = _sensor_numbers(house)
-    for number, instants, values in _sensor_by_sensor(house):
+    numbers = _sensor_numbers(warehouse)
+    for number, instants, values in _sensor_by_sensor(warehouse):
         connection.executemany(
             "INSERT INTO readings VALUES (?, ?, ?, ?)",
             zip([number] * len(values), instants, values, range(len(values)), strict=True),
@@ -127,7 +128,7 @@ def sqlite_database(house: Warehouse, directory: Path) -> Way:
     return query
 
 
-def clickhouse(house: Warehouse, directory: Path) -> Way:
+def clickhouse(warehouse: Warehouse, directory: Path) -> Way:
     session: Any = import_module("chdb.session").Session(str(directory / "chdb"))
     session.query("CREATE DATABASE b ENGINE = Atomic")
     session.query(
@@ -135,12 +136,11 @@ def clickhouse(house: Warehouse, directory: Path) -> Way:
         " timestamp DateTime64(6, 'Europe/Berlin'), sensor_value Float64)"
         " ENGINE = MergeTree ORDER BY (sensor_uuid, timestamp)"
     )
-    for paths in take_snapshot(house).files.values():
-        for path in paths:
-            rows = f"SELECT sensor_uuid, timestamp, sensor_value FROM file('{path}')"
-            session.query(f"INSERT INTO b.readings {rows}")
+    for file in read_state(warehouse).timeseries.files:
+        rows = f"SELECT sensor_uuid, timestamp, sensor_value FROM file('{file.url}')"
+        session.query(f"INSERT INTO b.readings {rows}")
     session.query("OPTIMIZE TABLE b.readings FINAL")
-    sensors = take_snapshot(house).sensors
+    sensors = read_state(warehouse).sensors
 
     def query(sensor: str, start: datetime, end: datetime) -> pd.DataFrame:
         frame: pd.DataFrame = session.query(
@@ -156,7 +156,7 @@ def clickhouse(house: Warehouse, directory: Path) -> Way:
 
 
 @contextmanager
-def postgresql(house: Warehouse, directory: Path) -> Iterator[Way]:
+def postgresql(warehouse: Warehouse, directory: Path) -> Iterator[Way]:
     psycopg: Any = import_module("psycopg")
 
     programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -187,8 +187,8 @@ def postgresql(house: Warehouse, directory: Path) -> Iterator[Way]:
         time.sleep(1)
         with psycopg.connect(f"host={socket} user=postgres", autocommit=True) as connection:
             connection.execute("CREATE TABLE readings (sensor int, instant bigint, value float8, n int)")
-            numbers = _sensor_numbers(house)
-            for number, instants, values in _sensor_by_sensor(house):
+            numbers = _sensor_numbers(warehouse)
+            for number, instants, values in _sensor_by_sensor(warehouse):
                 with connection.cursor().copy("COPY readings FROM STDIN") as copy:
                     rows = zip(instants, values, range(len(values)), strict=True)
                     copy.write("".join(f"{number}\t{i}\t{v!r}\t{n}\n" for i, v, n in rows))
@@ -216,18 +216,18 @@ def _duckdb() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _all_rows(house: Warehouse) -> str:
-    paths = [path for paths in take_snapshot(house).files.values() for path in paths]
+def _all_rows(warehouse: Warehouse) -> str:
+    paths = [file.url for file in read_state(warehouse).timeseries.files]
     return f"read_parquet({paths}, hive_partitioning = false)"
 
 
-def _sensor_numbers(house: Warehouse) -> dict[str, int]:
-    return {sensor: number for number, sensor in enumerate(take_snapshot(house).sensors)}
+def _sensor_numbers(warehouse: Warehouse) -> dict[str, int]:
+    return {sensor: number for number, sensor in enumerate(read_state(warehouse).sensors)}
 
 
-def _sensor_by_sensor(house: Warehouse) -> Iterator[tuple[int, list[int], list[float]]]:
-    for sensor, number in _sensor_numbers(house).items():
-        rows = get_measurements(sensor, "1970-01-01", "2199-01-01", as_="arrow", warehouse=house.url)
+def _sensor_by_sensor(warehouse: Warehouse) -> Iterator[tuple[int, list[int], list[float]]]:
+    for sensor, number in _sensor_numbers(warehouse).items():
+        rows = get_measurements(sensor, "1970-01-01", "2199-01-01", as_="arrow", warehouse=warehouse.url)
         yield number, rows["timestamp"].cast("int64").to_pylist(), rows["sensor_value"].to_pylist()
 
 
@@ -239,14 +239,14 @@ def _frame(rows: list[tuple[int, float]]) -> pd.DataFrame:
     return pd.DataFrame({"timestamp": timestamps, "sensor_value": table["value"]})
 
 
-def questions(house: Warehouse, span: str, count: int) -> list[tuple[str, datetime, datetime]]:
+def questions(warehouse: Warehouse, span: str, count: int) -> list[tuple[str, datetime, datetime]]:
     """Draw sensors and ranges of time from a seed."""
     draw = random.Random(span)  # noqa: S311 - repeatable
-    snapshot = take_snapshot(house)
-    months = [datetime.strptime(month, "%Y-%m").replace(tzinfo=BERLIN) for month in snapshot.files][1:-1]
+    state = read_state(warehouse)
+    months = [datetime.strptime(month, "%Y-%m").replace(tzinfo=BERLIN) for month in state.months][1:-1]
     drawn = []
     for _ in range(count):
-        sensor = draw.choice(list(snapshot.sensors))
+        sensor = draw.choice(list(state.sensors))
         start = draw.choice(months)
         if span == "day":
             start += timedelta(days=draw.randrange(27))
@@ -258,14 +258,14 @@ def questions(house: Warehouse, span: str, count: int) -> list[tuple[str, dateti
     return drawn
 
 
-def report(house: Warehouse, ways: dict[str, Way], count: int) -> None:
+def report(warehouse: Warehouse, ways: dict[str, Way], count: int) -> None:
     spans = {"day": count, "month": count, "everything": max(count // 4, 1)}
     print("| way |" + "".join(f" {span}, ms (p95) | of the floor |" for span in spans))
     print("|---|" + "---|---|" * len(spans))
     cells: dict[str, list[str]] = {way: [] for way in ways}
     for span, n in spans.items():
         times: dict[str, list[float]] = {way: [] for way in ways}
-        for question in questions(house, span, n + 3):
+        for question in questions(warehouse, span, n + 3):
             lengths = set()
             for way, query in ways.items():
                 start = time.perf_counter()
@@ -281,9 +281,9 @@ def report(house: Warehouse, ways: dict[str, Way], count: int) -> None:
         print(f"| {way} | " + " | ".join(row) + " |")
 
 
-def report_first_call(house: Warehouse) -> None:
+def report_first_call(warehouse: Warehouse) -> None:
     """Time a new process: the import of the package alone, and with a first call."""
-    arguments = f"'sensor_00001', '2013-01-05', '2013-01-06', warehouse={str(house.url)!r}"
+    arguments = f"'sensor_00001', '2013-01-05', '2013-01-06', warehouse={str(warehouse.url)!r}"
     for name, code in (
         ("import iot_pipeline", "pass"),
         ("import and first call", f"iot_pipeline.get_measurements({arguments})"),
@@ -308,20 +308,20 @@ def main() -> None:
             write_sample_bucket(directory / "bucket", sensors=500, days=options.days, seed=1)
             load_mapping(source=str(directory / "bucket"), warehouse=directory / "warehouse")
             load_timeseries(source=str(directory / "bucket"), warehouse=directory / "warehouse")
-        house = open_warehouse(options.warehouse or directory / "warehouse")
+        warehouse = open_warehouse(options.warehouse or directory / "warehouse")
         builders: dict[str, Callable[[], Way]] = {
-            FLOOR: lambda: duckdb_over_files(house),
-            OURS: lambda: ours(house),
-            "Polars over the needed files": lambda: polars_over_files(house),
-            "DuckDB database, sorted": lambda: duckdb_database(house, directory),
-            "ClickHouse (chdb)": lambda: clickhouse(house, directory),
-            "SQLite": lambda: sqlite_database(house, directory),
+            FLOOR: lambda: duckdb_over_files(warehouse),
+            OURS: lambda: ours(warehouse),
+            "Polars over the needed files": lambda: polars_over_files(warehouse),
+            "DuckDB database, sorted": lambda: duckdb_database(warehouse, directory),
+            "ClickHouse (chdb)": lambda: clickhouse(warehouse, directory),
+            "SQLite": lambda: sqlite_database(warehouse, directory),
         }
         if shutil.which("runuser") and Path("/usr/lib/postgresql").exists():
-            builders["PostgreSQL"] = lambda: stack.enter_context(postgresql(house, directory))
+            builders["PostgreSQL"] = lambda: stack.enter_context(postgresql(warehouse, directory))
         ways = {way: build() for way, build in builders.items() if way not in options.without}
-        report(house, ways, options.questions)
-        report_first_call(house)
+        report(warehouse, ways, options.questions)
+        report_first_call(warehouse)
 
 
 if __name__ == "__main__":

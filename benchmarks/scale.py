@@ -16,8 +16,8 @@ from query import ours, questions
 from iot_pipeline import connect
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.sample_data import write_sample_bucket
-from iot_pipeline.snapshot import take_snapshot
 from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.warehouse.state import read_state
 
 SENSORS, DAYS = 500, 62
 SIZES = ((1, 1), (3, 1), (10, 1), (1, 3), (1, 10))
@@ -30,9 +30,9 @@ def make_warehouse(directory: Path, *, sensors: int, days: int) -> Warehouse:
     return open_warehouse(directory / "warehouse")
 
 
-def median_ms(house: Warehouse, span: str, count: int) -> float:
-    query, times = ours(house), []
-    for question in questions(house, span, count + 5):
+def median_ms(warehouse: Warehouse, span: str, count: int) -> float:
+    query, times = ours(warehouse), []
+    for question in questions(warehouse, span, count + 5):
         start = time.perf_counter()
         query(*question)
         times.append((time.perf_counter() - start) * 1000)
@@ -48,15 +48,15 @@ def main() -> None:
     print("| sensors | months | readings | day, ms | month, ms | everything, ms |\n|---|---|---|---|---|---|")
     for times_sensors, times_days in SIZES:
         with tempfile.TemporaryDirectory() as name:
-            house = make_warehouse(Path(name), sensors=SENSORS * times_sensors, days=DAYS * times_days)
-            months = len(take_snapshot(house).files)
-            cells = [median_ms(house, span, options.questions) for span in ("day", "month", "everything")]
-            row = [f"{SENSORS * times_sensors:,}", f"{months}", f"{n_readings(house):,}"]
+            warehouse = make_warehouse(Path(name), sensors=SENSORS * times_sensors, days=DAYS * times_days)
+            months = len(read_state(warehouse).months)
+            cells = [median_ms(warehouse, span, options.questions) for span in ("day", "month", "everything")]
+            row = [f"{SENSORS * times_sensors:,}", f"{months}", f"{n_readings(warehouse):,}"]
             print("| " + " | ".join([*row, *(f"{cell:.1f}" for cell in cells)]) + " |", flush=True)
 
 
-def n_readings(house: Warehouse) -> int:
-    with connect(house.url) as connection:
+def n_readings(warehouse: Warehouse) -> int:
+    with connect(warehouse.url) as connection:
         ((count,),) = connection.execute("SELECT count(*) FROM measurements").fetchall()
     return int(count)
 

@@ -7,7 +7,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iot_pipeline.query import connect, get_measurements
+    from iot_pipeline.warehouse.query import connect, get_measurements
 
 __all__ = ["connect", "get_measurements"]
 
@@ -16,6 +16,6 @@ def __getattr__(name: str) -> Any:
     # What a query needs (DuckDB, pandas, …) is imported at the first use, so that this module costs nothing.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from iot_pipeline import query  # noqa: PLC0415
+    from iot_pipeline.warehouse import query  # noqa: PLC0415
 
     return getattr(query, name)

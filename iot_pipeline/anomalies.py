@@ -21,14 +21,13 @@ from iot_pipeline.anomaly_tables import (
     TIME,
     Verdicts,
     publish_verdicts,
-    read_published,
+    read_verdicts,
 )
-from iot_pipeline.delta import remove_old_files
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
-from iot_pipeline.query import read_readings
-from iot_pipeline.settings import get_settings
-from iot_pipeline.snapshot import Snapshot, take_snapshot
 from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.warehouse.cleanup import remove_old_versions
+from iot_pipeline.warehouse.query import read_readings
+from iot_pipeline.warehouse.state import State, read_state, verdicts_tables
 from iot_pipeline.workers import open_workers
 
 BATCH_SENSORS = 16
@@ -101,40 +100,42 @@ def flag_anomalies(
         WarehouseNotReadyError: Nothing has been loaded yet.
         WarehouseBusyError: Somebody else is judging the sensors.
     """
-    house = open_warehouse(warehouse)
-    snapshot = take_snapshot(house)
-    with house.writing("anomalies"), terminal_progress() as show:
-        published = read_published(house)
-        known = published.verdicts
-        inputs = _number_of_inputs(snapshot)
-        if published.inputs == inputs:
-            return _report(snapshot, known, refitted=0, failed={})
-        batches = _judge_all(house, snapshot, known, on_progress or show)
-        failed = {name: error for batch in batches for name, error in batch.failed.items()}
-        refitted = sum(batch.judged.models.num_rows for batch in batches)
-        unchanged = known.of([name for batch in batches for name in batch.unchanged])
-        verdicts = Verdicts.join([unchanged, *(batch.judged for batch in batches)])
-        # Sensors that failed are to be tried again: then no inputs count as judged.
-        publish_verdicts(house, verdicts, 0 if failed else inputs, onto=published)
-        for table in (house.anomalies, house.sensor_models):
-            remove_old_files(table, get_settings().grace_period)
-    return _report(snapshot, verdicts, refitted=refitted, failed=failed)
+    opened = open_warehouse(warehouse)
+    with opened.writing("anomalies"), terminal_progress() as show:
+        tables = verdicts_tables(opened, writing=True)
+        state = read_state(opened)
+        known = read_verdicts(opened, tables)
+        inputs = _fingerprint_of_inputs(state)
+        verdicts, refitted, failed = known, 0, {}
+        if known.inputs != inputs or tables.fault:
+            batches = _judge_all(state, known, on_progress or show)
+            failed = {name: error for batch in batches for name, error in batch.failed.items()}
+            refitted = sum(batch.judged.models.num_rows for batch in batches)
+            unchanged = known.of([name for batch in batches for name in batch.unchanged])
+            verdicts = Verdicts.join([unchanged, *(batch.judged for batch in batches)])
+            # Sensors that failed are to be tried again.
+            verdicts = verdicts.made_from(None if failed else inputs)
+            publish_verdicts(opened, verdicts, onto=tables)
+        for table in (opened.anomalies, opened.sensor_models):
+            remove_old_versions(table)
+    return _report(state, verdicts, refitted=refitted, failed=failed)
 
 
-def _number_of_inputs(snapshot: Snapshot) -> int:
-    """Return a number that differs when the readings' files, the mapping or the detector do."""
+def _fingerprint_of_inputs(state: State) -> str:
+    """Return what differs when the readings' files, the mapping or the detector do."""
     from iot_pipeline.detection import DETECTOR_VERSION  # noqa: PLC0415 - scipy is slow to import
 
-    inputs = repr((DETECTOR_VERSION, sorted(snapshot.files.items()), sorted(snapshot.sensors.items())))
-    return int.from_bytes(hashlib.blake2b(inputs.encode(), digest_size=7).digest()) + 1
+    files = sorted(file.path for file in state.timeseries.files)
+    inputs = repr((DETECTOR_VERSION, files, sorted(state.sensors.items())))
+    return hashlib.blake2b(inputs.encode(), digest_size=16).hexdigest()
 
 
-def _report(snapshot: Snapshot, verdicts: Verdicts, *, refitted: int, failed: dict[str, str]) -> FlagReport:
+def _report(state: State, verdicts: Verdicts, *, refitted: int, failed: dict[str, str]) -> FlagReport:
     judged = {*verdicts.models["sensor_name"].to_pylist(), *failed}
     return FlagReport(
         sensors=verdicts.models.num_rows,
         sensors_refitted=refitted,
-        sensors_without_readings=tuple(sorted(snapshot.sensors.keys() - judged)),
+        sensors_without_readings=tuple(sorted(state.sensors.keys() - judged)),
         readings=sum(verdicts.models["n_points"].to_pylist()),
         anomalies=dict(Counter(verdicts.anomalies["kind"].to_pylist()).most_common()),
         events=sum(verdicts.models["n_events"].to_pylist()),
@@ -142,21 +143,19 @@ def _report(snapshot: Snapshot, verdicts: Verdicts, *, refitted: int, failed: di
     )
 
 
-def _judge_all(
-    house: Warehouse, snapshot: Snapshot, known: Verdicts, on_progress: OnProgress
-) -> list[_Batch]:
+def _judge_all(state: State, known: Verdicts, on_progress: OnProgress) -> list[_Batch]:
     fingerprints = dict(
         zip(known.models["sensor_name"].to_pylist(), known.models["fingerprint"].to_pylist(), strict=True)
     )
     # A batch of neighbours in the files' order is read from few row groups.
-    sensors = sorted(snapshot.sensors.items(), key=lambda sensor: sensor[1])
+    sensors = sorted(state.sensors.items(), key=lambda sensor: sensor[1])
     tasks = [_Task(name, uuid, fingerprints.get(name)) for name, uuid in sensors]
     parts = [tasks[start : start + BATCH_SENSORS] for start in range(0, len(tasks), BATCH_SENSORS)]
-    jobs = [(snapshot.paths([task.uuid for task in part]), part) for part in parts]
-    judge = partial(_judge_batch, house)
+    jobs = [(state.paths([task.uuid for task in part]), part) for part in parts]
+    judge = partial(_judge_batch, state.warehouse)
     batches: list[_Batch] = []
     started = time.monotonic()
-    with open_workers(parallel=snapshot.n_readings > PARALLEL_READINGS) as workers:
+    with open_workers(parallel=state.n_readings > PARALLEL_READINGS) as workers:
         for batch in workers.run(judge, jobs):
             batches.append(batch)
             done = min(len(batches) * BATCH_SENSORS, len(tasks))
@@ -166,9 +165,9 @@ def _judge_all(
     return batches
 
 
-def _judge_batch(house: Warehouse, job: tuple[list[str], Sequence[_Task]]) -> _Batch:
+def _judge_batch(warehouse: Warehouse, job: tuple[list[str], Sequence[_Task]]) -> _Batch:
     paths, tasks = job
-    readings = read_readings(house, paths, [task.uuid for task in tasks])
+    readings = read_readings(warehouse, paths, [task.uuid for task in tasks])
     verdicts: list[Verdicts] = []
     unchanged: list[str] = []
     failed: dict[str, str] = {}
@@ -225,5 +224,6 @@ def _judge_sensor(name: str, timestamps: np.ndarray, values: np.ndarray, fingerp
         "n_events": len(result.events),
         "reasoning": result.model.reasoning,
         "fingerprint": fingerprint,
+        "inputs": None,
     }
     return Verdicts(flagged, pa.Table.from_pylist([model], SENSOR_MODELS))

@@ -4,6 +4,7 @@
 sees the flags of one run with the models of another.
 """
 
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from uuid import uuid4
@@ -11,18 +12,14 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
-from iot_pipeline.delta import (
-    DataFile,
-    commit,
-    list_files,
-    open_pair,
-    open_table,
-    pinned_version,
-)
 from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import Warehouse
+from iot_pipeline.warehouse.delta import DataFile, commit
+from iot_pipeline.warehouse.state import Pair, clear_damage
+from iot_pipeline.warehouse.tables import Table, Version, one_line
+
+logger = logging.getLogger(__name__)
 
 TIME = pa.timestamp("us", tz="UTC")
 ANOMALIES = pa.schema(
@@ -47,6 +44,7 @@ SENSOR_MODELS = pa.schema(
         ("n_events", pa.int64()),
         ("reasoning", pa.string()),
         ("fingerprint", pa.string()),  # of the readings that the model was fitted to
+        ("inputs", pa.string()),  # of the judgement of all sensors, see Verdicts.inputs
     ]
 )
 
@@ -62,6 +60,18 @@ class Verdicts:
 
     anomalies: pa.Table
     models: pa.Table
+
+    @property
+    def inputs(self) -> str | None:
+        """A fingerprint of all that the sensors were judged by; None where some are to be judged again."""
+        inputs: list[str | None] = self.models["inputs"].unique().to_pylist()
+        return inputs[0] if len(inputs) == 1 else None
+
+    def made_from(self, inputs: str | None) -> "Verdicts":
+        """Return the same with the fingerprint of all that the sensors were judged by."""
+        position = SENSOR_MODELS.get_field_index("inputs")
+        column = pa.array([inputs] * self.models.num_rows, pa.string())
+        return Verdicts(self.anomalies, self.models.set_column(position, "inputs", column))
 
     @classmethod
     def join(cls, parts: Iterable["Verdicts"]) -> "Verdicts":
@@ -85,68 +95,55 @@ class Verdicts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What was published last.
-
-    Attributes:
-        verdicts: The rows of both tables.
-        inputs: The number of the inputs that they were made from; None before anything was published.
-        anomalies_version: The latest version of ``anomalies``; None for no table.
-        models_version: That of ``sensor_models``.
-    """
-
-    verdicts: Verdicts
-    inputs: int | None
-    anomalies_version: int | None
-    models_version: int | None
-
-
-def read_published(house: Warehouse) -> Published:
+def read_verdicts(warehouse: Warehouse, tables: Pair) -> Verdicts:
     """Read what was published last.
 
-    A table of an earlier release may lack a column, which is NULL then.
+    Tables that can't be read count as empty: all sensors are judged anew then. A table of an earlier release
+    may lack a column, which is NULL then.
     """
-    latest = open_table(house.anomalies)
-    models, flagged = open_pair(house.sensor_models, house.anomalies, "anomalies")
-    verdicts, inputs = Verdicts.join([]), None
-    if models and flagged:
-        verdicts = Verdicts(
-            _read(flagged, house.anomalies, ANOMALIES), _read(models, house.sensor_models, SENSOR_MODELS)
-        )
-        inputs = pinned_version(models, "inputs")
-    started = models or open_table(house.sensor_models)
-    return Published(
-        verdicts, inputs, latest.version() if latest else None, started.version() if started else None
-    )
+    if tables.fault:
+        logger.warning("%s: all sensors are judged anew", tables.fault)
+    if tables.first and tables.second:
+        try:
+            return Verdicts(
+                _read(warehouse.anomalies, tables.first, ANOMALIES),
+                _read(warehouse.sensor_models, tables.second, SENSOR_MODELS),
+            )
+        except (pa.ArrowException, FileNotFoundError) as error:
+            text = "can't read what was judged before (%s): all sensors are judged anew"
+            logger.warning(text, one_line(error))
+    return Verdicts.join([])
 
 
-def _read(table: DeltaTable, folder: Folder, schema: pa.Schema) -> pa.Table:
-    with folder.fetch([file.path for file in list_files(table)]) as paths:
+def _read(folder: Folder, table: Table, schema: pa.Schema) -> pa.Table:
+    with folder.fetch([file.path for file in table.files]) as paths:
         files = [pq.read_table(path, schema=schema, memory_map=False) for path in paths]
     return pa.concat_tables([schema.empty_table(), *files])
 
 
-def publish_verdicts(house: Warehouse, verdicts: Verdicts, inputs: int, *, onto: Published) -> None:
+def publish_verdicts(warehouse: Warehouse, verdicts: Verdicts, *, onto: Pair) -> None:
     """Make verdicts the next version of both tables.
 
     Args:
-        house: The warehouse, locked.
+        warehouse: The warehouse, locked.
         verdicts: All that the tables shall hold.
-        inputs: A number that tells what they were made from.
-        onto: What was read before.
+        onto: The tables as they were before the readings were read.
 
     Raises:
         WarehouseBusyError: Somebody else has published meanwhile.
     """
-    version = _publish(house.anomalies, verdicts.anomalies, onto.anomalies_version, {})
-    pins = {"anomalies": version, "inputs": inputs}
-    _publish(house.sensor_models, verdicts.models, onto.models_version, pins)
+    onto = clear_damage(onto)
+    anomalies, models = warehouse.anomalies, warehouse.sensor_models
+    version = _publish(anomalies, verdicts.anomalies, onto.head, pin=None)
+    _publish(models, verdicts.models, onto.second, pin=(anomalies, version))
 
 
-def _publish(folder: Folder, table: pa.Table, onto: int | None, pins: dict[str, int]) -> int:
+def _publish(
+    folder: Folder, rows: pa.Table, onto: Table | None, *, pin: tuple[Folder, Version] | None
+) -> Version:
     name = f"part-{uuid4().hex}.parquet"
     with folder.publish(name) as part:
-        pq.write_table(table, part, compression="zstd", store_schema=False)
+        pq.write_table(rows, part, compression="zstd", store_schema=False)
         file = DataFile.describe(name, part)
-    return commit(folder, onto=onto, schema=table.schema, add=[file], pins=pins)
+    number = onto.version.number if onto else None
+    return commit(folder, onto=number, schema=rows.schema, add=[file], pin=pin)

@@ -104,7 +104,7 @@ def _time(text: str) -> datetime:
 
 
 def _query(options: argparse.Namespace) -> None:
-    from iot_pipeline.query import get_measurements
+    from iot_pipeline.warehouse.query import get_measurements
 
     if options.format == "parquet" and options.output is None:
         raise ValueError("a Parquet file needs a name: add -o FILE")
@@ -143,7 +143,7 @@ def _table(rows: "pd.DataFrame") -> str:
 def _sql(options: argparse.Namespace) -> None:
     import duckdb
 
-    from iot_pipeline.query import connect
+    from iot_pipeline.warehouse.query import connect
 
     with connect() as connection:
         try:
@@ -164,7 +164,7 @@ def _plot(options: argparse.Namespace) -> None:
 
 
 def _status(_options: argparse.Namespace) -> None:
-    from iot_pipeline.status import describe, read_status
+    from iot_pipeline.warehouse.status import describe, read_status
 
     print(describe(read_status()))
 

@@ -14,9 +14,9 @@ from iot_pipeline.clock import TIME_ZONE
 from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.errors import WarehouseNotReadyError
 from iot_pipeline.plot import plot_sensor, png
-from iot_pipeline.query import Moment, connect, get_measurements, read_moment
 from iot_pipeline.report import render_report
-from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse import open_warehouse, readable_write_errors
+from iot_pipeline.warehouse.query import Moment, connect, get_measurements, read_moment
 
 ALL_TIME = ("1970-01-01", "2199-12-31")
 
@@ -114,14 +114,15 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
 
     Raises:
         WarehouseNotReadyError: No models have been fitted yet.
+        WarehouseError: The disk is full, or another fault in writing. What was written before stays.
     """
-    house = open_warehouse(warehouse)
+    opened = open_warehouse(warehouse)
     with connect(warehouse) as connection:
         anomalies = connection.sql("FROM anomalies").to_arrow_table().to_pandas()
         models = connection.sql("FROM sensor_models").to_arrow_table().to_pandas()
     if models.empty:
         raise WarehouseNotReadyError(
-            f"no models have been fitted in {house.url} yet:"
+            f"no models have been fitted in {opened.url} yet:"
             " run: dagster asset materialize --select anomalies"
         )
     anomalies["timestamp"] = anomalies["timestamp"].dt.tz_convert(TIME_ZONE)
@@ -129,11 +130,13 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
 
     def picture(sensor_name: str) -> bytes:
         image = pictures[sensor_name] = draw_sensor(sensor_name, warehouse=warehouse)
-        with house.report.publish(f"worst-{len(pictures):02}.png") as part:
+        name = f"worst-{len(pictures):02}.png"
+        with readable_write_errors(f"{opened.report.url}/{name}"), opened.report.publish(name) as part:
             part.write_bytes(image)
         return image
 
     html = render_report(anomalies, models, picture=picture, created=datetime.now(UTC))
-    with house.report.publish("index.html") as part:
+    page = f"{opened.report.url}/index.html"
+    with readable_write_errors(page), opened.report.publish("index.html") as part:
         part.write_text(html, encoding="utf-8")
-    return ReportFiles(f"{house.report.url}/index.html", pictures)
+    return ReportFiles(page, pictures)

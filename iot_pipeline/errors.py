@@ -29,6 +29,10 @@ class WarehouseError(IotPipelineError):
     """The warehouse can't be read or written to; what was in it before is still there."""
 
 
+class DamagedTableError(WarehouseError):
+    """Files of a table were changed or lost; the text names the command that makes it anew."""
+
+
 class WarehouseUnreachableError(WarehouseError):
     """The object store that the warehouse lies in does not answer."""
 

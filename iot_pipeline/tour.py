@@ -3,9 +3,9 @@
 from datetime import datetime, time, timedelta
 
 from iot_pipeline.clock import BERLIN
-from iot_pipeline.query import connect, get_measurements
-from iot_pipeline.status import describe, read_status
 from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.query import connect, get_measurements
+from iot_pipeline.warehouse.status import describe, read_status
 
 
 def main() -> None:

@@ -1,26 +1,30 @@
 """The detector over all sensors of a warehouse, and its tables."""
 
 import csv
+import errno
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from iot_pipeline import anomalies, anomaly_tables, connect, detection
 from iot_pipeline.anomalies import FlagReport, flag_anomalies
-from iot_pipeline.delta import open_table
 from iot_pipeline.detection import Detection, detect_anomalies
 from iot_pipeline.drawing import draw_sensor, write_report
-from iot_pipeline.errors import WarehouseNotReadyError
+from iot_pipeline.errors import WarehouseError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.sample_series import ANOMALIES
-from iot_pipeline.storage import Folder
+from iot_pipeline.storage import Folder, LocalFolder
 from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.state import verdicts_tables
+from iot_pipeline.warehouse.tables import read_table
 from iot_pipeline_tests.conftest import SAMPLE, Bucket, row
 from iot_pipeline_tests.detection.series import sensor
 
@@ -38,9 +42,10 @@ def raise_detector_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def verdicts(warehouse: Path) -> tuple[list[dict[str, object]], ...]:
-    """Return the rows of both tables, fingerprints included."""
-    found = anomaly_tables.read_published(open_warehouse(warehouse)).verdicts
-    return found.anomalies.to_pylist(), found.models.to_pylist()
+    """Return the rows of both tables, the sensors' fingerprints included."""
+    opened = open_warehouse(warehouse)
+    found = anomaly_tables.read_verdicts(opened, verdicts_tables(opened))
+    return found.anomalies.to_pylist(), found.models.drop_columns("inputs").to_pylist()
 
 
 class Sensors:
@@ -135,10 +140,10 @@ def test_a_reader_never_sees_flags_of_one_run_with_models_of_another(
         before = connection.execute("SELECT count(*) FROM anomalies").fetchall()
     publish = anomaly_tables._publish
 
-    def die_between_the_tables(folder: Folder, table: object, onto: int | None, pins: dict[str, int]) -> int:
+    def die_between_the_tables(folder: Folder, rows: object, onto: Any, **options: Any) -> Any:
         if folder.url.endswith("sensor_models"):
             raise KeyboardInterrupt
-        return publish(folder, anomaly_tables.ANOMALIES.empty_table(), onto, pins)
+        return publish(folder, anomaly_tables.ANOMALIES.empty_table(), onto, **options)
 
     monkeypatch.setattr(anomaly_tables, "_publish", die_between_the_tables)
     raise_detector_version(monkeypatch)
@@ -196,6 +201,24 @@ def test_the_report_is_a_page_and_the_pictures_of_sensors_with_anomalies(warehou
     assert Path(report.page).read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.parametrize("writer", ["write_bytes", "write_text"])
+def test_a_disk_that_is_full_when_the_report_is_written_is_one_line_and_keeps_the_old_page(
+    sample_warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    warehouse = shutil.copytree(sample_warehouse, tmp_path / "warehouse")
+    page = Path(write_report(warehouse=warehouse).page)
+    before = page.read_text()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, writer, fail)
+        with pytest.raises(WarehouseError, match=r"^can't write .*report/.*: No space left on device$"):
+            write_report(warehouse=warehouse)
+    assert page.read_text() == before
+
+
 def test_a_picture_can_show_a_part_of_the_time(sample_warehouse: Path) -> None:
     whole = draw_sensor("sensor_00003", warehouse=sample_warehouse)
     part = draw_sensor("sensor_00003", "2013-10-05", "2013-10-07", warehouse=sample_warehouse)
@@ -207,17 +230,20 @@ def test_when_nothing_is_new_nothing_is_read_or_written_and_the_report_is_the_sa
     sensors: Sensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sensors.verdicts()
-    house = open_warehouse(sensors.bucket.warehouse)
-    tables = [open_table(house.anomalies), open_table(house.sensor_models)]
-    versions = [table and table.version() for table in tables]
+    before_versions = versions(sensors.bucket.warehouse)
     raise_detector_version(monkeypatch)
     first = sensors.judge()
     monkeypatch.setattr(anomalies, "read_readings", None)
     second = sensors.judge()
     assert second == replace(first, sensors_refitted=0)
     assert sensors.verdicts()[0] == before[0]
-    again = [open_table(house.anomalies), open_table(house.sensor_models)]
-    assert [table and table.version() for table in again] == [version and version + 1 for version in versions]
+    assert versions(sensors.bucket.warehouse) == [version + 1 for version in before_versions]
+
+
+def versions(warehouse: Path) -> list[int]:
+    opened = open_warehouse(warehouse)
+    tables = [read_table(opened.anomalies), read_table(opened.sensor_models)]
+    return [table.version.number for table in tables if table]
 
 
 def test_only_the_sensor_with_a_new_reading_is_fitted_again(sensors: Sensors) -> None:
@@ -278,21 +304,41 @@ def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
     sensors: Sensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = sensors.verdicts()
-    house = open_warehouse(sensors.bucket.warehouse)
-    shutil.rmtree(house.sensor_models.url)
-    fields = [field for field in anomaly_tables.SENSOR_MODELS if field.name != "fingerprint"]
+    warehouse = open_warehouse(sensors.bucket.warehouse)
+    shutil.rmtree(warehouse.sensor_models.url)
+    fields = [field for field in anomaly_tables.SENSOR_MODELS if field.name not in {"fingerprint", "inputs"}]
     with monkeypatch.context() as patch:
         patch.setattr(anomaly_tables, "SENSOR_MODELS", pa.schema(fields))
         old = anomaly_tables.Verdicts(
             pa.Table.from_pylist(expected[0], anomaly_tables.ANOMALIES),
             pa.Table.from_pylist(expected[1], pa.schema(fields)),
         )
-        anomaly_tables.publish_verdicts(house, old, 0, onto=anomaly_tables.read_published(house))
+        tables = verdicts_tables(warehouse, writing=True)
+        anomaly_tables.publish_verdicts(warehouse, old, onto=tables)
     assert sensors.judge().sensors_refitted == 3
     assert sensors.verdicts() == expected
-    table = open_table(house.sensor_models)
-    assert table is not None
-    assert "fingerprint" in {field.name for field in table.schema().fields}
+    columns = DeltaTable(warehouse.sensor_models.url).schema().fields
+    assert {"fingerprint", "inputs"} <= {field.name for field in columns}
+
+
+def test_a_judgement_that_a_newer_load_and_judgement_overtake_publishes_nothing_older(
+    sensors: Sensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_lock = LocalFolder.lock
+    overtaken: list[FlagReport] = []
+
+    def overtake(folder: LocalFolder, name: str) -> Any:
+        if name == "anomalies" and not overtaken:
+            overtaken.append(FlagReport(0, 0, (), 0, {}, 0, {}))
+            sensors.add("b", [np.datetime64("2013-03-01T00:00:00")], [1e6])
+            overtaken[0] = sensors.judge()
+        return take_lock(folder, name)
+
+    sensors.add("a", [np.datetime64("2013-03-01T00:00:00")], [0.5])
+    monkeypatch.setattr(LocalFolder, "lock", overtake)
+    report = sensors.judge()
+    assert report == replace(overtaken[0], sensors_refitted=0)
+    assert 1e6 in [flagged["sensor_value"] for flagged in sensors.verdicts()[0]]
 
 
 def test_people_see_the_columns_of_the_models_without_the_fingerprint(sensors: Sensors) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from iot_pipeline import quality
 from iot_pipeline.definitions import defs
 from iot_pipeline.defs import checks
 from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.ingest.ledger import read_ledger, write_ledger
-from iot_pipeline.warehouse import MAPPING, open_warehouse
+from iot_pipeline.warehouse import MAPPING, open_warehouse, quality
+from iot_pipeline.warehouse.state import readings_tables
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 from iot_pipeline_tests.runs import (
     check_of,
@@ -153,12 +153,14 @@ def test_a_mapped_sensor_without_readings_is_a_warning_that_names_it(bucket: Buc
 
 def claim_one_row_more(bucket: Bucket) -> None:
     """Claim in the ledger that one row more was loaded than is in the table."""
-    house = open_warehouse(bucket.warehouse)
-    ledger = read_ledger(house.source_files)
-    (entry,) = ledger.files.values()
+    warehouse = open_warehouse(bucket.warehouse)
+    tables = readings_tables(warehouse)
+    files = read_ledger(warehouse, tables.second)
+    (entry,) = files.values()
     entry.info = replace(entry.info, rows_read=entry.info.rows_read + 1)
     entry.loaded = {"2013-01": entry.loaded["2013-01"] + 1}
-    write_ledger(house.source_files, ledger)
+    assert tables.first
+    write_ledger(warehouse, files, tables.first.version, onto=tables.second)
 
 
 @pytest.mark.parametrize("tampered", [False, True])
@@ -235,7 +237,7 @@ def test_a_rotten_file_among_many_good_ones_is_an_error_that_names_it(bucket: Bu
 
 
 def test_many_small_losses_in_one_load_are_a_warning(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iot_pipeline.quality.MOST_REJECTED", 1.0)  # no single file is beyond its limit
+    monkeypatch.setattr("iot_pipeline.warehouse.quality.MOST_REJECTED", 1.0)
     bucket.write("a.csv", *(row(value=value) for value in range(990)))
     bucket.load()
     for name in ("b.csv", "c.csv"):

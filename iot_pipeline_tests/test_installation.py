@@ -20,7 +20,7 @@ import pytest
 from dagster import DagsterRunStatus
 from dagster_graphql import DagsterGraphQLClient
 
-from iot_pipeline.status import read_status
+from iot_pipeline.warehouse.status import read_status
 
 pytestmark = [
     pytest.mark.docker,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iot_pipeline.errors import MappingError
+from iot_pipeline.errors import MappingError, WarehouseError
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SAMPLE, SENSOR
 
@@ -98,3 +98,36 @@ def test_null_can_be_neither_name_nor_uuid(tmp_path: Path) -> None:
         for row in ((None, OTHER_SENSOR), ("b", None)):
             with pytest.raises(sqlite3.IntegrityError):
                 connection.execute("INSERT INTO sensors VALUES (?, ?)", row)
+
+
+@pytest.mark.parametrize("field", ["x" * 200_000, '"' + "x" * 200_000], ids=["plain", "quoted"])
+def test_a_field_longer_than_a_csv_reader_takes_is_one_line_and_keeps_what_was_loaded(
+    tmp_path: Path, field: str
+) -> None:
+    load(tmp_path, f"sensor_name;sensor_uuid\nold;{SENSOR}\n")
+    with pytest.raises(MappingError, match=r"mapping\.csv line [12]: field larger than") as caught:
+        load(tmp_path, f"sensor_name;sensor_uuid\n{field};{SENSOR}\n")
+    assert "\n" not in str(caught.value)
+    assert sensors(tmp_path / "warehouse") == [("old", SENSOR)]
+
+
+FAULTS = [sqlite3.OperationalError("database or disk is full"), OSError(28, "No space left on device")]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+def test_a_full_disk_is_one_line_and_keeps_what_was_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    class FullDisk(sqlite3.Connection):
+        def executemany(self, *_: object) -> sqlite3.Cursor:
+            raise fault
+
+    load(tmp_path, f"sensor_name;sensor_uuid\nold;{SENSOR}\n")
+    connect = sqlite3.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda path: connect(path, factory=FullDisk))
+        with pytest.raises(WarehouseError, match=r"^can't write .*mapping\.sqlite: .* (full|left)") as caught:
+            load(tmp_path, f"sensor_name;sensor_uuid\nnew;{SENSOR}\n")
+    assert "\n" not in str(caught.value)
+    assert sensors(tmp_path / "warehouse") == [("old", SENSOR)]
+    assert [path.name for path in (tmp_path / "warehouse").iterdir()] == ["mapping.sqlite"]

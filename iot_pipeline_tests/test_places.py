@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -21,19 +22,26 @@ from botocore.client import BaseClient
 from deltalake import DeltaTable
 from pytest import MonkeyPatch  # noqa: PT013 - a context of its own
 
-from iot_pipeline import connect, get_measurements, query
+from iot_pipeline import connect, get_measurements
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.cli import main
-from iot_pipeline.delta import DataFile, commit, open_table
 from iot_pipeline.drawing import write_report
-from iot_pipeline.errors import ConfigurationError, IotPipelineError, WarehouseBusyError, WarehouseError
+from iot_pipeline.errors import (
+    ConfigurationError,
+    DamagedTableError,
+    IotPipelineError,
+    WarehouseBusyError,
+    WarehouseError,
+)
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.s3_storage import S3Folder
-from iot_pipeline.snapshot import take_snapshot
-from iot_pipeline.warehouse import open_folder, open_warehouse
+from iot_pipeline.warehouse import open_folder, open_warehouse, query
+from iot_pipeline.warehouse.delta import DataFile, commit
+from iot_pipeline.warehouse.tables import Version, read_table
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SAMPLE, SENSOR, Bucket, csv_of, row
 from iot_pipeline_tests.dask_cluster import Cluster
 from iot_pipeline_tests.ingest.test_crashes import committed_content, write_version
+from iot_pipeline_tests.test_query import load_meanwhile
 
 pytestmark = pytest.mark.system
 
@@ -135,17 +143,17 @@ SCHEMA = pa.schema([("a", pa.int64())])
 
 
 def test_a_commit_on_top_of_a_version_that_was_not_read_is_refused(place: Bucket) -> None:
-    table = open_folder(place.warehouse) / "table"
-    assert commit(table, onto=None, schema=SCHEMA, add=[]) == 1
-    assert commit(table, onto=1, schema=SCHEMA, add=[], pins={"other": 5}) == 2
+    table, other = open_folder(place.warehouse) / "table", open_folder(place.warehouse) / "other"
+    assert commit(table, onto=None, schema=SCHEMA, add=[], pin=(other, Version(4, "id"))).number == 1
+    assert commit(table, onto=1, schema=SCHEMA, add=[], pin=(other, Version(5, "id"))).number == 2
     for outdated in (None, 0, 1):
         with pytest.raises(WarehouseBusyError, match="somebody else has written") as caught:
-            commit(table, onto=outdated, schema=SCHEMA, add=[], pins={"other": 6})
+            commit(table, onto=outdated, schema=SCHEMA, add=[], pin=(other, Version(6, "id")))
         assert "\n" not in str(caught.value)
-    latest = open_table(table)
+    latest = read_table(table, pins=other)
     assert latest is not None
-    assert latest.version() == 2
-    assert latest.transaction_version("other") == 5
+    assert latest.version.number == 2
+    assert latest.pinned == Version(5, "id")
 
 
 def test_a_commit_of_a_file_that_only_another_machine_has_is_refused(place: Bucket) -> None:
@@ -153,9 +161,9 @@ def test_a_commit_of_a_file_that_only_another_machine_has_is_refused(place: Buck
     commit(table, onto=None, schema=SCHEMA, add=[])
     with pytest.raises(WarehouseError, match=r"part-1\.parquet is not .* all workers share"):
         commit(table, onto=1, schema=SCHEMA, add=[DataFile("part-1.parquet", 9, {})])
-    latest = open_table(table)
+    latest = read_table(table)
     assert latest is not None
-    assert latest.version() == 1
+    assert latest.version.number == 1
 
 
 def test_the_second_of_two_racing_loads_is_refused_and_loses_nothing(s3_bucket: Bucket) -> None:
@@ -367,12 +375,7 @@ def test_a_question_survives_that_the_files_it_knew_were_deleted(
 ) -> None:
     monkeypatch.setenv("IOT_GRACE_DAYS", "0")
     monkeypatch.setattr(S3Folder, "spares", timedelta(0))
-    house = open_warehouse(loaded.warehouse)
-    stale = take_snapshot(house)
-    loaded.write("b.csv", row("2013-01-01 13:00"))
-    loaded.load()
-    answers = iter([stale, take_snapshot(house)])
-    monkeypatch.setattr(query, "take_snapshot", lambda _: next(answers))
+    load_meanwhile(loaded, monkeypatch, query)
     assert len(get_measurements("first", "2013-01-01", "2013-01-02", warehouse=loaded.warehouse)) == 2
 
 
@@ -413,6 +416,33 @@ def test_the_report_and_the_shell_work_with_s3(
         assert picture.read_bytes() == next(iter(report.pictures.values()))
     assert main(["status"]) == 0
     assert s3_bucket.warehouse in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("table", ["timeseries", "source_files"])
+def test_a_full_reload_mends_a_log_that_was_damaged(loaded: Bucket, table: str) -> None:
+    before = committed_content(loaded)
+    log = open_folder(loaded.warehouse) / table / "_delta_log"
+    with log.publish(f"{1:020}.json") as part:
+        part.write_bytes(b"garbage")
+    with pytest.raises(DamagedTableError, match=f"{table} .*: run: iot-pipeline load --full-reload"):
+        loaded.load()
+    loaded.load(full_reload=True)
+    assert committed_content(loaded) == before
+
+
+def test_judging_again_mends_a_log_that_was_damaged(loaded: Bucket) -> None:
+    flag_anomalies(warehouse=loaded.warehouse)
+    log = open_folder(loaded.warehouse) / "anomalies" / "_delta_log"
+    with log.publish(f"{1:020}.json") as part:
+        part.write_bytes(b"garbage")
+    with connect(loaded.warehouse) as connection, pytest.raises(duckdb.Error, match="--select anomalies"):
+        connection.execute("FROM anomalies")
+    flag_anomalies(warehouse=loaded.warehouse)
+    with connect(loaded.warehouse) as connection:
+        assert connection.execute("SELECT sensor_name FROM sensor_models").fetchall() == [("first",)]
 
 
 # ------------------------------------------------------------------------------ faults

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,11 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot_pipeline import connect, get_measurements, query
+from iot_pipeline import connect, get_measurements
 from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline.snapshot import take_snapshot
-from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse import _views, query
+from iot_pipeline.warehouse.state import State, read_state
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -122,14 +123,34 @@ def test_a_call_survives_that_the_files_it_knew_were_deleted(
     write_mapping(bucket, first=SENSOR)
     bucket.write("a.csv", row("2013-01-01 12:00"))
     bucket.load()
-    house = open_warehouse(bucket.warehouse)
-    stale = take_snapshot(house)
-    bucket.write("b.csv", row("2013-01-01 13:00"))
-    bucket.load()
-    answers = iter([stale, take_snapshot(house)])
-    monkeypatch.setattr(query, "take_snapshot", lambda _: next(answers))
+    load_meanwhile(bucket, monkeypatch, query)
     rows = get_measurements("first", "2013-01-01", "2013-01-02", warehouse=bucket.warehouse)
     assert len(rows) == 2
+
+
+def test_a_connection_is_opened_although_the_files_it_knew_were_deleted(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IOT_GRACE_DAYS", "0")
+    bucket.write("a.csv", row("2013-01-01 12:00"), "refused")
+    bucket.load()
+    load_meanwhile(bucket, monkeypatch, _views)
+    assert bucket.sql("SELECT count(*) FROM measurements") == [(2,)]
+    assert bucket.sql("SELECT count(*) FROM rejected_rows") == [(1,)]
+
+
+def load_meanwhile(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, reader: ModuleType) -> None:
+    """Let a load commit and delete the files of a state just after a reader has been given it."""
+    states: list[State] = []
+
+    def read(*arguments: Any, **options: Any) -> State:
+        states.append(read_state(*arguments, **options))
+        if len(states) == 1:
+            bucket.write("b.csv", row("2013-01-01 13:00"))
+            bucket.load()
+        return states[-1]
+
+    monkeypatch.setattr(reader, "read_state", read)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +340,7 @@ def test_a_broken_file_is_named_in_one_line(name: str, tmp_path: Path, sample_wa
     (warehouse / name).write_text("something else")
     for ask in (
         connect,
-        lambda house: get_measurements("sensor_00000", "2013-10-05", "2013-10-06", warehouse=house),
+        lambda warehouse: get_measurements("sensor_00000", "2013-10-05", "2013-10-06", warehouse=warehouse),
     ):
         with pytest.raises(WarehouseError, match=f"can't read .*{Path(name).parts[0]}") as caught:
             ask(warehouse)

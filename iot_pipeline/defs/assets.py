@@ -15,8 +15,8 @@ from iot_pipeline.defs.resources import MeasurementsResource, SourceResource
 from iot_pipeline.drawing import draw_anomalies_per_week, draw_readings_per_month, write_report
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.progress import log_progress
-from iot_pipeline.quality import find_damaged_files
-from iot_pipeline.status import read_status
+from iot_pipeline.warehouse.quality import find_damaged_files
+from iot_pipeline.warehouse.status import read_status
 
 SHOWN_PICTURES = 3
 OWNERS = ["team:data-engineering"]

@@ -16,9 +16,9 @@ from iot_pipeline.clock import BERLIN
 from iot_pipeline.defs.assets import mapping, timeseries
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
-from iot_pipeline.quality import MOST_REJECTED, DamagedFile, find_damaged_files
-from iot_pipeline.snapshot import open_mapping
 from iot_pipeline.warehouse import MAPPING, open_warehouse
+from iot_pipeline.warehouse.quality import MOST_REJECTED, DamagedFile, find_damaged_files
+from iot_pipeline.warehouse.state import open_mapping
 
 NAMED = 10
 """How many sensors or files a check names."""
@@ -85,10 +85,10 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
     If it fails, somebody has changed `mapping.sqlite` by hand: materialize `mapping` again. (A `mapping.csv`
     that is not one-to-one is not loaded at all; the asset's failure says what is wrong with it.)
     """
-    house = open_warehouse(measurements.warehouse)
-    if not any(house.mapping.stamps([MAPPING])):
+    warehouse = open_warehouse(measurements.warehouse)
+    if not any(warehouse.mapping.stamps([MAPPING])):
         raise dg.Failure("no mapping has been loaded yet: run: dagster asset materialize --select mapping")
-    with readable_failures(), open_mapping(house) as connection:
+    with readable_failures(), open_mapping(warehouse) as connection:
         ((sensors,),) = connection.execute("SELECT count(*) FROM sensors").fetchall()
         twice = {
             column: connection.execute(

@@ -11,11 +11,11 @@ from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 from pydantic import Field
 
-from iot_pipeline.query import connect, get_measurements
 from iot_pipeline.s3 import S3Connection
 from iot_pipeline.settings import get_settings
 from iot_pipeline.source import Source, open_source
 from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.query import connect, get_measurements
 
 
 class SourceResource(dg.ConfigurableResource[Source]):

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iot_pipeline.clock import month_bounds
-from iot_pipeline.delta import DataFile
 from iot_pipeline.ingest.convert import READINGS
 from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import readings_file
+from iot_pipeline.warehouse.delta import DataFile
 
 MEASUREMENTS = pa.schema(
     [

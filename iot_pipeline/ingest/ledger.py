@@ -4,6 +4,8 @@ What it doesn't list is not loaded yet, whatever else lies on the disk. It is wr
 the version of ``timeseries`` it describes, so the two always agree.
 """
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +14,12 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iot_pipeline.delta import DataFile, commit, list_files, open_table, pinned_version
+from iot_pipeline.errors import DamagedTableError
 from iot_pipeline.ingest.convert import FragmentInfo
-from iot_pipeline.storage import Folder
+from iot_pipeline.warehouse import Warehouse
+from iot_pipeline.warehouse.delta import DataFile, commit
+from iot_pipeline.warehouse.state import HOW_TO_RELOAD
+from iot_pipeline.warehouse.tables import Table, Version, one_line
 
 LEDGER = pa.schema(
     [
@@ -60,46 +65,56 @@ class LoadedFile:
         return self.info.rows_read - self.info.rows_rejected - self.rows_loaded
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What has been loaded.
+def read_ledger(warehouse: Warehouse, table: Table | None) -> dict[str, LoadedFile]:
+    """Read a version of the ledger: what has been loaded, by key.
 
-    Attributes:
-        files: By key.
-        timeseries_version: The version of ``timeseries`` that holds just their rows; None before any load.
-        version: The ledger's own version that this was read from; None before any load.
+    Raises:
+        DamagedTableError: Its files can't be read.
     """
-
-    files: dict[str, LoadedFile] = field(default_factory=dict)
-    timeseries_version: int | None = None
-    version: int | None = None
-
-
-def read_ledger(folder: Folder) -> Ledger:
-    """Read the ledger's latest version; an empty one when there is none."""
-    table = open_table(folder)
-    if table is None:
-        return Ledger()
-    with folder.fetch([file.path for file in list_files(table)]) as paths:
-        rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
-    files = {row["key"]: _from_row(row) for row in rows}
-    return Ledger(files, pinned_version(table, "timeseries"), table.version())
+    folder = warehouse.source_files
+    try:
+        with folder.fetch([file.path for file in table.files] if table else []) as paths:
+            rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
+    except (pa.ArrowException, FileNotFoundError) as error:
+        raise DamagedTableError(f"can't read {folder.url} ({one_line(error)}): {HOW_TO_RELOAD}") from error
+    return {row["key"]: _from_row(row) for row in rows}
 
 
-def write_ledger(folder: Folder, ledger: Ledger) -> None:
-    """Commit the ledger as a whole, on top of the version that it was read from."""
+def write_ledger(
+    warehouse: Warehouse, files: Mapping[str, LoadedFile], timeseries: Version, *, onto: Table | None
+) -> None:
+    """Commit the ledger as a whole.
+
+    Args:
+        warehouse: The warehouse, locked.
+        files: What has been loaded, by key.
+        timeseries: The version of ``timeseries`` that holds just their rows.
+        onto: The ledger's latest version; None for no ledger.
+    """
+    folder = warehouse.source_files
     name = f"part-{uuid4().hex}.parquet"
-    rows = [_to_row(entry) for _, entry in sorted(ledger.files.items())]
+    rows = [_to_row(entry) for _, entry in sorted(files.items())]
     with folder.publish(name) as part:
         pq.write_table(pa.Table.from_pylist(rows, LEDGER), part, compression="zstd")
         file = DataFile.describe(name, part)
-    commit(
-        folder,
-        onto=ledger.version,
-        schema=LEDGER,
-        add=[file],
-        pins={"timeseries": ledger.timeseries_version or 0},
-    )
+    number = onto.version.number if onto else None
+    commit(folder, onto=number, schema=LEDGER, add=[file], pin=(warehouse.timeseries, timeseries))
+
+
+def listed_fragments(warehouse: Warehouse) -> set[str]:
+    """Return the fragments that some version of the ledger lists, as far back as its files are kept.
+
+    A file that can't be read belongs to a version that nobody can read.
+    """
+    folder = warehouse.source_files
+    names = [file.name for file in folder.list_files()]
+    names = [name for name in names if "/" not in name and name.endswith(".parquet")]
+    fragments: set[str] = set()
+    with folder.fetch(names) as paths:
+        for path in paths:
+            with suppress(pa.ArrowException, FileNotFoundError):
+                fragments.update(pq.read_table(path, columns=["fragment"])["fragment"].to_pylist())
+    return fragments
 
 
 def _to_row(entry: LoadedFile) -> dict[str, Any]:

@@ -10,21 +10,18 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from iot_pipeline.clock import DAY, to_instant
-from iot_pipeline.delta import commit, files_by_partition, open_table, remove_old_files
-from iot_pipeline.errors import SourceError
+from iot_pipeline.errors import DamagedTableError, SourceError
 from iot_pipeline.ingest.compact import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
 from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_name
-from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
+from iot_pipeline.ingest.ledger import LoadedFile, listed_fragments, read_ledger, write_ledger
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
-from iot_pipeline.settings import get_settings
 from iot_pipeline.source import (
     ObjectChangedError,
     ObjectVanishedError,
@@ -34,7 +31,11 @@ from iot_pipeline.source import (
     as_source,
 )
 from iot_pipeline.storage import Folder
-from iot_pipeline.warehouse import Warehouse, open_warehouse, readings_file, rejects_file
+from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.warehouse.cleanup import remove_files, remove_old_versions
+from iot_pipeline.warehouse.delta import commit
+from iot_pipeline.warehouse.state import HOW_TO_RELOAD, Pair, clear_damage, readings_tables
+from iot_pipeline.warehouse.tables import one_line
 from iot_pipeline.workers import Workers, open_workers
 
 FOLDER = "timeseries"
@@ -105,41 +106,41 @@ def load_timeseries(
         WarehouseBusyError: Another load is running.
     """
     origin = as_source(source)
-    house = open_warehouse(warehouse)
-    with house.writing("timeseries"), terminal_progress() as show:
-        return _load(origin, house, full_reload=full_reload, on_progress=on_progress or show)
+    opened = open_warehouse(warehouse)
+    with opened.writing("timeseries"), terminal_progress() as show:
+        return _load(origin, opened, full_reload=full_reload, on_progress=on_progress or show)
 
 
-def _load(source: Source, house: Warehouse, *, full_reload: bool, on_progress: OnProgress) -> LoadReport:
+def _load(source: Source, warehouse: Warehouse, *, full_reload: bool, on_progress: OnProgress) -> LoadReport:
     now = datetime.now(UTC)
-    latest = open_table(house.timeseries)  # before the ledger: who commits in between is found out then
-    recorded = read_ledger(house.source_files)
-    ledger = Ledger() if full_reload else recorded
+    tables = readings_tables(warehouse, writing=True)
+    if tables.fault and not full_reload:
+        raise DamagedTableError(tables.fault)
+    recorded = {} if full_reload else read_ledger(warehouse, tables.second)
     objects, skipped = _list_csv_files(source)
     if not objects:
         logger.warning("there are no CSV files in a folder %r of the source: check IOT_SOURCE", FOLDER)
-    wanted = [obj for obj in objects if not _is_loaded(obj, ledger)]
+    wanted = [obj for obj in objects if not _is_loaded(obj, recorded)]
     # A full reload trusts no fragment made before, and leaves those alone that the old state needs.
     suffix = f"-{uuid4().hex[:8]}" if full_reload else ""
     with open_workers(parallel=sum(obj.size for obj in wanted) > PARALLEL_BYTES) as workers:
         fragments, vanished = _convert(
-            workers, source, wanted, house.bronze, now=now, suffix=suffix, on_progress=on_progress
+            workers, source, wanted, warehouse.bronze, now=now, suffix=suffix, on_progress=on_progress
         )
-        touched = _months_left_by_a_killed_load(house, latest, recorded)
+        touched = _months_left_by_a_killed_load(tables)
         for info in fragments:
-            replaced = ledger.files.get(info.key)
+            replaced = recorded.get(info.key)
             touched.update(info.months, replaced.info.months if replaced else ())
-        files = ledger.files | {info.key: LoadedFile(info, now) for info in fragments}
-        months = _compact(workers, house, files.values(), touched, on_progress=on_progress)
-    if fragments or touched or full_reload or recorded.timeseries_version is None:
-        onto = latest.version() if latest else None
-        _publish(house, files, months, touched=None if full_reload else touched, recorded=recorded, onto=onto)
-        _clean_up(house, {entry.info.fragment for entry in files.values()})
+        files = recorded | {info.key: LoadedFile(info, now) for info in fragments}
+        months = _compact(workers, warehouse, files.values(), touched, on_progress=on_progress)
+    if fragments or touched or full_reload or tables.first is None:
+        _publish(warehouse, files, months, touched=None if full_reload else touched, onto=tables)
+    _clean_up(warehouse, {entry.info.fragment for entry in files.values()})
     loaded = [files[info.key] for info in fragments]
     listed = {obj.key for obj in objects}
     return LoadReport(
-        files_new=sum(info.key not in ledger.files for info in fragments),
-        files_changed=sum(info.key in ledger.files for info in fragments),
+        files_new=sum(info.key not in recorded for info in fragments),
+        files_changed=sum(info.key in recorded for info in fragments),
         files_unchanged=len(objects) - len(wanted),
         files_rejected=sum(bool(info.error) for info in fragments),
         files_missing=sum(key not in listed for key in files),
@@ -168,8 +169,8 @@ def _list_csv_files(source: Source) -> tuple[list[SourceObject], list[str]]:
     return files, skipped
 
 
-def _is_loaded(obj: SourceObject, ledger: Ledger) -> bool:
-    entry = ledger.files.get(obj.key)
+def _is_loaded(obj: SourceObject, recorded: dict[str, LoadedFile]) -> bool:
+    entry = recorded.get(obj.key)
     return entry is not None and entry.info.fragment.startswith(fragment_name(obj))
 
 
@@ -229,16 +230,18 @@ def _convert_batch(
     return [(obj.key, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
 
 
-def _months_left_by_a_killed_load(house: Warehouse, latest: DeltaTable | None, recorded: Ledger) -> set[str]:
+def _months_left_by_a_killed_load(tables: Pair) -> set[str]:
     """Return the months that a load changed in the table before it was killed, short of its ledger."""
-    known = open_table(house.timeseries, recorded.timeseries_version or 0)
-    new, old = files_by_partition(latest, "month"), files_by_partition(known, "month")
-    return {month for month in new.keys() | old.keys() if new.get(month) != old.get(month)}
+    known, latest = (
+        {(str(file.partition["month"]), file.path) for file in table.files} if table else set()
+        for table in (tables.first, tables.head)
+    )
+    return {month for month, _ in known ^ latest}
 
 
 def _compact(
     workers: Workers,
-    house: Warehouse,
+    warehouse: Warehouse,
     files: Iterable[LoadedFile],
     months: set[str],
     *,
@@ -253,59 +256,59 @@ def _compact(
     tasks = [
         MonthTask(month, tuple(fragments[month]), rows[month]) for month in sorted(months) if rows[month]
     ]
-    compact = partial(compact_month, bronze=house.bronze, table=house.timeseries)
+    compact = partial(compact_month, bronze=warehouse.bronze, table=warehouse.timeseries)
     compacted: list[CompactedMonth] = []
     rows_done = 0
     started = time.monotonic()
-    for result in workers.run(compact, tasks):
-        compacted.append(result)
-        rows_done += rows[result.month]
-        seconds = time.monotonic() - started
-        on_progress(Progress("compacting months", len(compacted), len(tasks), rows_done, seconds))
+    try:
+        for result in workers.run(compact, tasks):
+            compacted.append(result)
+            rows_done += rows[result.month]
+            seconds = time.monotonic() - started
+            on_progress(Progress("compacting months", len(compacted), len(tasks), rows_done, seconds))
+    except (pa.ArrowException, FileNotFoundError) as error:
+        raise DamagedTableError(
+            f"can't read {warehouse.bronze.url} ({one_line(error)}): {HOW_TO_RELOAD}"
+        ) from error
     return compacted
 
 
 def _publish(
-    house: Warehouse,
+    warehouse: Warehouse,
     files: dict[str, LoadedFile],
     months: Sequence[CompactedMonth],
     *,
     touched: set[str] | None,
-    recorded: Ledger,
-    onto: int | None,
+    onto: Pair,
 ) -> None:
     """Commit the months, then the ledger that pins that commit."""
     entries = {entry.info.fragment: entry for entry in files.values()}
     for month in months:
         for fragment, n_loaded in month.loaded.items():
             entries[fragment].loaded[month.month] = n_loaded
-    for entry in recorded.files.values():
-        if entry.info.fragment not in entries:  # its grace period starts now
-            for file in (readings_file, rejects_file):
-                house.bronze.renew(file(entry.info.fragment))
-    version = recorded.timeseries_version
-    if version is None or touched is None or touched:
+    onto = clear_damage(onto)
+    if onto.first and touched is not None and not touched:
+        version = onto.first.version
+    else:
         version = commit(
-            house.timeseries,
-            onto=onto,
+            warehouse.timeseries,
+            onto=onto.head.version.number if onto.head else None,
             schema=MEASUREMENTS.append(pa.field("month", pa.string())),
             partition_by="month",
             add=[file for month in months for file in month.files],
             replace=touched,
         )
-    write_ledger(house.source_files, Ledger(files, version, recorded.version))
+    write_ledger(warehouse, files, version, onto=onto.second)
 
 
-def _clean_up(house: Warehouse, fragments: set[str]) -> None:
-    """Delete what no table version within the grace period uses any more."""
-    grace_period = get_settings().grace_period
-    remove_old_files(house.timeseries, grace_period)
-    remove_old_files(house.source_files, grace_period)
-    oldest = time.time() - max(grace_period, house.root.spares).total_seconds()
-    for file in house.bronze.list_files():
-        if file.name.split(".")[0] not in fragments and file.written_at <= oldest:
-            house.bronze.delete(file.name)
-    for table in (house.timeseries, house.source_files):
-        for file in table.list_files():
-            if file.name.endswith(".part") and file.written_at <= oldest:
-                table.delete(file.name)
+def _clean_up(warehouse: Warehouse, fragments: set[str]) -> None:
+    """Delete what no version within the grace period uses any more."""
+    for table in (warehouse.timeseries, warehouse.source_files):
+        remove_old_versions(table)
+    listed_before = cache(
+        partial(listed_fragments, warehouse)
+    )  # read only where there is something to delete
+    remove_files(
+        warehouse.bronze,
+        lambda name: (fragment := name.split(".")[0]) not in fragments and fragment not in listed_before(),
+    )

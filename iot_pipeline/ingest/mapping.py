@@ -11,7 +11,7 @@ from pathlib import Path
 from iot_pipeline.errors import MappingError
 from iot_pipeline.ingest.parse import read_uuid
 from iot_pipeline.source import Source, SourceObject, as_source
-from iot_pipeline.warehouse import MAPPING, open_warehouse
+from iot_pipeline.warehouse import MAPPING, open_warehouse, readable_write_errors
 
 FILE_NAME = "mapping.csv"
 _SCHEMA = """
@@ -46,14 +46,20 @@ def load_mapping(*, source: str | Source | None = None, warehouse: str | Path | 
         MappingError: There is not exactly one ``mapping.csv``, or it is not a one-to-one mapping.
         ConfigurationError: A setting can't be used.
         SourceError: The source can't be read.
+        WarehouseError: The disk is full, or another fault in writing. What was loaded before stays.
     """
     origin = as_source(source)
-    house = open_warehouse(warehouse)
+    folder = open_warehouse(warehouse).mapping
     obj = _find_mapping(origin)
     with origin.open_object(obj) as stream:
         sensors = read_mapping(stream.read(), obj.key)
-    house.mapping.create()
-    with house.mapping.publish(MAPPING) as part, closing(sqlite3.connect(part)) as connection, connection:
+    folder.create()
+    with (
+        readable_write_errors(f"{folder.url}/{MAPPING}"),
+        folder.publish(MAPPING) as part,
+        closing(sqlite3.connect(part)) as connection,
+        connection,
+    ):
         connection.execute(_SCHEMA)
         connection.executemany("INSERT INTO sensors VALUES (?, ?)", sensors)
     return MappingReport(obj.key, len(sensors))
@@ -85,20 +91,16 @@ def read_mapping(data: bytes, key: str) -> list[tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise MappingError(f"{key} is not UTF-8: {error}") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";")
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    if not {"sensor_name", "sensor_uuid"} <= set(columns):
-        raise MappingError(f"{key} needs the header sensor_name;sensor_uuid, it has {';'.join(columns)!r}")
-    reader.fieldnames = columns
-    sensors: list[tuple[str, str]] = []
-    for row in reader:
-        name = (row["sensor_name"] or "").strip()
-        text = row["sensor_uuid"] or ""
-        uuid = read_uuid(text)
-        if not name or not uuid:
+    try:
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        if not {"sensor_name", "sensor_uuid"} <= set(columns):
             raise MappingError(
-                f"{key} line {reader.line_num}: not a sensor name and uuid: {name!r}, {text!r}"
+                f"{key} needs the header sensor_name;sensor_uuid, it has {';'.join(columns)!r}"
             )
-        sensors.append((name, uuid))
+        reader.fieldnames = columns
+        sensors = [_read_sensor(row, f"{key} line {reader.line_num}") for row in reader]
+    except csv.Error as error:
+        raise MappingError(f"{key} line {reader.line_num}: {error}") from error
     if not sensors:
         raise MappingError(f"{key} names no sensor")
     for what, counts in zip(
@@ -108,3 +110,12 @@ def read_mapping(data: bytes, key: str) -> list[tuple[str, str]]:
         if twice:
             raise MappingError(f"{key} is not one-to-one: {what} {twice[0]} stands {counts[twice[0]]} times")
     return sensors
+
+
+def _read_sensor(row: dict[str, str], where: str) -> tuple[str, str]:
+    name = (row["sensor_name"] or "").strip()
+    text = row["sensor_uuid"] or ""
+    uuid = read_uuid(text)
+    if not name or not uuid:
+        raise MappingError(f"{where}: not a sensor name and uuid: {name!r}, {text!r}")
+    return name, uuid

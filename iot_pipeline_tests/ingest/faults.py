@@ -9,16 +9,10 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from iot_pipeline import delta
-
 Function = tuple[Any, str]
 """What holds a function, and the function's name."""
 
-COMMITS: list[Function] = [
-    (DeltaTable, "create"),
-    (DeltaTable, "create_write_transaction"),
-    *([(delta, "create_table_with_add_actions")] if hasattr(delta, "create_table_with_add_actions") else []),
-]
+COMMITS: list[Function] = [(DeltaTable, "create"), (DeltaTable, "create_write_transaction")]
 STEPS: list[Function] = [
     *COMMITS,
     (os, "fsync"),

@@ -6,16 +6,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from iot_pipeline.ingest import compact, load_mapping
-from iot_pipeline.snapshot import Snapshot, take_snapshot
 from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.state import State, read_state
 from iot_pipeline_tests.conftest import Bucket, row
 
 SENSORS = [f"{digit * 8}-1111-4111-8111-111111111111" for digit in "0123456789"]
 
 
 @pytest.fixture
-def snapshot(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
-    """Return a snapshot of three readings of ten sensors each, in files of at least five."""
+def state(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> State:
+    """Return the state of a warehouse with three readings of ten sensors each, in files of at least five."""
     monkeypatch.setattr(compact, "FILE_ROWS", 5)
     bucket.write("a.csv", *(row(f"2013-01-0{day} 12:00", uuid=uuid) for day in (3, 1, 2) for uuid in SENSORS))
     bucket.load()
@@ -23,23 +23,27 @@ def snapshot(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
     bucket.load()
     (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\nfirst;{SENSORS[0]}\n")
     load_mapping(source=str(bucket.source), warehouse=bucket.warehouse)
-    return take_snapshot(open_warehouse(bucket.warehouse))
+    return read_state(open_warehouse(bucket.warehouse))
+
+
+def paths_by_month(state: State) -> list[list[str]]:
+    return [[file.url for file in files] for files in state.months.values()]
 
 
 def sensors_in(path: str) -> list[str]:
     return list(pq.read_table(Path(path), partitioning=None)["sensor_uuid"].to_pylist())
 
 
-def test_a_file_never_holds_a_part_of_a_sensor(snapshot: Snapshot) -> None:
-    for paths in snapshot.files.values():
+def test_a_file_never_holds_a_part_of_a_sensor(state: State) -> None:
+    for paths in paths_by_month(state):
         assert sorted(len(sensors_in(path)) for path in paths) == [6, 6, 6, 6, 6]
         assert dict.fromkeys(SENSORS, 3) == {
             uuid: sensors_in(path).count(uuid) for path in paths for uuid in set(sensors_in(path))
         }
 
 
-def test_a_file_is_sorted_by_sensor_and_time(snapshot: Snapshot) -> None:
-    for paths in snapshot.files.values():
+def test_a_file_is_sorted_by_sensor_and_time(state: State) -> None:
+    for paths in paths_by_month(state):
         for path in paths:
             rows = pq.read_table(Path(path), partitioning=None).to_pylist()
             keys = [(reading["sensor_uuid"], reading["timestamp"]) for reading in rows]
@@ -47,17 +51,17 @@ def test_a_file_is_sorted_by_sensor_and_time(snapshot: Snapshot) -> None:
 
 
 @pytest.mark.parametrize("uuid", SENSORS)
-def test_one_file_a_month_is_opened_for_a_sensor(snapshot: Snapshot, uuid: str) -> None:
-    paths = snapshot.paths([uuid], "2013-01", "2013-02")
+def test_one_file_a_month_is_opened_for_a_sensor(state: State, uuid: str) -> None:
+    paths = state.paths([uuid], "2013-01", "2013-02")
     assert len(paths) == 2
     assert all(uuid in sensors_in(path) for path in paths)
-    assert snapshot.paths([uuid], "2013-02", "2013-12") == paths[1:]
+    assert state.paths([uuid], "2013-02", "2013-12") == paths[1:]
 
 
-def test_no_file_is_opened_for_a_sensor_without_readings(snapshot: Snapshot) -> None:
-    assert snapshot.paths(["ffffffff-1111-4111-8111-111111111111"]) == []
+def test_no_file_is_opened_for_a_sensor_without_readings(state: State) -> None:
+    assert state.paths(["ffffffff-1111-4111-8111-111111111111"]) == []
 
 
-def test_the_files_of_several_sensors_are_those_of_the_range_between_them(snapshot: Snapshot) -> None:
-    found = {uuid for path in snapshot.paths([SENSORS[7], SENSORS[3]]) for uuid in sensors_in(path)}
+def test_the_files_of_several_sensors_are_those_of_the_range_between_them(state: State) -> None:
+    found = {uuid for path in state.paths([SENSORS[7], SENSORS[3]]) for uuid in sensors_in(path)}
     assert found == set(SENSORS[2:8])

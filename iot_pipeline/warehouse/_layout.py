@@ -1,6 +1,7 @@
 """Where the pipeline's tables lie, and who may write to them."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,13 +74,18 @@ class Warehouse:
             WarehouseError: The disk is full, or another fault of the place.
         """
         self.root.create()
-        with self.root.lock(name):
-            try:
-                yield
-            except OSError as error:
-                raise WarehouseError(
-                    f"can't write {self.url}/{name}: {error.strerror or one_line(error)}"
-                ) from error
+        with self.root.lock(name), readable_write_errors(f"{self.url}/{name}"):
+            yield
+
+
+@contextmanager
+def readable_write_errors(url: str) -> Iterator[None]:
+    """Raise a full disk, or another fault in writing a file or table, as a ``WarehouseError`` of one line."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise WarehouseError(f"can't write {url}: {reason}") from error
 
 
 def open_folder(location: str | Path, setting: str = "IOT_WAREHOUSE") -> Folder:

@@ -2,44 +2,33 @@
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import date, datetime, time
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
-from iot_pipeline.delta import list_files, open_pair
-from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
-from iot_pipeline.snapshot import HOW_TO_LOAD, Snapshot, forget_snapshot, read_sensors, take_snapshot
+from iot_pipeline.errors import DamagedTableError, UnknownSensorError
 from iot_pipeline.storage import Folder
-from iot_pipeline.warehouse import Warehouse, open_warehouse, rejects_file
+from iot_pipeline.warehouse._layout import Warehouse, open_warehouse
+from iot_pipeline.warehouse._views import configure, connect_to, read_parquet_sql, readable_errors
+from iot_pipeline.warehouse.state import State, read_state
 
 if TYPE_CHECKING:
     import polars as pl
 
 Moment = str | date | datetime
+Answer = TypeVar("Answer")
 
 READINGS = pa.schema([("timestamp", pa.timestamp("us", TIME_ZONE)), ("sensor_value", pa.float64())])
-
-_VIEWS = {
-    "readings": "sensor_uuid VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE",
-    "rejected_rows": "source_key VARCHAR, line_number BIGINT, reason VARCHAR, raw VARCHAR",
-    "anomalies": "sensor_name VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE, expected_value DOUBLE,"
-    " score DOUBLE, kind VARCHAR, event_id BIGINT",
-    "sensor_models": "sensor_name VARCHAR, model VARCHAR, breakpoints TIMESTAMPTZ[], noise_sd DOUBLE,"
-    " n_points BIGINT, n_anomalies BIGINT, n_events BIGINT, reasoning VARCHAR",
-}
-"""The views over files that need not be there, and their columns while none is."""
 
 
 @overload
@@ -108,12 +97,7 @@ def get_measurements(
     first, last = read_moment(start), read_moment(end)
     if first > last:
         raise ValueError(f"start {start} is after end {end}")
-    house = open_warehouse(warehouse)
-    try:
-        instants, values = _fetch(house, take_snapshot(house), sensor_name, first, last)
-    except WarehouseError:  # a load has deleted files of the version that was known here
-        forget_snapshot(house)
-        instants, values = _fetch(house, take_snapshot(house), sensor_name, first, last)
+    instants, values = _ask(open_warehouse(warehouse), lambda state: _fetch(state, sensor_name, first, last))
     if as_ == "pandas":
         timestamps = pd.DatetimeIndex(instants.view("datetime64[us]"), tz="UTC").tz_convert(TIME_ZONE)
         return pd.DataFrame({"timestamp": timestamps, "sensor_value": values}, copy=False)
@@ -125,21 +109,34 @@ def get_measurements(
     return pl.DataFrame(rows)
 
 
+def _ask(warehouse: Warehouse, question: Callable[[State], Answer]) -> Answer:
+    """Ask about the latest state; about a later one, if a load has deleted files that it names meanwhile."""
+    state = read_state(warehouse)
+    while True:
+        try:
+            return question(state)
+        except DamagedTableError:
+            latest = read_state(warehouse, fresh=True)
+            if latest == state:
+                raise
+            state = latest
+
+
 def _fetch(
-    house: Warehouse, snapshot: Snapshot, sensor_name: str, first: int, last: int
+    state: State, sensor_name: str, first: int, last: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Read a sensor's instants and values between two instants, in the files' order: ascending."""
-    sensor_uuid = snapshot.sensors.get(sensor_name)
+    sensor_uuid = state.uuid_of(sensor_name)
     if sensor_uuid is None:
-        near = get_close_matches(str(sensor_name), snapshot.sensors, n=3)
-        hint = f": did you mean {', '.join(near)}?" if near else f" among {len(snapshot.sensors)} sensors"
+        near = get_close_matches(str(sensor_name), state.sensors, n=3)
+        hint = f": did you mean {', '.join(near)}?" if near else f" among {len(state.sensors)} sensors"
         raise UnknownSensorError(f"there is no sensor {sensor_name!r}{hint}")
-    paths = snapshot.paths([sensor_uuid], month_of(first), month_of(last))
+    paths = state.paths([sensor_uuid], month_of(first), month_of(last))
     if not paths:
         return np.empty(0, np.int64), np.empty(0, np.float64)
     rows = _read(
-        house,
-        f"SELECT epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
+        state.warehouse,
+        f"SELECT epoch_us(timestamp) AS instant, sensor_value FROM {read_parquet_sql(paths)}"
         " WHERE sensor_uuid = $uuid"
         " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)",
         {"uuid": sensor_uuid, "first": first, "last": last},
@@ -148,13 +145,13 @@ def _fetch(
 
 
 def read_readings(
-    house: Warehouse, paths: list[str], sensor_uuids: list[str]
+    warehouse: Warehouse, paths: list[str], sensor_uuids: list[str]
 ) -> dict[str, tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]]:
     """Read all readings of some sensors.
 
     Args:
-        house: The warehouse.
-        paths: Parquet files of a snapshot of it.
+        warehouse: The warehouse.
+        paths: Parquet files of a state of it.
         sensor_uuids: Which sensors.
 
     Returns:
@@ -163,9 +160,9 @@ def read_readings(
     if not paths:
         return {}
     rows = _read(
-        house,
+        warehouse,
         "SELECT list_position($uuids, sensor_uuid)::SMALLINT AS sensor,"
-        f" epoch_us(timestamp) AS instant, sensor_value FROM {_read_parquet(paths)}"
+        f" epoch_us(timestamp) AS instant, sensor_value FROM {read_parquet_sql(paths)}"
         " WHERE sensor_uuid IN (SELECT unnest($uuids))",
         {"uuids": sensor_uuids},
     )
@@ -198,7 +195,8 @@ def connect(
 
     The views are ``measurements``, ``sensors``, ``source_files``, ``rejected_rows``, ``anomalies`` and
     ``sensor_models``. The connection is in memory and the caller's own; later loads don't change what it
-    sees.
+    sees. Where a table's files are damaged, its view raises an error that says what to run, and the others
+    work: an empty view would say that there are no anomalies.
 
     Args:
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
@@ -206,35 +204,9 @@ def connect(
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
-        WarehouseError: The warehouse can't be read.
+        WarehouseError: The readings, their ledger or the mapping can't be read.
     """
-    house = open_warehouse(warehouse)
-    ledger, timeseries = open_pair(house.source_files, house.timeseries, "timeseries")
-    if ledger is None:
-        raise WarehouseNotReadyError(f"nothing has been loaded into {house.url} yet: {HOW_TO_LOAD}")
-    models, flagged = open_pair(house.sensor_models, house.anomalies, "anomalies")
-    connection = connection or duckdb.connect(":memory:")
-    _configure(connection, house.root)
-    files = {
-        "readings": _paths(timeseries, house.timeseries),
-        "sensor_models": _paths(models, house.sensor_models),
-        "anomalies": _paths(flagged, house.anomalies),
-    }
-    with _readable_errors(house):
-        _create_view(connection, "source_files", _paths(ledger, house.source_files))
-        rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0").fetchall()
-        files["rejected_rows"] = [f"{house.bronze.url}/{rejects_file(fragment)}" for (fragment,) in rejecting]
-        for name in _VIEWS:
-            _create_view(connection, name, files[name])
-    connection.execute("CREATE TABLE sensors (sensor_name VARCHAR, sensor_uuid VARCHAR)")
-    sensors = read_sensors(house)
-    if sensors:
-        connection.executemany("INSERT INTO sensors VALUES (?, ?)", list(sensors.items()))
-    connection.execute(
-        "CREATE VIEW measurements AS SELECT sensor_name, sensor_uuid, timestamp, sensor_value"
-        " FROM readings LEFT JOIN sensors USING (sensor_uuid)"
-    )
-    return connection
+    return connect_to(open_warehouse(warehouse), connection)[0]
 
 
 def read_moment(moment: Moment) -> int:
@@ -254,7 +226,7 @@ def read_moment(moment: Moment) -> int:
 @cache
 def _database_of(_process: int, root: Folder) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
-    _configure(connection, root)
+    configure(connection, root)
     connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
     return connection
 
@@ -271,39 +243,6 @@ def _cursor(root: Folder) -> duckdb.DuckDBPyConnection:
     return cursor
 
 
-def _read(house: Warehouse, statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    with _readable_errors(house):
-        return _cursor(house.root).execute(statement, parameters).fetchnumpy()
-
-
-@contextmanager
-def _readable_errors(house: Warehouse) -> Iterator[None]:
-    try:
-        yield
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]  # the statement follows
-        raise WarehouseError(f"can't read {house.url}: {reason}") from error
-
-
-def _configure(connection: duckdb.DuckDBPyConnection, root: Folder) -> None:
-    connection.execute(f"SET GLOBAL TimeZone = '{TIME_ZONE}'")  # a cursor inherits only global settings
-    connection.execute("SET python_enable_replacements = false")
-    root.connect(connection)
-
-
-def _read_parquet(paths: list[str]) -> str:
-    quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-    return f"read_parquet([{quoted}], hive_partitioning = false)"
-
-
-def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[str]) -> None:
-    if paths:
-        # The detector's fingerprints are its own business.
-        columns = "COLUMNS(lambda name: name <> 'fingerprint')"
-        connection.execute(f"CREATE VIEW {name} AS SELECT {columns} FROM {_read_parquet(paths)}")
-    else:
-        connection.execute(f"CREATE TABLE {name} ({_VIEWS[name]})")
-
-
-def _paths(table: DeltaTable | None, folder: Folder) -> list[str]:
-    return [f"{folder.url}/{file.path}" for file in list_files(table)] if table else []
+def _read(warehouse: Warehouse, statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    with readable_errors(warehouse.url):
+        return _cursor(warehouse.root).execute(statement, parameters).fetchnumpy()

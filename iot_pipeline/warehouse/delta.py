@@ -3,9 +3,12 @@
 A version can be *pinned* by the commit of another table: ``source_files`` names the version of ``timeseries``
 that it describes, ``sensor_models`` the version of ``anomalies`` it was made with. Who follows the pins sees
 tables that belong together, whenever they look.
+
+Tables are not written by ``write_deltalake``: it commits a file before the file is on the disk.
 """
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from iot_pipeline.errors import WarehouseBusyError, WarehouseError
-from iot_pipeline.s3 import one_line
+from iot_pipeline.settings import get_settings
 from iot_pipeline.storage import Folder
+from iot_pipeline.warehouse.tables import LOG, Version, list_files, one_line, open_table, table_name
+
+_LOG_RETENTION = timedelta(days=30)
+_FILE_RETENTION = timedelta(days=7)
+"""Delta's own defaults."""
+_ONCE = CommitProperties(max_commit_retries=0)
+"""By default a conflict is resolved by committing as a later version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,67 +94,6 @@ def _plain(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def open_table(folder: Folder, version: int | None = None) -> DeltaTable | None:
-    """Open a version (by default the latest) of a table; None when there is no such table."""
-    try:
-        return DeltaTable(folder.url, version=version, storage_options=folder.delta_options)
-    except TableNotFoundError:
-        return None
-    except (DeltaError, OSError) as error:
-        folder.stamps(["_delta_log"])  # says it better when a store doesn't answer
-        reason = str(error).splitlines()[0]  # a stack may follow
-        raise WarehouseError(f"can't read {folder.url}: {reason}") from error
-
-
-def pinned_version(table: DeltaTable, other: str) -> int | None:
-    """Return the version of another table that a table's version belongs with."""
-    return table.transaction_version(other)
-
-
-def open_pair(folder: Folder, other: Folder, pin: str) -> tuple[DeltaTable, DeltaTable] | tuple[None, None]:
-    """Open the latest version of a table and the version of another one that it pins.
-
-    Args:
-        folder: The table that pins.
-        other: The other one.
-        pin: The pin's name.
-
-    Returns:
-        Both tables, or Nones when the first has not been committed to yet.
-    """
-    table = open_table(folder)
-    version = pinned_version(table, pin) if table else None
-    pinned = open_table(other, version) if version is not None else None
-    return (table, pinned) if table and pinned else (None, None)
-
-
-def list_files(table: DeltaTable) -> list[DataFile]:
-    """List the files of a table's version."""
-    actions = pa.table(table.get_add_actions()).to_pylist()
-    return [DataFile(a["path"], a["size_bytes"], dict(a.get("partition") or {})) for a in actions]
-
-
-def value_ranges(table: DeltaTable, column: str) -> dict[str, tuple[str, str]]:
-    """Return the least and the greatest value of a text column in each file that has statistics, by path."""
-    actions = pa.table(table.get_add_actions()).to_pylist()
-    return {
-        a["path"]: (a["min"][column], a["max"][column]) for a in actions if (a.get("min") or {}).get(column)
-    }
-
-
-def count_rows(table: DeltaTable) -> int:
-    """Return how many rows a table's version has, by its statistics."""
-    return int(pc.sum(pa.table(table.get_add_actions())["num_records"]).as_py() or 0)
-
-
-def files_by_partition(table: DeltaTable | None, column: str) -> dict[str, list[str]]:
-    """Return the paths (relative to the table) of a version's files by the value of its partition column."""
-    files: dict[str, list[str]] = {}
-    for file in list_files(table) if table else ():
-        files.setdefault(str(file.partition[column]), []).append(file.path)
-    return files
-
-
 def commit(
     folder: Folder,
     *,
@@ -154,8 +102,8 @@ def commit(
     add: Sequence[DataFile],
     replace: Collection[str] | None = None,
     partition_by: str | None = None,
-    pins: Mapping[str, int] | None = None,
-) -> int:
+    pin: tuple[Folder, Version] | None = None,
+) -> Version:
     """Make files the next version of a table, in one commit that is durable when this returns.
 
     A version is a file of the table's log whose name is its number, and it is written on the condition that
@@ -164,12 +112,13 @@ def commit(
 
     Args:
         folder: The table's folder.
-        onto: The version that the writer has read and that is to be the latest still; None for no table.
+        onto: The number of the version that the writer has read and that is to be the latest still; None for
+            no table.
         schema: The table's columns, partition columns included; those that it lacks are added.
         add: Files that are published.
         replace: The partitions whose present files leave the table; None means all files.
         partition_by: The partition column.
-        pins: Versions of other tables that this version belongs with.
+        pin: Another table and the version of it that this version belongs with.
 
     Returns:
         The new version.
@@ -188,14 +137,16 @@ def commit(
         )
     with _refused_when_outdated(folder, onto):
         table = open_table(folder, onto) if onto is not None else None
-        table = table or DeltaTable.create(
-            folder.url, schema=schema, partition_by=partition_by, storage_options=folder.delta_options
-        )
-        present = {field.name for field in table.schema().fields}
-        missing = [field for field in Schema.from_arrow(schema).fields if field.name not in present]
-        if missing:  # the table was made by an earlier release
-            table.alter.add_columns(missing, commit_properties=CommitProperties(max_commit_retries=0))
-        version = table.version() + 1
+        if table is None:
+            table = DeltaTable.create(
+                folder.url,
+                schema=schema,
+                partition_by=partition_by,
+                description=f"{table_name(pin[0])} {pin[1].table_id}" if pin else None,
+                configuration=_retention(),
+                storage_options=folder.delta_options,
+            )
+        _carry_on(table, schema)
         now = int(datetime.now(UTC).timestamp() * 1000)
         removed = [
             RemoveAction(
@@ -205,25 +156,49 @@ def commit(
                 size=file.size,
                 partition_values=file.partition,
             )
-            for file in list_files(table)
+            for file in list_files(folder, table)
             if replace is None or (partition_by and file.partition[partition_by] in replace)
         ]
         added = [
             AddAction(file.path, file.size, file.partition, now, data_change=True, stats=file.stats)
             for file in add
         ]
+        version = Version(table.version() + 1, str(table.metadata().id))
         table.create_write_transaction(
             [*added, *removed],
             mode="append",
             schema=table.schema(),
             partition_by=partition_by,
             commit_properties=CommitProperties(
-                max_commit_retries=0,  # by default a conflict is resolved by committing as a later version
-                app_transactions=[Transaction(name, number) for name, number in (pins or {}).items()],
+                max_commit_retries=0,
+                app_transactions=[Transaction(table_name(pin[0]), pin[1].number)] if pin else [],
             ),
         )
-        folder.settle("_delta_log", since=f"{onto:020}" if onto else "")  # a checkpoint may have come with it
+        folder.settle(LOG, since=f"{onto:020}" if onto else "")  # a checkpoint may have come with it
         return version
+
+
+def _carry_on(table: DeltaTable, schema: pa.Schema) -> None:
+    """Give a table of an earlier release, or of another grace period, the columns and properties it lacks."""
+    present = {field.name for field in table.schema().fields}
+    missing = [field for field in Schema.from_arrow(schema).fields if field.name not in present]
+    if missing:
+        table.alter.add_columns(missing, commit_properties=_ONCE)
+    properties = _retention()
+    if not properties.items() <= table.metadata().configuration.items():
+        table.alter.set_table_properties(properties, commit_properties=_ONCE)
+
+
+def _retention() -> dict[str, str]:
+    """Return the properties that keep the log, and its record of deleted files, for the grace period."""
+    grace_period = get_settings().grace_period
+    return {
+        f"delta.{name}": f"interval {math.ceil(max(least, grace_period) / timedelta(hours=1))} hours"
+        for name, least in {
+            "logRetentionDuration": _LOG_RETENTION,
+            "deletedFileRetentionDuration": _FILE_RETENTION,
+        }.items()
+    }
 
 
 @contextmanager
@@ -237,15 +212,3 @@ def _refused_when_outdated(folder: Folder, onto: int | None) -> Iterator[None]:
         raise WarehouseBusyError(
             f"somebody else has written {folder.url} meanwhile: try again, what was converted is kept"
         ) from error
-
-
-def remove_old_files(folder: Folder, grace_period: timedelta) -> None:
-    """Delete the files of a table that no version within the grace period uses."""
-    table = open_table(folder)
-    if table:
-        table.vacuum(
-            retention_hours=int(max(grace_period, folder.spares).total_seconds() // 3600),
-            dry_run=False,
-            enforce_retention_duration=False,
-            full=True,
-        )

@@ -7,9 +7,8 @@ from pathlib import Path
 import duckdb
 
 from iot_pipeline.clock import BERLIN
-from iot_pipeline.delta import list_files, open_pair
-from iot_pipeline.query import connect
-from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse._layout import open_warehouse
+from iot_pipeline.warehouse._views import connect_to, readable_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,10 @@ def read_status(warehouse: str | Path | None = None) -> Status:
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
+        WarehouseError: A table can't be read.
     """
-    house = open_warehouse(warehouse)
-    _, timeseries = open_pair(house.source_files, house.timeseries, "timeseries")
-    with connect(warehouse) as connection:
+    connection, state = connect_to(open_warehouse(warehouse))
+    with connection, readable_errors(state.warehouse.url):
         figures = connection.execute("""
             SELECT
                 (SELECT count(*) FROM sensors),
@@ -71,12 +70,12 @@ def read_status(warehouse: str | Path | None = None) -> Status:
             datetime.fromtimestamp(moment / 1e6, BERLIN) if moment is not None else None for moment in moments
         )
         return Status(
-            warehouse=house.url,
+            warehouse=state.warehouse.url,
             sensors=sensors,
             files=files,
             files_rejected=files_rejected,
             readings=readings,
-            size=sum(file.size for file in list_files(timeseries)) if timeseries else 0,
+            size=sum(file.size for file in state.timeseries.files),
             first=first,
             last=last,
             loaded_at=loaded_at,

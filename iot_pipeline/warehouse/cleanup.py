@@ -1,0 +1,62 @@
+"""Deleting what nobody needs any more: files that no version within the grace period uses, and leftovers.
+
+What could not be deleted is a warning, and the next run tries again: what was committed stands.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+from deltalake.exceptions import DeltaError
+
+from iot_pipeline.errors import WarehouseError
+from iot_pipeline.settings import get_settings
+from iot_pipeline.storage import Folder
+from iot_pipeline.warehouse.tables import one_line, open_table
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def clearing_away(folder: Folder) -> Iterator[None]:
+    """Warn of an error in a block that clears a folder."""
+    try:
+        yield
+    except (WarehouseError, DeltaError, OSError) as error:
+        logger.warning(
+            "can't clear away old files of %s (%s): the next run tries again", folder.url, one_line(error)
+        )
+
+
+def remove_old_versions(folder: Folder) -> None:
+    """Delete the files of a table that no version within the grace period uses, and what a kill left behind.
+
+    Delta counts the period in whole hours, so a file may stay for up to one more.
+    """
+    with clearing_away(folder):
+        table = open_table(folder)
+        if table:
+            table.vacuum(
+                retention_hours=math.ceil(_grace_period(folder) / timedelta(hours=1)),
+                dry_run=False,
+                enforce_retention_duration=False,
+                full=True,
+            )
+    remove_files(folder, lambda name: name.endswith(".part"))
+
+
+def remove_files(folder: Folder, is_unwanted: Callable[[str], bool]) -> None:
+    """Delete files below a folder that are unwanted, by their names, and older than the grace period."""
+    with clearing_away(folder):
+        latest = time.time() - _grace_period(folder).total_seconds()
+        for file in list(folder.list_files()):
+            if file.written_at <= latest and is_unwanted(file.name):
+                with suppress(FileNotFoundError):
+                    folder.delete(file.name)
+
+
+def _grace_period(folder: Folder) -> timedelta:
+    return max(get_settings().grace_period, folder.spares)

@@ -1,0 +1,148 @@
+"""What the log of a Delta table says of a version: its files, and the version of another table it pins."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import takewhile
+from textwrap import shorten
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from iot_pipeline.errors import DamagedTableError
+from iot_pipeline.storage import Folder
+
+LOG = "_delta_log"
+LONGEST_REASON = 200
+
+
+class Version(NamedTuple):
+    """A version of a table.
+
+    Attributes:
+        number: Counts the commits from 0 on.
+        table_id: Delta's id of the table: one that is made anew has another. Empty where it isn't known.
+    """
+
+    number: int
+    table_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """A Parquet file of a table's version, as the table's log describes it.
+
+    Attributes:
+        url: Its path or S3 URL.
+        path: The same, relative to the table's folder.
+        size: Length in bytes.
+        partition: Values of the partition columns.
+        n_rows: Number of rows.
+        least: The least value of each column that has statistics.
+        greatest: Likewise.
+    """
+
+    url: str
+    path: str
+    size: int
+    partition: dict[str, str | None]
+    n_rows: int
+    least: dict[str, Any]
+    greatest: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a table's log says of one version.
+
+    Attributes:
+        version: Which one.
+        files: Its files.
+        pinned: The version of another table that it belongs with; None where it has not been committed to.
+    """
+
+    version: Version
+    files: tuple[TableFile, ...]
+    pinned: Version | None
+
+
+def read_table(folder: Folder, version: int | None = None, *, pins: Folder | None = None) -> Table | None:
+    """Read what a table's log says of a version, by default the latest; None when there is no such table.
+
+    Args:
+        folder: The table's folder.
+        version: The version's number.
+        pins: The folder of the table that this one pins a version of.
+
+    Raises:
+        DamagedTableError: The log can't be read.
+        WarehouseUnreachableError: The object store does not answer.
+    """
+    with _readable_errors(folder):
+        table = open_table(folder, version)
+        if table is None:
+            return None
+        pinned = None
+        name, _, table_id = (table.metadata().description or "").partition(" ")
+        if pins and (number := table.transaction_version(table_name(pins))) is not None:
+            pinned = Version(number, table_id if name == table_name(pins) else "")
+        return Table(
+            Version(table.version(), str(table.metadata().id)), tuple(list_files(folder, table)), pinned
+        )
+
+
+def table_name(folder: Folder) -> str:
+    """Return what a table is called: the last part of its folder."""
+    return folder.url.rsplit("/", 1)[-1]
+
+
+def list_files(folder: Folder, table: DeltaTable) -> Iterator[TableFile]:
+    """Yield the files of the version that is open."""
+    url = folder.url
+    for action in pa.table(table.get_add_actions()).to_pylist():
+        yield TableFile(
+            f"{url}/{action['path']}",
+            action["path"],
+            action["size_bytes"],
+            dict(action.get("partition") or {}),
+            action.get("num_records") or 0,
+            action.get("min") or {},
+            action.get("max") or {},
+        )
+
+
+def open_table(folder: Folder, version: int | None = None) -> DeltaTable | None:
+    """Open a version (by default the latest) of a table; None when there is no such table."""
+    try:
+        return DeltaTable(folder.url, version=version, storage_options=folder.delta_options)
+    except TableNotFoundError:
+        return None
+
+
+@contextmanager
+def _readable_errors(folder: Folder) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
+        folder.stamps([LOG])  # says it better when a store doesn't answer
+        raise DamagedTableError(f"can't read {folder.url} ({one_line(error)})") from error
+
+
+def one_line(error: Exception) -> str:
+    """Return an error of the library in one line: its own texts have colours, several lines and a stack."""
+    text = re.sub(r"\x1b\[[0-9;]*m|↳", "", str(error))
+    lines = takewhile(lambda line: not re.match(r"\s*\d+: ", line), text.splitlines())
+    links = [" ".join(line.split()) for line in lines if line.strip()]
+    return shorten(": ".join(links) or type(error).__name__, LONGEST_REASON, placeholder=" …")
+
+
+def clear_log(folder: Folder) -> None:
+    """Delete the log of a table that can't be read, so that the next commit makes the table anew.
+
+    The oldest files go first: what a kill leaves behind can't be taken for an earlier version.
+    """
+    for name in sorted(file.name for file in folder.list_files() if file.name.split("/")[0] == LOG):
+        folder.delete(name)
