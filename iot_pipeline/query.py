@@ -33,7 +33,7 @@ READINGS = pa.schema([("timestamp", pa.timestamp("us", TIME_ZONE)), ("sensor_val
 
 _VIEWS = {
     "readings": "sensor_uuid VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE",
-    "rejected_rows": "source_key VARCHAR, line_number BIGINT, reason VARCHAR, raw VARCHAR",
+    "rejected_rows": "source_key VARCHAR, line_number BIGINT, reason VARCHAR, raw VARCHAR, n BIGINT",
     "anomalies": "sensor_name VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE, expected_value DOUBLE,"
     " score DOUBLE, kind VARCHAR, event_id BIGINT",
     "sensor_models": "sensor_name VARCHAR, model VARCHAR, breakpoints TIMESTAMPTZ[], noise_sd DOUBLE,"
@@ -300,6 +300,8 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[s
     if paths:
         # The detector's fingerprints are its own business.
         columns = "COLUMNS(lambda name: name <> 'fingerprint')"
+        if name == "rejected_rows":  # those without a line number are rows summed up
+            columns += ", if(line_number IS NULL, try_cast(split_part(raw, ' ', 1) AS BIGINT), 1) AS n"
         connection.execute(f"CREATE VIEW {name} AS SELECT {columns} FROM {_read_parquet(paths)}")
     else:
         connection.execute(f"CREATE TABLE {name} ({_VIEWS[name]})")

@@ -48,7 +48,7 @@ CHANGED = csv_of(row(value=-1))
 def test_a_directory_that_a_worker_does_not_see_is_an_error_and_no_vanished_file(tmp_path: Path) -> None:
     source = DirectorySource(tmp_path / "elsewhere")
     with pytest.raises(SourceError, match=r"IOT_SOURCE .* not on the machine") as caught:
-        source.open_object(SourceObject("a.csv", "1", 1)).__enter__()
+        source.open_object(SourceObject("a.csv", "1", 1, 0)).__enter__()
     assert not isinstance(caught.value, ObjectVanishedError)
 
 

@@ -83,7 +83,7 @@ def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCh
             coalesce(sum(rows_rejected), 0)::BIGINT AS rows_rejected,
             coalesce(sum(rows_duplicate), 0)::BIGINT AS rows_duplicate,
             (SELECT count(*) FROM readings) AS rows_in_the_table,
-            (SELECT count(*) FROM rejected_rows) AS rows_in_quarantine,
+            (SELECT coalesce(sum(n), 0)::BIGINT FROM rejected_rows) AS rows_in_quarantine,
             count(*) FILTER (
                 rows_read <> rows_loaded + rows_rejected + rows_duplicate OR rows_duplicate < 0
             ) AS files_that_do_not_add_up
@@ -103,7 +103,8 @@ def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCh
 def no_file_is_quarantined(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every CSV file could be read: it has the columns that are needed, in UTF-8, separated by semicolons.
 
-    If it fails: correct the named files in the bucket; the next load reads them again. The others are loaded.
+    If it fails: correct the named files in the bucket; the next load reads them again. The others are loaded,
+    and a file that could be read before keeps the rows that it had.
     """
     files = _query(measurements, "SELECT key, error FROM source_files WHERE error IS NOT NULL ORDER BY key")
     return _result(
@@ -127,7 +128,7 @@ def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckRe
     )
     reasons = _query(
         measurements,
-        "SELECT reason, count(*) AS rows FROM rejected_rows GROUP BY ALL ORDER BY rows DESC, reason",
+        "SELECT reason, sum(n)::BIGINT AS rows FROM rejected_rows GROUP BY ALL ORDER BY rows DESC, reason",
     )
     rejected = sum(file["rows_rejected"] for file in files)
     share = rejected / max(sum(file["rows_read"] for file in files), 1)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from iot_pipeline.ingest import convert, parse
+from iot_pipeline.ingest import convert, pieces
 from iot_pipeline.ingest.convert import FragmentInfo
-from iot_pipeline.ingest.parse import Piece, read_pieces
+from iot_pipeline.ingest.pieces import Piece, read_pieces
 from iot_pipeline.source import DirectorySource
 from iot_pipeline.warehouse import open_folder, readings_file, rejects_file
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, berlin, csv_of, row
@@ -238,7 +238,7 @@ def convert_in_pieces(directory: Path, content: bytes, piece_bytes: int) -> tupl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=piece_bytes))
         bronze = open_folder(directory)
-        info = convert.convert_object(source, obj, bronze, latest=2**60, suffix=f"-{piece_bytes}")
+        info = convert.convert_object(source, obj, bronze, suffix=f"-{piece_bytes}")
     return info, read_fragment(directory, info)
 
 
@@ -323,10 +323,10 @@ def test_a_line_longer_than_a_piece_costs_only_itself(tmp_path: Path, n_bytes: i
 
 
 def test_a_header_line_without_an_end_needs_bounded_memory() -> None:
-    stream = io.BytesIO(b"x" * 3 * parse.PIECE_BYTES)
-    with pytest.raises(parse.UnreadableFileError) as caught:
-        parse.read_header(stream)
-    assert stream.tell() == parse.PIECE_BYTES
+    stream = io.BytesIO(b"x" * 3 * pieces.PIECE_BYTES)
+    with pytest.raises(pieces.UnreadableFileError) as caught:
+        pieces.read_header(stream)
+    assert stream.tell() == pieces.PIECE_BYTES
     assert len(str(caught.value)) < 300
 
 

@@ -49,7 +49,7 @@ def readings_of(content: bytes) -> frozenset[Reading]:
         bronze = Path(directory)
         bronze.joinpath("data.csv").write_bytes(content)
         source = DirectorySource(bronze)
-        info = convert_object(source, source.list_objects()[0], open_folder(bronze), latest=2**52)
+        info = convert_object(source, source.list_objects()[0], open_folder(bronze))
         rows = pq.read_table(bronze / readings_file(info.fragment))
         instants = rows["timestamp"].to_numpy().astype("datetime64[us]").astype(int)
         uuids, values = rows["sensor_uuid"].to_pylist(), rows["sensor_value"].to_pylist()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot_pipeline.ingest import parse
-from iot_pipeline.ingest.parse import Piece, parse_piece, read_header, read_pieces, readable
+
+from iot_pipeline.ingest.parse import parse_piece, readable
+from iot_pipeline.ingest.pieces import RAW_BYTES, Piece, UnreadableFileError, read_header, read_pieces
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, csv_of, row
 
 GOOD = [row("2013-01-01 12:00:00+01:00", value=1), row("2013-01-01 12:10:00+01:00", value=2)]
@@ -22,7 +23,7 @@ LATEST = 2**52
 Writer = Callable[[object], str]
 
 
-def parse_text(content: bytes) -> tuple[list[float], list[tuple[int, str]], int]:
+def parse_text(content: bytes) -> tuple[list[float], list[tuple[int | None, str]], int]:
     """Return the values, line and reason of each refused row, and how many rows there are."""
     readings, rejected, n_rows = parse_piece(
         Piece(content, 2, content.count(b"\n") + (not content.endswith(b"\n"))),
@@ -107,7 +108,7 @@ def test_a_bad_row_is_quarantined_with_file_line_reason_and_raw_text_and_the_goo
     report = bucket.load()
     assert bucket.values() == [1, 2]
     assert bucket.sql("SELECT * FROM rejected_rows") == [
-        ("Timeseries/data_0.csv", 3, reason, bad.replace("\0", "\\x00"))
+        ("Timeseries/data_0.csv", 3, reason, bad.replace("\0", "\\x00"), 1)
     ]
     assert (report.rows_read, report.rows_loaded, report.rows_rejected) == (3, 2, 1)
 
@@ -123,7 +124,7 @@ def test_the_raw_text_of_a_long_row_is_cut(bucket: Bucket) -> None:
     bucket.write("data_0.csv", "ä" * 100_000, GOOD[0])
     bucket.load()
     ((_, _, raw),) = bucket.rejects()
-    assert raw == "ä" * (parse.RAW_BYTES // 2)
+    assert raw == "ä" * (RAW_BYTES // 2)
 
 
 def test_all_kinds_of_bad_rows_in_one_file_leave_the_good_ones(bucket: Bucket) -> None:
@@ -355,7 +356,7 @@ def test_every_uuid_is_read_whatever_its_case(uuid: object, write: Writer) -> No
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"\xef\xbb\xbf", HEADER.encode(), b"\n"]))
 def test_a_header_has_all_columns_or_is_refused(body: bytes, start: bytes) -> None:
-    with suppress(parse.UnreadableFileError):
+    with suppress(UnreadableFileError):
         names, line = read_header(io.BytesIO(start + body))
         assert not names or set(HEADER.split(";")) <= set(names)
         assert line >= 1
