@@ -8,6 +8,7 @@ one by one, and even then most of them all at once: a flood of bad lines costs n
 
 import csv
 import re
+from array import array
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -126,14 +127,18 @@ class _Lines:
         self.set_blank_ones_apart()
         good = self._bytes
         if b'"' in self.body or not _is_utf8(self.body):
-            good = good.copy()
             special = self._lines_with((good == ord('"')) | (good > _LAST_OF_ASCII))
-            for position in special[verdicts[special] == _GOOD].tolist():
-                text = self.raw(position)
-                mended, verdicts[position] = _mend(text)
-                n_delimiters[position] = mended.count(b";")
-                start = self.starts[position]
-                good[start : start + len(text)] = np.frombuffer(mended.ljust(len(text)), np.uint8)
+            special = special[verdicts[special] == _GOOD]
+            text = bytearray(self.body)
+            answers, counts = bytearray(), array("i")
+            for start, end in zip(self.starts[special].tolist(), self.ends[special].tolist(), strict=True):
+                mended, answer, count = _mend(self.body[start:end])
+                answers.append(answer)
+                counts.append(count)
+                if answer == _GOOD:
+                    text[start:end] = mended
+            verdicts[special], n_delimiters[special] = answers, counts
+            good = np.frombuffer(text, np.uint8)
         verdicts[(verdicts == _GOOD) & (n_delimiters != n_fields - 1)] = _WRONG_NUMBER_OF_FIELDS
         lengths = np.diff(np.append(self.starts, len(self.body)))
         return bytes(good[np.repeat(verdicts == _GOOD, lengths)])
@@ -149,10 +154,6 @@ class _Lines:
             raise AssertionError(f"{len(verdicts)} rows in {is_row.sum()} lines")
         self.verdicts[is_row] = verdicts
 
-    def raw(self, position: int, most_bytes: int | None = None) -> bytes:
-        start, end = int(self.starts[position]), int(self.ends[position])
-        return self.body[start : end if most_bytes is None else min(end, start + most_bytes)]
-
     def rejected(self, first_line: int) -> list[Rejected]:
         """Return the refused lines in the order of the file, those that are summed up at its end."""
         kept: list[Rejected] = []
@@ -160,15 +161,21 @@ class _Lines:
         for verdict, reason in enumerate(REASONS):
             positions = np.flatnonzero(self.verdicts == verdict) if verdict != _GOOD else ()
             kept.extend(
-                Rejected(first_line + position, reason, readable(self.raw(position, RAW_BYTES)))
+                Rejected(first_line + position, reason, self._readable(position))
                 for position in map(int, positions[:KEPT_ROWS])
             )
             if len(positions) > KEPT_ROWS:
                 more.append(Rejected.sum_up(reason, len(positions) - KEPT_ROWS))
         return sorted(kept, key=lambda row: row.line_number or 0) + more
 
+    def _readable(self, position: int) -> str:
+        start, end = int(self.starts[position]), int(self.ends[position])
+        return readable(self.body[start : min(end, start + RAW_BYTES)])
+
     def _lines_with(self, is_hit: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-        return np.unique(np.searchsorted(self.ends, np.flatnonzero(is_hit)))
+        has_hit = np.zeros(len(self.ends), bool)
+        has_hit[np.searchsorted(self.ends, np.flatnonzero(is_hit))] = True
+        return np.flatnonzero(has_hit)
 
 
 def readable(raw: bytes) -> str:
@@ -216,12 +223,18 @@ def parse_piece(
     return readings, lines.rejected(piece.first_line), int((lines.verdicts != _BLANK).sum())
 
 
-def _mend(text: bytes) -> tuple[bytes, int]:
-    """Return a line without quotes, or the reason why it is refused."""
+@lru_cache(maxsize=1_000)
+def _mend(text: bytes) -> tuple[bytes, int, int]:
+    """Return a line of the same length without quotes, the verdict, and how many delimiters it has."""
+    unquoted = text
+    verdict = _GOOD
     if not _is_utf8(text):
-        return text, _INVALID_UTF8
-    unquoted = _unquote(text) if b'"' in text else text
-    return (text, _STRAY_QUOTE) if unquoted is None else (unquoted, _GOOD)
+        verdict = _INVALID_UTF8
+    elif b'"' in text:
+        unquoted = _unquote(text)
+        if not unquoted:
+            unquoted, verdict = text, _STRAY_QUOTE
+    return unquoted.ljust(len(text)), verdict, unquoted.count(b";")
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -234,15 +247,14 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-@lru_cache(maxsize=1_000)
-def _unquote(text: bytes) -> bytes | None:
-    """Return a line without quotes, which is no longer than it was; None when it has a stray one."""
+def _unquote(text: bytes) -> bytes:
+    """Return a line without quotes, which is no longer than it was; nothing when it has a stray one."""
     if not _QUOTED_LINE.fullmatch(text):
-        return None
+        return b""
     try:
         (fields,) = csv.reader([text.decode()], delimiter=";", strict=True)
     except (csv.Error, ValueError):
-        return None
+        return b""
     return ";".join(name.replace(";", "'").replace('"', "'") for name in fields).encode()
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 COLUMNS = ("timestamp", "sensor_uuid", "sensor_value")
 PIECE_BYTES = 16 * 2**20
-PIECE_LINES = 500_000
+PIECE_LINES = 250_000
 """A piece with many more lines is cut: each line costs memory, however short it is."""
 LINE_BYTES = 2**20
 HEADER_BYTES = 2**16

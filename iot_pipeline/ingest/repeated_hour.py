@@ -98,7 +98,9 @@ class _Rows:
         spans = (self.places[before] < boundary) & (self.places[after] >= boundary)
         before, after = before[spans], after[spans]
         goes_on = self.times[after] > self.times[before]
-        if 2 * goes_on.sum() > len(goes_on) or not (len(goes_on) or in_second.any()):
+        has_sign = self._last(in_second & ~self.is_open)[self._starts] >= 0
+        n_for = (~goes_on).sum() + has_sign.sum()
+        if n_for == 0 or goes_on.sum() > n_for:
             return
         if not in_second.any():
             self._decide_at(before[~goes_on], second=False)
@@ -171,26 +173,28 @@ class _Rows:
 
     def _are_in_order(self) -> bool:
         """Tell whether the rows stand in the order of time rather than sensor by sensor."""
-        is_before, is_after = self.times < 0, self.times >= 2 * HOUR
-        inside = self.places[~is_before & ~is_after]
-        middle = np.median(inside)
-        n_beside = int(is_before.sum() + is_after.sum())
-        if n_beside:
-            n_astray = (is_before & (self.places > middle)).sum() + (is_after & (self.places < middle)).sum()
-            return bool(4 * n_astray <= n_beside)
         by_place = np.empty(len(self.places), self.sensors.dtype)
         by_place[self.places] = self.sensors
-        return bool(np.count_nonzero(np.diff(by_place)) >= len(self._starts))
+        if np.count_nonzero(np.diff(by_place)) < len(self._starts):  # each sensor's rows stand together
+            return False
+        is_before, is_after = self.times < 0, self.times >= 2 * HOUR
+        middle = np.median(self.places[~is_before & ~is_after])
+        n_astray = (is_before & (self.places > middle)).sum() + (is_after & (self.places < middle)).sum()
+        return bool(8 * n_astray <= is_before.sum() + is_after.sum())
 
     def _boundary(self, in_second: Flags) -> float:
-        """Return the place in the file from which on its rows seem to belong to the second pass."""
-        firsts = self._first(in_second)[self._starts]
-        firsts = firsts[firsts < len(self.times)]
-        if len(firsts):
-            return float(np.median(self.places[firsts]))
-        opens = np.flatnonzero(self.is_open)
-        opens = opens[np.argsort(self.places[opens])]
-        steps = self.times[opens[:-1]] - self.times[opens[1:]]
-        if len(steps) == 0 or steps.max() < HOUR // 2:
-            return np.inf
-        return float(self.places[opens[steps.argmax() + 1]])
+        """Return the place in the file from which on its rows seem to belong to the second pass.
+
+        It leaves the fewest decided rows on the wrong side. While none is decided to be in the second pass,
+        it is the largest step back of all rows, if that is half an hour or more.
+        """
+        has_answer = in_second.any()
+        rows = np.flatnonzero(self.decided if has_answer else self.is_open)
+        rows = rows[np.argsort(self.places[rows])]
+        if has_answer:
+            wrong = np.cumsum(np.where(self.second[rows], 1, -1))
+            at = wrong.argmin() + 1 if wrong.min() < 0 else 0
+        else:
+            steps = self.times[rows[:-1]] - self.times[rows[1:]]
+            at = steps.argmax() + 1 if len(steps) and steps.max() >= HOUR // 2 else len(rows)
+        return float(self.places[rows[at]]) if at < len(rows) else np.inf
