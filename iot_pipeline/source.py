@@ -12,6 +12,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Protocol, cast
 from urllib.parse import urlsplit
 
+from iot_pipeline.clock import to_instant
 from iot_pipeline.errors import ConfigurationError, SourceError
 from iot_pipeline.s3 import Bucket, ChangedObjectError, MissingObjectError, S3Connection
 from iot_pipeline.settings import get_settings
@@ -27,11 +28,13 @@ class SourceObject:
         key: The object's name below the source, with ``/`` between its parts.
         version: Changes whenever the content does: the ETag on S3, size and times of change of a file.
         size: Length in bytes.
+        modified: When it was last written, in microseconds since the epoch.
     """
 
     key: str
     version: str
     size: int
+    modified: int = field(compare=False)
 
 
 class ObjectVanishedError(SourceError):
@@ -114,7 +117,9 @@ class DirectorySource:
                         yield from self._walk(entry.path, f"{prefix}{entry.name}/")
                     elif entry.is_file():
                         stat = entry.stat()
-                        yield SourceObject(prefix + entry.name, _file_version(stat), stat.st_size)
+                        yield SourceObject(
+                            prefix + entry.name, _file_version(stat), stat.st_size, stat.st_mtime_ns // 1000
+                        )
         except OSError as error:
             raise SourceError(f"can't list {directory}: {error.strerror}") from error
 
@@ -163,7 +168,12 @@ class S3Source:
             if not all("Name" in page for page in pages):
                 raise SourceError(f"can't list {where}: no S3 server answers (check AWS_ENDPOINT_URL_S3)")
             return sorted(
-                SourceObject(entry["Key"].removeprefix(folder), entry["ETag"].strip('"'), entry["Size"])
+                SourceObject(
+                    entry["Key"].removeprefix(folder),
+                    entry["ETag"].strip('"'),
+                    entry["Size"],
+                    to_instant(entry["LastModified"]),
+                )
                 for page in pages
                 for entry in page.get("Contents", [])
             )

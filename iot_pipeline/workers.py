@@ -73,6 +73,10 @@ class Workers:
             yield from (future.result() for future in done)
 
 
+NO_WORKERS = Workers(SerialExecutor(), lambda: 1)
+"""Runs the tasks right here."""
+
+
 @contextmanager
 def open_workers(*, parallel: bool) -> Iterator[Workers]:
     """Open what a load or a detection runs on: the Dask cluster of the setting, or processes of its own.
@@ -92,7 +96,7 @@ def open_workers(*, parallel: bool) -> Iterator[Workers]:
         with _open_processes(settings.workers) as executor:
             yield Workers(executor, lambda: settings.workers)
     else:
-        yield Workers(SerialExecutor(), lambda: 1)
+        yield NO_WORKERS
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """Where objects come from, and what happens when they don't."""
 
+import gzip
 import os
 import pickle
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ CHANGED = csv_of(row(value=-1))
 def test_a_directory_that_a_worker_does_not_see_is_an_error_and_no_vanished_file(tmp_path: Path) -> None:
     source = DirectorySource(tmp_path / "elsewhere")
     with pytest.raises(SourceError, match=r"IOT_SOURCE .* not on the machine") as caught:
-        source.open_object(SourceObject("a.csv", "1", 1)).__enter__()
+        source.open_object(SourceObject("a.csv", "1", 1, 0)).__enter__()
     assert not isinstance(caught.value, ObjectVanishedError)
 
 
@@ -82,6 +83,17 @@ def test_a_file_of_the_same_size_and_time_but_other_content_is_another_version(t
     path.write_bytes(b"2")
     os.utime(path, ns=(before_time := path.stat().st_atime_ns, before_time))
     assert source.list_objects() != [before]
+
+
+def test_an_object_knows_when_it_was_last_written_whatever_its_version_is_compared_with(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"1")
+    os.utime(path, (1.5, 1.5))
+    (obj,) = open_source(str(tmp_path)).list_objects()
+    assert obj.modified == 1_500_000
+    assert replace(obj, modified=0) == obj
 
 
 def test_a_file_overwritten_between_listing_and_reading_is_noticed(tmp_path: Path) -> None:
@@ -189,12 +201,54 @@ def test_a_file_overwritten_and_then_gone_is_recorded_as_vanished(bucket: Bucket
     assert bucket.values() == [2]
 
 
-def test_a_file_that_never_stops_changing_fails_the_load_and_loads_nothing(bucket: Bucket) -> None:
+def test_a_file_that_never_stops_changing_is_left_for_the_next_load_and_the_others_are_loaded(
+    bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket.write("data_0.csv", row(value=1))
+    bucket.load()
     source = changing(bucket, *(csv_of(row(value=value)) for value in range(10, 30)))
-    with pytest.raises(SourceError, match=r"Timeseries/data_0\.csv is overwritten again and again"):
-        load(source, bucket)
-    load(changing(bucket), bucket)
+    report = load(source, bucket)
     assert bucket.values() == [1, 2]
+    assert report.files_unsettled == ("Timeseries/data_0.csv",)
+    assert (report.files_new, report.files_changed, report.rows_read) == (1, 0, 1)
+    assert "overwritten again and again" in caplog.text
+    bucket.write("data_0.csv", row(value=3))
+    report = bucket.load()
+    assert (report.files_changed, report.files_unsettled) == (1, ())
+    assert bucket.values() == [2, 3]
+
+
+def test_a_full_reload_from_a_source_without_files_is_refused_unless_said_twice(bucket: Bucket) -> None:
+    bucket.write("data_0.csv", row(value=1))
+    bucket.load()
+    bucket.delete("data_0.csv")
+    with pytest.raises(ConfigurationError, match=r"^a full reload .* IOT_SOURCE.* allow_empty .*$"):
+        bucket.load(full_reload=True)
+    assert bucket.values() == [1]
+    report = bucket.load(full_reload=True, allow_empty=True)
+    assert (report.files_new, report.files_missing) == (0, 0)
+    assert bucket.values() == []
+
+
+def test_a_load_from_a_source_without_files_warns_and_leaves_what_is_there(
+    bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket.write("data_0.csv", row(value=1))
+    bucket.load()
+    bucket.delete("data_0.csv")
+    assert bucket.load().files_missing == 1
+    assert bucket.values() == [1]
+    assert "check IOT_SOURCE" in caplog.text
+
+
+def test_a_load_with_nothing_new_needs_no_workers(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.write("data_0.csv", row(value=1))
+    bucket.load()
+    monkeypatch.setenv("IOT_DASK_SCHEDULER", "tcp://127.0.0.1:1")
+    assert bucket.load().files_unchanged == 1
+    bucket.write("data_1.csv", row(value=2))
+    with pytest.raises(IotPipelineError, match="IOT_DASK_SCHEDULER"):
+        bucket.load()
 
 
 def test_a_file_changed_later_replaces_its_old_rows_in_one_commit(bucket: Bucket) -> None:
@@ -220,12 +274,12 @@ def test_a_file_deleted_later_keeps_its_rows_and_the_report_says_so(bucket: Buck
 
 
 def test_what_is_not_a_csv_is_skipped_and_listed(bucket: Bucket) -> None:
-    for key in ("a.CSV", "b.csv.gz", "c.txt", "csv", ".csv", "deep/er/d.csv"):
+    for key in ("a.CSV", "b.csv.bz2", "c.txt", "csv", ".csv", "deep/er/d.csv"):
         bucket.write(key, row(value=ord(key[0])))
     bucket.source.joinpath("elsewhere.csv").write_bytes(CONTENT)
     report = bucket.load()
     assert bucket.values() == [ord("."), ord("a"), ord("d")]
-    assert report.files_skipped == ("Timeseries/b.csv.gz", "Timeseries/c.txt", "Timeseries/csv")
+    assert report.files_skipped == ("Timeseries/b.csv.bz2", "Timeseries/c.txt", "Timeseries/csv")
 
 
 @pytest.mark.parametrize("folder", ["timeseries", "TIMESERIES", "archive/2013/TimeSeries/part 1"])
@@ -351,6 +405,18 @@ def test_a_bucket_is_loaded_as_a_directory_is(objects: Objects, bucket: Bucket) 
     assert load(objects.source(), bucket).files_unchanged == 2
 
 
+def test_an_object_of_a_bucket_knows_when_it_was_last_written(objects: Objects) -> None:
+    before = time.time()
+    objects.put(KEY)
+    (obj,) = objects.source().list_objects()
+    assert before - 1 <= obj.modified / 1e6 <= time.time() + 1
+
+
+def test_a_packed_object_of_a_bucket_is_loaded(objects: Objects, bucket: Bucket) -> None:
+    objects.put(f"{KEY}.gz", gzip.compress(CONTENT))
+    assert load(objects.source(), bucket).rows_loaded == 60
+
+
 def test_keys_are_relative_to_the_prefix(objects: Objects) -> None:
     objects.put(f"deep/er/{KEY}")
     objects.put(f"deep/erratic/{KEY}")
@@ -391,7 +457,7 @@ def test_odd_keys_are_only_names_and_never_local_paths(
         "plus+and&?#.csv",
         "UPPER.CSV",
     ]
-    others = ["packed.csv.gz", "notes.txt"]
+    others = ["packed.csv.zip", "notes.txt"]
     for number, name in enumerate(names):
         objects.put(f"Timeseries/{name}".replace("\n", NEWLINE), csv_of(row(value=number), "refused"))
     for name in others:

@@ -44,6 +44,7 @@ class LoadConfig(dg.Config):
     """How to load."""
 
     full_reload: bool = False
+    allow_empty: bool = False
 
 
 def _columns(**columns: tuple[str, str]) -> dict[str, dg.TableSchema]:
@@ -109,6 +110,7 @@ def timeseries(
             source=source.open(),
             warehouse=measurements.warehouse,
             full_reload=config.full_reload,
+            allow_empty=config.allow_empty,
             on_progress=log_progress(context.log.info),
         )
         status = read_status(measurements.warehouse)

@@ -122,7 +122,7 @@ def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCh
             coalesce(sum(rows_rejected), 0)::BIGINT AS rows_rejected,
             coalesce(sum(rows_duplicate), 0)::BIGINT AS rows_duplicate,
             (SELECT count(*) FROM readings) AS rows_in_the_table,
-            (SELECT count(*) FROM rejected_rows) AS rows_in_quarantine,
+            (SELECT coalesce(sum(n), 0)::BIGINT FROM rejected_rows) AS rows_in_quarantine,
             count(*) FILTER (
                 rows_read <> rows_loaded + rows_rejected + rows_duplicate OR rows_duplicate < 0
             ) AS files_that_do_not_add_up
@@ -142,8 +142,9 @@ def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCh
 def no_file_is_quarantined(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every CSV file could be read: it has the columns that are needed, in UTF-8, separated by semicolons.
 
-    If it fails: correct the named files in the bucket; the next load reads them again. The others are loaded.
-    It is an error in the load that brings such a file, and a warning from the next one on.
+    If it fails: correct the named files in the bucket; the next load reads them again. The others are loaded,
+    and a file that could be read before keeps the rows that it had. It is an error in the load that brings
+    such a file, and a warning from the next one on.
     """
     files = [file for file in _damaged_files(measurements) if file.error]
     return _result(
@@ -176,7 +177,7 @@ def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckRe
     )
     reasons = _query(
         measurements,
-        "SELECT reason, count(*) AS rows FROM rejected_rows GROUP BY ALL ORDER BY rows DESC, reason",
+        "SELECT reason, sum(n)::BIGINT AS rows FROM rejected_rows GROUP BY ALL ORDER BY rows DESC, reason",
     )
     return _result(
         passed=not files and max(shares["of_all"], shares["of_the_last_load"]) <= MOST_REJECTED,

@@ -7,6 +7,7 @@ of it (its ``FragmentInfo``) is stored in its own metadata: so a killed load fin
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -16,20 +17,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iot_pipeline.clock import HOUR, Timestamp, count_by_month
-from iot_pipeline.ingest.parse import (
-    Readings,
-    Rejected,
-    UnreadableFileError,
-    parse_piece,
-    read_header,
-    read_pieces,
-)
+from iot_pipeline.clock import DAY, HOUR, count_by_month
+from iot_pipeline.ingest.parse import KEPT_ROWS, Readings, Rejected, parse_piece
+from iot_pipeline.ingest.pieces import UnreadableFileError, read_header, read_pieces, unpack
+from iot_pipeline.ingest.repeated_hour import MARGIN, tell_passes
 from iot_pipeline.source import Source, SourceObject
 from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import readings_file, rejects_file
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same file would give another fragment; every file is then converted again."""
 
 READINGS = pa.schema(
@@ -39,6 +35,7 @@ READINGS = pa.schema(
         pa.field("sensor_value", pa.float64(), nullable=False),
     ]
 )
+# Rows that are not kept in full have no line number and say in their text how many they are.
 REJECTS = pa.schema(
     [
         ("source_key", pa.string()),
@@ -83,16 +80,16 @@ def fragment_name(obj: SourceObject) -> str:
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def convert_object(
-    source: Source, obj: SourceObject, bronze: Folder, *, latest: int, suffix: str = ""
-) -> FragmentInfo:
+def convert_object(source: Source, obj: SourceObject, bronze: Folder, *, suffix: str = "") -> FragmentInfo:
     """Convert an object to a fragment, unless that has been done.
+
+    Readings from 1970 to a day after the object was last written are good. A file that can't be read to its
+    end gives a fragment without rows.
 
     Args:
         source: Where the object is.
         obj: The object.
         bronze: Where the fragments are.
-        latest: Readings after this instant (microseconds since the epoch) are refused.
         suffix: What to add to the fragment's name, so that it is converted even if it has been before.
 
     Raises:
@@ -107,16 +104,18 @@ def convert_object(
         bronze.publish(readings_file(name)) as part,
         bronze.publish(rejects_file(name)) as rejects_part,
         source.open_object(obj) as stream,
-        _FragmentWriter(obj, part, rejects_part) as writer,
     ):
-        error = ""
         try:
-            names, header_line = read_header(stream)
-            for piece in read_pieces(stream, header_line + 1):
-                writer.add(*parse_piece(piece, names, latest=latest))
+            text = unpack(stream, obj.key)
+            with _FragmentWriter(obj, part, rejects_part) as writer:
+                names, header_line = read_header(text)
+                for piece in read_pieces(text, header_line + 1):
+                    writer.add(*parse_piece(piece, names, latest=obj.modified + DAY))
+                return writer.finish(fragment=name, error="")
         except UnreadableFileError as reason:
-            error = str(reason)
-        return writer.finish(fragment=name, error=error)
+            rejects_part.unlink(missing_ok=True)
+            with _FragmentWriter(obj, part, rejects_part) as writer:
+                return writer.finish(fragment=name, error=str(reason))
 
 
 def read_fragment_info(bronze: Folder, fragment: str) -> FragmentInfo:
@@ -146,7 +145,9 @@ class _FragmentWriter:
         self._rows_in_missing_hour = 0
         self._months: Counter[str] = Counter()
         self._first, self._last = 2**63 - 1, -(2**63)
-        self._waiting: dict[int, list[_RowsOfHour]] = {}
+        self._kept: Counter[str] = Counter()
+        self._not_kept: Counter[str] = Counter()
+        self._waiting: dict[int, list[_RowsNearHour]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -159,32 +160,35 @@ class _FragmentWriter:
     def add(self, readings: Readings | None, rejected: list[Rejected], rows_read: int) -> None:
         """Add what was parsed from the next piece of the file."""
         self._rows_read += rows_read
-        self._rows_rejected += len(rejected)
-        if rejected:
-            self._rejects = self._rejects or pq.ParquetWriter(self._rejects_path, REJECTS)
-            rows = [{"source_key": self._obj.key, **asdict(row)} for row in rejected]
-            self._rejects.write_table(pa.Table.from_pylist(rows, REJECTS))
+        self._rows_rejected += sum(row.n_rows for row in rejected)
+        to_keep = []
+        for row in rejected:
+            if row.n_rows == 1 and self._kept[row.reason] < KEPT_ROWS:
+                self._kept[row.reason] += 1
+                to_keep.append(row)
+            else:
+                self._not_kept[row.reason] += row.n_rows
+        self._write_rejects(to_keep)
         if readings is None or len(readings.values) == 0:
             return
-        self._first = min(self._first, int(readings.instants.min()))
-        self._last = max(self._last, int(readings.instants.max()))
         if any(moment and moment.missing for moment in readings.clock):
             missing = np.array([bool(moment and moment.missing) for moment in readings.clock])
             self._rows_in_missing_hour += int(missing[readings.clock_codes].sum())
-        hours = {moment.repeated for moment in readings.clock if moment and moment.repeated is not None}
-        plain = np.ones(len(readings.values), dtype=bool)
-        for hour in hours:
-            waiting = _RowsOfHour.pick(readings, hour)
-            self._waiting.setdefault(hour, []).append(waiting)
-            plain[waiting.positions] = False
-        self._write(readings.sensor_uuid, readings.instants, readings.values, None if plain.all() else plain)
+        hours = [moment.repeated if moment and moment.naive else None for moment in readings.clock]
+        is_open = np.array([hour is not None for hour in hours])[readings.clock_codes]
+        for hour in {hour for hour in hours if hour is not None}:
+            self._waiting.setdefault(hour, []).append(_RowsNearHour.pick(readings, is_open, hour))
+        self._write(readings.sensor_uuid, readings.instants, readings.values, ~is_open)
 
     def finish(self, *, fragment: str, error: str) -> FragmentInfo:
         """Write what waited for the file's end, and what is known of the fragment."""
-        for hour, parts in self._waiting.items():
-            second_pass = _second_pass(hour, parts, first=self._first, last=self._last)
-            for rows, is_second in zip(parts, second_pass, strict=True):
-                self._write(rows.sensor_uuid, rows.instants + HOUR * is_second, rows.values, None)
+        first, last = self._first, self._last  # of what is known without this
+        for hour, parts in sorted(self._waiting.items()):
+            rows = _RowsNearHour.concatenate(parts)
+            codes = rows.sensor_uuid.indices.to_numpy()
+            second = tell_passes(codes, rows.instants, rows.is_open, hour=hour, first=first, last=last)
+            self._write(rows.sensor_uuid, rows.instants + HOUR * second, rows.values, rows.is_open)
+        self._write_rejects([Rejected.sum_up(*item) for item in sorted(self._not_kept.items())])
         info = FragmentInfo(
             key=self._obj.key,
             version=self._obj.version,
@@ -206,57 +210,47 @@ class _FragmentWriter:
         sensors: pa.DictionaryArray,
         instants: npt.NDArray[np.int64],
         values: npt.NDArray[np.float64],
-        mask: npt.NDArray[np.bool_] | None,
+        mask: npt.NDArray[np.bool_],
     ) -> None:
-        if mask is not None:
+        if not mask.all():
             sensors, instants, values = sensors.filter(pa.array(mask)), instants[mask], values[mask]
         if len(values):
+            self._first = min(self._first, int(instants.min()))
+            self._last = max(self._last, int(instants.max()))
             self._months.update(count_by_month(instants))
             timestamps = pa.array(instants).view(READINGS.field("timestamp").type)
             self._readings.write_table(pa.table([sensors, timestamps, pa.array(values)], schema=READINGS))
 
+    def _write_rejects(self, rejected: list[Rejected]) -> None:
+        if rejected:
+            self._rejects = self._rejects or pq.ParquetWriter(self._rejects_path, REJECTS)
+            rows = [{"source_key": self._obj.key, **asdict(row)} for row in rejected]
+            self._rejects.write_table(pa.Table.from_pylist(rows, REJECTS))
+
 
 @dataclass(frozen=True, slots=True)
-class _RowsOfHour:
-    """The rows of a piece that lie in an hour which the clock shows twice, in the file's order."""
+class _RowsNearHour:
+    """The rows of a piece in and near an hour which the clock shows twice, in the file's order."""
 
-    positions: npt.NDArray[np.intp]
     sensor_uuid: pa.DictionaryArray
     instants: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
-    wall: npt.NDArray[np.int64]
-    naive: npt.NDArray[np.bool_]
+    is_open: npt.NDArray[np.bool_]
 
     @classmethod
-    def pick(cls, readings: Readings, hour: int) -> Self:
-        moments = [moment or Timestamp(0) for moment in readings.clock]
-        positions = np.flatnonzero(np.array([m.repeated == hour for m in moments])[readings.clock_codes])
-        codes = readings.clock_codes[positions]
+    def pick(cls, readings: Readings, is_open: npt.NDArray[np.bool_], hour: int) -> Self:
+        instants = readings.instants
+        near = np.flatnonzero((instants >= hour - MARGIN) & (instants < hour + 2 * HOUR + MARGIN))
         return cls(
-            positions,
-            readings.sensor_uuid.take(pa.array(positions)),
-            readings.instants[positions],
-            readings.values[positions],
-            np.array([m.wall for m in moments], dtype=np.int64)[codes],
-            np.array([m.naive for m in moments])[codes],
+            readings.sensor_uuid.take(pa.array(near)), instants[near], readings.values[near], is_open[near]
         )
 
-
-def _second_pass(
-    hour: int, parts: list[_RowsOfHour], *, first: int, last: int
-) -> list[npt.NDArray[np.bool_]]:
-    """Tell which naive rows of a repeated hour belong to its second pass, by the file's order.
-
-    The second pass starts where the clock steps back or where a row says so by its offset. Without either it
-    is the second pass when the file only starts within the hour (no row before it, but rows after it).
-    """
-    wall = np.concatenate([rows.wall for rows in parts])
-    naive = np.concatenate([rows.naive for rows in parts])
-    instants = np.concatenate([rows.instants for rows in parts])
-    signs = np.concatenate(
-        [np.flatnonzero(np.diff(wall) < 0) + 1, np.flatnonzero(~naive & (instants >= hour + HOUR))]
-    )
-    starts_within = first >= hour and last >= hour + 2 * HOUR
-    start = signs.min(initial=0 if starts_within and not len(signs) else len(wall))
-    second = naive & (np.arange(len(wall)) >= start)
-    return np.split(second, np.cumsum([len(rows.wall) for rows in parts])[:-1])
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        sensors = pa.chunked_array([part.sensor_uuid for part in parts])
+        return cls(
+            sensors.unify_dictionaries().combine_chunks(),
+            np.concatenate([part.instants for part in parts]),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.is_open for part in parts]),
+        )

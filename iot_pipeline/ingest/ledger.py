@@ -6,7 +6,7 @@ the version of ``timeseries`` it describes, so the two always agree.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -36,6 +36,7 @@ LEDGER = pa.schema(
         ("months", pa.list_(pa.string())),
         ("month_rows", pa.list_(pa.struct([("read", pa.int64()), ("loaded", pa.int64())]))),
         ("loaded_at", pa.timestamp("us", tz="UTC")),
+        ("broken_fragment", pa.string()),
     ]
 )
 
@@ -46,13 +47,36 @@ class LoadedFile:
 
     Attributes:
         info: Its fragment.
-        loaded_at: When it was loaded.
+        loaded_at: When its last version was loaded, or refused.
         loaded: By month, its rows in the table that are not duplicates of a file loaded before.
+        error: Why its last version was quarantined as a whole; empty when it was not.
+        broken_fragment: The fragment of that version where the rows are still those of an earlier one, which
+            could be read; else empty.
     """
 
     info: FragmentInfo
     loaded_at: datetime
     loaded: dict[str, int] = field(default_factory=dict)
+    error: str = ""
+    broken_fragment: str = ""
+
+    @classmethod
+    def of(cls, info: FragmentInfo, loaded_at: datetime, before: "LoadedFile | None") -> "LoadedFile":
+        """Return what is loaded of a file once its last version has been converted.
+
+        Args:
+            info: The last version's fragment.
+            loaded_at: When it is loaded.
+            before: What was loaded of the file before.
+        """
+        if info.error and before and not before.info.error:
+            return replace(before, loaded_at=loaded_at, error=info.error, broken_fragment=info.fragment)
+        return cls(info, loaded_at, error=info.error)
+
+    @property
+    def last_fragment(self) -> str:
+        """The fragment of the file's last version, whether it could be read or not."""
+        return self.broken_fragment or self.info.fragment
 
     @property
     def rows_loaded(self) -> int:
@@ -124,7 +148,7 @@ def _to_row(entry: LoadedFile) -> dict[str, Any]:
         "version": info.version,
         "size": info.size,
         "fragment": info.fragment,
-        "error": info.error or None,
+        "error": entry.error or None,
         "rows_read": info.rows_read,
         "rows_loaded": entry.rows_loaded,
         "rows_rejected": info.rows_rejected,
@@ -133,21 +157,24 @@ def _to_row(entry: LoadedFile) -> dict[str, Any]:
         "months": list(info.months),
         "month_rows": [{"read": rows, "loaded": entry.loaded[month]} for month, rows in info.months.items()],
         "loaded_at": entry.loaded_at,
+        "broken_fragment": entry.broken_fragment or None,
     }
 
 
 def _from_row(row: dict[str, Any]) -> LoadedFile:
     months = dict(zip(row["months"], row["month_rows"], strict=True))
+    error = row["error"] or ""
+    broken_fragment = row.get("broken_fragment") or ""  # an earlier release had no such column
     info = FragmentInfo(
         key=row["key"],
         version=row["version"],
         size=row["size"],
         fragment=row["fragment"],
-        error=row["error"] or "",
+        error="" if broken_fragment else error,
         rows_read=row["rows_read"],
         rows_rejected=row["rows_rejected"],
         rows_in_missing_hour=row["rows_in_missing_hour"],
         months={month: rows["read"] for month, rows in months.items()},
     )
     loaded = {month: rows["loaded"] for month, rows in months.items()}
-    return LoadedFile(info, row["loaded_at"].astimezone(UTC), loaded)
+    return LoadedFile(info, row["loaded_at"].astimezone(UTC), loaded, error, broken_fragment)

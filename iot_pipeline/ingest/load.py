@@ -1,13 +1,14 @@
 """The load: list, convert what is new, compact the months that it touches, commit, write the ledger.
 
 The law: after any sequence of additions, changes, crashes and repeats, the content equals a load from scratch
-of the last version of every file.
+of the last readable version of every file.
 """
 
 import logging
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -16,11 +17,11 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from iot_pipeline.clock import DAY, to_instant
-from iot_pipeline.errors import DamagedTableError, SourceError
+from iot_pipeline.errors import ConfigurationError, DamagedTableError
 from iot_pipeline.ingest.compact import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
 from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_name
 from iot_pipeline.ingest.ledger import LoadedFile, listed_fragments, read_ledger, write_ledger
+from iot_pipeline.ingest.pieces import COMPRESSIONS
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
 from iot_pipeline.source import (
     ObjectChangedError,
@@ -36,9 +37,10 @@ from iot_pipeline.warehouse.cleanup import remove_files, remove_old_versions
 from iot_pipeline.warehouse.delta import commit
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD, Pair, clear_damage, readings_tables
 from iot_pipeline.warehouse.tables import one_line
-from iot_pipeline.workers import Workers, open_workers
+from iot_pipeline.workers import NO_WORKERS, Workers, open_workers
 
 FOLDER = "timeseries"
+SUFFIXES = (".csv", *COMPRESSIONS)
 PARALLEL_BYTES = 256 * 2**20
 """Less than this is converted sooner than processes have started."""
 BATCH_FILES = 8
@@ -56,10 +58,12 @@ class LoadReport:
         files_new: Files loaded for the first time, the rejected ones included.
         files_changed: Files loaded again because their content changed, the rejected ones included.
         files_unchanged: Files that were loaded before.
-        files_rejected: New and changed files that were quarantined as a whole.
+        files_rejected: New and changed files that were quarantined as a whole. The rows of a changed one's
+            last readable version stay.
         files_missing: Files that were loaded before and are gone from the source; their rows stay.
         files_skipped: Keys in the folder that are no CSV files, or no Unicode.
         files_vanished: Keys that were deleted between being listed and being read.
+        files_unsettled: Keys that were overwritten whenever they were read; the next load tries them again.
         rows_read: Rows of the new and changed files.
         rows_loaded: Readings that the table has from them.
         rows_rejected: Rows of them that were quarantined.
@@ -76,6 +80,7 @@ class LoadReport:
     files_missing: int
     files_skipped: tuple[str, ...]
     files_vanished: tuple[str, ...]
+    files_unsettled: tuple[str, ...]
     rows_read: int
     rows_loaded: int
     rows_rejected: int
@@ -90,53 +95,76 @@ def load_timeseries(
     source: str | Source | None = None,
     warehouse: str | Path | None = None,
     full_reload: bool = False,
+    allow_empty: bool = False,
     on_progress: OnProgress | None = None,
 ) -> LoadReport:
     """Load every new and changed CSV file below the source's ``Timeseries`` folders.
 
+    A file that is gone from the source, or whose new version can't be read, keeps the rows that it has.
+
     Args:
         source: A directory, ``s3://bucket[/prefix]`` or an open source; by default the setting's.
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
-        full_reload: Start from nothing and hold only what the source holds now, published in one commit.
+        full_reload: Start from nothing and hold only what the source holds now, published in one commit. So
+            the rows of files that are gone or can't be read any more go.
+        allow_empty: Let a full reload empty the table when the source has no CSV files.
         on_progress: Called after each batch of files and each month; by default a terminal shows a bar.
 
     Raises:
-        ConfigurationError: A setting can't be used.
+        ConfigurationError: A setting can't be used, or a full reload would empty the table.
         SourceError: The source can't be read; nothing is loaded then.
         WarehouseBusyError: Another load is running.
     """
     origin = as_source(source)
     opened = open_warehouse(warehouse)
     with opened.writing("timeseries"), terminal_progress() as show:
-        return _load(origin, opened, full_reload=full_reload, on_progress=on_progress or show)
+        return _load(
+            origin,
+            opened,
+            full_reload=full_reload,
+            allow_empty=allow_empty,
+            on_progress=on_progress or show,
+        )
 
 
-def _load(source: Source, warehouse: Warehouse, *, full_reload: bool, on_progress: OnProgress) -> LoadReport:
+def _load(
+    source: Source, warehouse: Warehouse, *, full_reload: bool, allow_empty: bool, on_progress: OnProgress
+) -> LoadReport:
     now = datetime.now(UTC)
     tables = readings_tables(warehouse, writing=True)
     if tables.fault and not full_reload:
         raise DamagedTableError(tables.fault)
     recorded = {} if full_reload else read_ledger(warehouse, tables.second)
     objects, skipped = _list_csv_files(source)
+    if full_reload and not objects and not allow_empty:
+        raise ConfigurationError(
+            f"a full reload would empty the table, for there are no CSV files in a folder {FOLDER!r} of the"
+            " source: check IOT_SOURCE, or say allow_empty as well if that is what you want"
+        )
     if not objects:
         logger.warning("there are no CSV files in a folder %r of the source: check IOT_SOURCE", FOLDER)
     wanted = [obj for obj in objects if not _is_loaded(obj, recorded)]
     # A full reload trusts no fragment made before, and leaves those alone that the old state needs.
     suffix = f"-{uuid4().hex[:8]}" if full_reload else ""
-    with open_workers(parallel=sum(obj.size for obj in wanted) > PARALLEL_BYTES) as workers:
-        fragments, vanished = _convert(
-            workers, source, wanted, warehouse.bronze, now=now, suffix=suffix, on_progress=on_progress
+    touched = _months_left_by_a_killed_load(tables)
+    is_large = sum(obj.size for obj in wanted) > PARALLEL_BYTES
+    with open_workers(parallel=is_large) if wanted or touched else nullcontext(NO_WORKERS) as workers:
+        fragments, vanished, unsettled = _convert(
+            workers, source, wanted, warehouse.bronze, suffix=suffix, on_progress=on_progress
         )
-        touched = _months_left_by_a_killed_load(tables)
+        files = dict(recorded)
         for info in fragments:
-            replaced = recorded.get(info.key)
-            touched.update(info.months, replaced.info.months if replaced else ())
-        files = recorded | {info.key: LoadedFile(info, now) for info in fragments}
+            before = files.get(info.key)
+            after = files[info.key] = LoadedFile.of(info, now, before)
+            if after.info is info:
+                touched.update(info.months, before.info.months if before else ())
         months = _compact(workers, warehouse, files.values(), touched, on_progress=on_progress)
+    if unsettled:
+        logger.warning("left for the next load, for they are overwritten again and again: %s", unsettled)
     if fragments or touched or full_reload or tables.first is None:
         _publish(warehouse, files, months, touched=None if full_reload else touched, onto=tables)
     _clean_up(warehouse, {entry.info.fragment for entry in files.values()})
-    loaded = [files[info.key] for info in fragments]
+    loaded = [entry for info in fragments if (entry := files[info.key]).info is info]
     listed = {obj.key for obj in objects}
     return LoadReport(
         files_new=sum(info.key not in recorded for info in fragments),
@@ -146,6 +174,7 @@ def _load(source: Source, warehouse: Warehouse, *, full_reload: bool, on_progres
         files_missing=sum(key not in listed for key in files),
         files_skipped=tuple(skipped),
         files_vanished=tuple(vanished),
+        files_unsettled=tuple(unsettled),
         rows_read=sum(info.rows_read for info in fragments),
         rows_loaded=sum(entry.rows_loaded for entry in loaded),
         rows_rejected=sum(info.rows_rejected for info in fragments),
@@ -162,7 +191,7 @@ def _list_csv_files(source: Source) -> tuple[list[SourceObject], list[str]]:
         *folders, name = obj.key.split("/")
         if FOLDER in map(str.lower, folders):
             printable = obj.key.encode(errors="backslashreplace").decode()
-            if name.lower().endswith(".csv") and printable == obj.key:
+            if name.lower().endswith(SUFFIXES) and printable == obj.key:
                 files.append(obj)
             else:
                 skipped.append(printable)
@@ -171,7 +200,7 @@ def _list_csv_files(source: Source) -> tuple[list[SourceObject], list[str]]:
 
 def _is_loaded(obj: SourceObject, recorded: dict[str, LoadedFile]) -> bool:
     entry = recorded.get(obj.key)
-    return entry is not None and entry.info.fragment.startswith(fragment_name(obj))
+    return entry is not None and entry.last_fragment.startswith(fragment_name(obj))
 
 
 def _convert(
@@ -180,18 +209,22 @@ def _convert(
     objects: Sequence[SourceObject],
     bronze: Folder,
     *,
-    now: datetime,
     suffix: str,
     on_progress: OnProgress,
-) -> tuple[list[FragmentInfo], list[str]]:
-    """Convert objects; those that were overwritten since they were listed are listed and converted again."""
-    convert = partial(_convert_batch, source, bronze, latest=to_instant(now) + DAY, suffix=suffix)
+) -> tuple[list[FragmentInfo], list[str], list[str]]:
+    """Convert objects; those that were overwritten since they were listed are listed and converted again.
+
+    Returns:
+        The fragments, the keys of objects that vanished, and of those that were overwritten each time.
+    """
+    convert = partial(_convert_batch, source, bronze, suffix=suffix)
     total, started = len(objects), time.monotonic()
     fragments: list[FragmentInfo] = []
     vanished: list[str] = []
+    overwritten: set[str] = set()
     rows = 0
     for _ in range(RELISTINGS):
-        overwritten = set()
+        overwritten.clear()
         batches = [objects[start : start + BATCH_FILES] for start in range(0, len(objects), BATCH_FILES)]
         for batch in workers.run(convert, batches):
             for key, outcome in batch:
@@ -206,19 +239,19 @@ def _convert(
             seconds = time.monotonic() - started
             on_progress(Progress("converting files", done, total, rows, seconds))
         if not overwritten:
-            return fragments, vanished
+            break
         listing, _skipped = _list_csv_files(source)
         objects = [obj for obj in listing if obj.key in overwritten]
         vanished.extend(overwritten - {obj.key for obj in objects})
-    raise SourceError(f"{min(overwritten)} is overwritten again and again: load when its writer is done")
+    return fragments, vanished, sorted(overwritten)
 
 
 def _convert_batch(
-    source: Source, bronze: Folder, objects: Sequence[SourceObject], *, latest: int, suffix: str
+    source: Source, bronze: Folder, objects: Sequence[SourceObject], *, suffix: str
 ) -> list[tuple[str, FragmentInfo | ObjectVanishedError | ObjectChangedError]]:
     def convert(obj: SourceObject) -> FragmentInfo | ObjectVanishedError | ObjectChangedError:
         try:
-            return convert_object(source, obj, bronze, latest=latest, suffix=suffix)
+            return convert_object(source, obj, bronze, suffix=suffix)
         except (ObjectVanishedError, ObjectChangedError) as outcome:
             return outcome
 

@@ -1,16 +1,16 @@
-"""From bytes to readings: the header, the lines, and the reason why a line is refused.
+"""From lines to readings, and the reason why a line is refused.
 
-A file is parsed in pieces of whole lines. pyarrow splits and converts a piece at full speed; each *distinct*
-timestamp and uuid is then judged once in Python, so the rules can be exact without costing a row anything.
-Lines that pyarrow would misread (quotes, control characters, invalid UTF-8) are mended or refused before.
+pyarrow splits and converts a piece at full speed; each *distinct* timestamp and uuid is then judged once in
+Python, so the rules can be exact without costing a row anything. Only when a piece holds a line that pyarrow
+would misread (quotes, control characters, invalid UTF-8, another number of fields) are its lines looked at
+one by one, and even then most of them all at once: a flood of bad lines costs no more than good ones.
 """
 
 import csv
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from array import array
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,53 +19,65 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from iot_pipeline.clock import Timestamp, read_timestamp
+from iot_pipeline.ingest.pieces import BOM, COLUMNS, NEWLINE, RAW_BYTES, Piece
 
-COLUMNS = ("timestamp", "sensor_uuid", "sensor_value")
-PIECE_BYTES = 16 * 2**20
-RAW_BYTES = 1_000
+KEPT_ROWS = 1_000
+"""How many refused rows are kept in full for each reason; the others are summed up."""
+REASONS = (
+    "",
+    "control character",
+    "wrong number of fields",
+    "invalid UTF-8",
+    "stray quote",
+    "bad timestamp",
+    "timestamp out of range",
+    "bad sensor_uuid",
+    "bad sensor_value",
+)
+(
+    _GOOD,
+    _CONTROL_CHARACTER,
+    _WRONG_NUMBER_OF_FIELDS,
+    _INVALID_UTF8,
+    _STRAY_QUOTE,
+    _BAD_TIMESTAMP,
+    _TIMESTAMP_OUT_OF_RANGE,
+    _BAD_UUID,
+    _BAD_VALUE,
+    _BLANK,
+) = range(len(REASONS) + 1)
 
+_DELIMITER = ord(";")
+_LAST_OF_ASCII = 127
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VALUE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_BOM = b"\xef\xbb\xbf"
-_QUOTED_LINE = re.compile(rb'(?:"(?:[^"]|"")*"|[^";]*)(?:;(?:"(?:[^"]|"")*"|[^";]*))*')
+_QUOTED_FIELD = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^";]*+)'
+_QUOTED_LINE = re.compile(_QUOTED_FIELD + rb"(?:;" + _QUOTED_FIELD + rb")*+")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _NO_ROWS = pa.table({name: pa.array([], pa.null()) for name in COLUMNS})
-
-
-class UnreadableFileError(ValueError):
-    """The file as a whole is not a CSV of measurements; the text is the reason."""
+_IS_INK = np.array([bool(bytes([byte]).strip()) for byte in range(256)])
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A refused line.
+    """A refused line, or many of them summed up.
 
     Attributes:
-        line_number: Counted from 1, the header included.
+        line_number: Counted from 1, the header included; None for lines that are summed up.
         reason: One of few, so that they can be counted.
-        raw: The line, cut to 1,000 bytes, with what is not UTF-8 escaped.
+        raw: The line, cut to 1,000 bytes, with what is not UTF-8 escaped; how many are summed up.
+        n_rows: How many lines they are.
     """
 
-    line_number: int
+    line_number: int | None
     reason: str
     raw: str
+    n_rows: int = 1
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Whole lines of a file without the header, and where they stand.
-
-    Attributes:
-        body: The lines.
-        first_line: The number of the first one.
-        n_lines: How many they are, blank ones included.
-        too_long: The body is the start of one line that is longer than a piece.
-    """
-
-    body: bytes
-    first_line: int
-    n_lines: int
-    too_long: bool = False
+    @classmethod
+    def sum_up(cls, reason: str, n_rows: int) -> "Rejected":
+        """Return what stands for lines that are not kept."""
+        return cls(None, reason, f"{n_rows} more rows", n_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,87 +99,88 @@ class Readings:
     clock: list[Timestamp | None]
 
 
-@dataclass(slots=True)
 class _Lines:
-    """The lines of a piece while they are sorted into good and refused ones."""
+    """The lines of a piece while they are sorted into good and refused ones.
 
-    body: bytes
-    first_line: int
-    rejected: list[Rejected] = field(default_factory=list)
+    Attributes:
+        body: The lines, at least one, separated by newlines alone.
+        starts: int64[n], where each one starts.
+        ends: int64[n], where its newline is.
+        verdicts: uint8[n], the positions of reasons in ``REASONS``.
+    """
 
-    def reject(self, position: int, reason: str, raw: bytes) -> None:
-        self.rejected.append(Rejected(self.first_line + position, reason, readable(raw)))
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self._bytes = np.frombuffer(body, np.uint8)
+        newlines = np.flatnonzero(self._bytes == NEWLINE)
+        self.ends = newlines if body.endswith(b"\n") else np.append(newlines, len(body))
+        self.starts = np.append(0, self.ends[:-1] + 1)
+        self.verdicts = np.zeros(len(self.ends), np.uint8)
+
+    def sort_out(self, n_fields: int) -> bytes:
+        """Judge the lines by their bytes and return the good ones, without quotes."""
+        verdicts = self.verdicts
+        n_delimiters = np.add.reduceat(self._bytes == _DELIMITER, self.starts, dtype=np.int32)
+        verdicts[n_delimiters < n_fields - 1] = _WRONG_NUMBER_OF_FIELDS
+        verdicts[self._lines_with(self._bytes == 0)] = _CONTROL_CHARACTER
+        verdicts[self._lines_with(self._bytes == ord("\r"))] = _CONTROL_CHARACTER
+        self.set_blank_ones_apart()
+        good = self._bytes
+        if b'"' in self.body or not _is_utf8(self.body):
+            special = self._lines_with((good == ord('"')) | (good > _LAST_OF_ASCII))
+            special = special[verdicts[special] == _GOOD]
+            text = bytearray(self.body)
+            answers, counts = bytearray(), array("i")
+            for start, end in zip(self.starts[special].tolist(), self.ends[special].tolist(), strict=True):
+                mended, answer, count = _mend(self.body[start:end])
+                answers.append(answer)
+                counts.append(count)
+                if answer == _GOOD:
+                    text[start:end] = mended
+            verdicts[special], n_delimiters[special] = answers, counts
+            good = np.frombuffer(text, np.uint8)
+        verdicts[(verdicts == _GOOD) & (n_delimiters != n_fields - 1)] = _WRONG_NUMBER_OF_FIELDS
+        lengths = np.diff(np.append(self.starts, len(self.body)))
+        return bytes(good[np.repeat(verdicts == _GOOD, lengths)])
+
+    def set_blank_ones_apart(self) -> None:
+        """Find the lines that are no rows."""
+        self.verdicts[~np.logical_or.reduceat(_IS_INK[self._bytes], self.starts)] = _BLANK
+
+    def judge(self, verdicts: npt.NDArray[np.uint8]) -> None:
+        """Take over the verdicts on the lines that were good so far."""
+        is_row = self.verdicts == _GOOD
+        if is_row.sum() != len(verdicts):
+            raise AssertionError(f"{len(verdicts)} rows in {is_row.sum()} lines")
+        self.verdicts[is_row] = verdicts
+
+    def rejected(self, first_line: int) -> list[Rejected]:
+        """Return the refused lines in the order of the file, those that are summed up at its end."""
+        kept: list[Rejected] = []
+        more: list[Rejected] = []
+        for verdict, reason in enumerate(REASONS):
+            positions = np.flatnonzero(self.verdicts == verdict) if verdict != _GOOD else ()
+            kept.extend(
+                Rejected(first_line + position, reason, self._readable(position))
+                for position in map(int, positions[:KEPT_ROWS])
+            )
+            if len(positions) > KEPT_ROWS:
+                more.append(Rejected.sum_up(reason, len(positions) - KEPT_ROWS))
+        return sorted(kept, key=lambda row: row.line_number or 0) + more
+
+    def _readable(self, position: int) -> str:
+        start, end = int(self.starts[position]), int(self.ends[position])
+        return readable(self.body[start : min(end, start + RAW_BYTES)])
+
+    def _lines_with(self, is_hit: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+        has_hit = np.zeros(len(self.ends), bool)
+        has_hit[np.searchsorted(self.ends, np.flatnonzero(is_hit))] = True
+        return np.flatnonzero(has_hit)
 
 
 def readable(raw: bytes) -> str:
     """Return raw bytes as a text that any tool can show, cut to 1,000 bytes."""
     return raw[:RAW_BYTES].decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
-
-
-def read_header(stream: IO[bytes]) -> tuple[list[str], int]:
-    """Read the header line.
-
-    Args:
-        stream: A binary file at its start; stands after the header afterwards.
-
-    Returns:
-        The columns' names and the number of the header line. No names when the file holds nothing.
-
-    Raises:
-        UnreadableFileError: The needed columns are not there, each once.
-    """
-    line_number = 1
-    line = stream.readline(PIECE_BYTES)
-    if line.startswith(b"\x1f\x8b"):
-        raise UnreadableFileError("gzip data instead of text")
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UnreadableFileError("UTF-16 instead of UTF-8")
-    line = line.removeprefix(_BOM)
-    while line.isspace():
-        line_number += 1
-        line = stream.readline(PIECE_BYTES)
-    if not line:
-        return [], line_number
-    text = line.decode("utf-8", errors="backslashreplace")
-    names = [name.strip().strip('"').strip() for name in text.split(";")]
-    missing = [name for name in COLUMNS if name not in names]
-    if missing and any(name in text for name in COLUMNS) and len(names) == 1:
-        raise UnreadableFileError("the delimiter is not ';'")
-    if missing:
-        raise UnreadableFileError(f"no column {', '.join(missing)} in the header {text.strip()[:100]!r}")
-    twice = [name for name in COLUMNS if names.count(name) > 1]
-    if twice:
-        raise UnreadableFileError(f"column {', '.join(twice)} stands twice in the header")
-    return names, line_number
-
-
-def read_pieces(stream: IO[bytes], first_line: int, *, piece_bytes: int = PIECE_BYTES) -> Iterator[Piece]:
-    """Cut the rest of a file into pieces of whole lines; needs memory for one piece only."""
-    rest = b""
-    while block := stream.read(piece_bytes):
-        body = rest + block
-        end = body.rfind(b"\n") + 1
-        if end:
-            n_lines = int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord("\n")))
-            yield Piece(body[:end], first_line, n_lines)
-            first_line += n_lines
-            rest = body[end:]
-        elif len(body) < piece_bytes:
-            rest = body
-        else:
-            yield Piece(body[:RAW_BYTES], first_line, 1, too_long=True)
-            rest = _skip_line(stream, piece_bytes)
-            first_line += 1
-    if rest:
-        yield Piece(rest, first_line, rest.count(b"\n") + (not rest.endswith(b"\n")))
-
-
-def _skip_line(stream: IO[bytes], piece_bytes: int) -> bytes:
-    while block := stream.read(piece_bytes):
-        _, newline, rest = block.partition(b"\n")
-        if newline:
-            return rest
-    return b""
 
 
 def parse_piece(
@@ -184,61 +197,44 @@ def parse_piece(
         The accepted rows in the file's order (None when there are none), the refused ones, and how many
         rows there are. Blank lines are no rows.
     """
-    lines = _Lines(piece.body, piece.first_line)
     if piece.too_long:
-        lines.reject(0, "line too long", piece.body)
-        return None, lines.rejected, 1
-    _mend_lines(lines)
-    n_set_aside = len(lines.rejected)
-    table, misfits, n_blank = _split_columns(lines.body, names)
-    n_rows = table.num_rows + len(misfits) - n_blank + n_set_aside
-    if n_rows + n_blank != piece.n_lines:
-        n_blank = sum(not line.strip() for line in piece.body.split(b"\n")) - piece.body.endswith(b"\n")
-        if n_rows + n_blank != piece.n_lines:
-            raise AssertionError(f"{n_rows} rows and {n_blank} blank lines in {piece.n_lines} lines")
-    readings, reasons = _judge_rows(table, latest)
-    if misfits or reasons:
-        texts = lines.body.split(b"\n")
-        raw = [text.removesuffix(b"\r") for text in piece.body.split(b"\n")]
-        positions = np.flatnonzero([bool(text) for text in texts])
-        for number in misfits:
-            position = positions[number]
-            if texts[position].strip():
-                lines.reject(int(position), "wrong number of fields", raw[position])
-        row_positions = np.delete(positions, misfits)
-        for row, reason in reasons.items():
-            position = row_positions[row]
-            lines.reject(int(position), reason, raw[position])
-    return readings, sorted(lines.rejected, key=lambda row: row.line_number), n_rows
-
-
-def _mend_lines(lines: _Lines) -> None:
-    """Unquote what is quoted; blank and refuse the lines that pyarrow would misread."""
-    body = lines.body
+        return None, [Rejected(piece.first_line, "line too long", readable(piece.body))], 1
+    body = piece.body
     if b"\r" in body:
-        body = lines.body = body.replace(b"\r\n", b"\n").removesuffix(b"\r")
-    if not (b'"' in body or b"\r" in body or b"\0" in body or not _is_utf8(body)):
-        return
-    texts = body.split(b"\n")
-    for position, text in enumerate(texts):
-        texts[position], reason = _mend(text)
-        if reason:
-            lines.reject(position, reason, text)
-    lines.body = b"\n".join(texts)
+        body = body.replace(b"\r\n", b"\n").removesuffix(b"\r")
+    if not body:
+        return None, [], 0
+    lines = None
+    table = None
+    if not (b'"' in body or b"\r" in body or b"\0" in body) and _is_utf8(body):
+        table = _split_columns(body, names)
+    if table is None:
+        lines = _Lines(body)
+        table = _split_columns(lines.sort_out(len(names)), names)
+        if table is None:
+            raise AssertionError(f"pyarrow counts fields differently from line {piece.first_line} on")
+    readings, verdicts = _judge_rows(table, latest)
+    if lines is None:
+        if not verdicts.any() and len(verdicts) == piece.n_lines:
+            return readings, [], piece.n_lines
+        lines = _Lines(body)
+        lines.set_blank_ones_apart()
+    lines.judge(verdicts)
+    return readings, lines.rejected(piece.first_line), int((lines.verdicts != _BLANK).sum())
 
 
-def _mend(text: bytes) -> tuple[bytes, str]:
-    """Return a line without quotes, or nothing and the reason why it is refused."""
-    if not text.strip():
-        return b"", ""
-    if b"\0" in text or b"\r" in text:
-        return b"", "control character"
+@lru_cache(maxsize=1_000)
+def _mend(text: bytes) -> tuple[bytes, int, int]:
+    """Return a line of the same length without quotes, the verdict, and how many delimiters it has."""
+    unquoted = text
+    verdict = _GOOD
     if not _is_utf8(text):
-        return b"", "invalid UTF-8"
-    unquoted = _unquote(text) if b'"' in text else text
-    if unquoted is None:
-        return b"", "stray quote"
-    return unquoted, "" if unquoted.strip() else "wrong number of fields"
+        verdict = _INVALID_UTF8
+    elif b'"' in text:
+        unquoted = _unquote(text)
+        if not unquoted:
+            unquoted, verdict = text, _STRAY_QUOTE
+    return unquoted.ljust(len(text)), verdict, unquoted.count(b";")
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -251,36 +247,27 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _unquote(text: bytes) -> bytes | None:
+def _unquote(text: bytes) -> bytes:
+    """Return a line without quotes, which is no longer than it was; nothing when it has a stray one."""
     if not _QUOTED_LINE.fullmatch(text):
-        return None
+        return b""
     try:
         (fields,) = csv.reader([text.decode()], delimiter=";", strict=True)
     except (csv.Error, ValueError):
-        return None
+        return b""
     return ";".join(name.replace(";", "'").replace('"', "'") for name in fields).encode()
 
 
-def _split_columns(body: bytes, names: list[str]) -> tuple[pa.Table, list[int], int]:
-    """Split lines into the three columns.
+def _split_columns(body: bytes, names: list[str]) -> pa.Table | None:
+    """Split lines into the three columns; return None when a line has another number of fields."""
+    has_misfits = False
 
-    Returns:
-        The table, the positions (among the lines that are not empty) of lines with another number of
-        fields, and how many of those are blank.
-    """
-    misfits: list[int] = []
-    n_blank = 0
-
-    def skip(row: pcsv.InvalidRow) -> str:
-        nonlocal n_blank
-        misfits.append(row.number - 1)
-        n_blank += not row.text.encode().strip()  # as bytes: a blank of Unicode's makes no line blank
-        return "skip"
+    def stop(_: pcsv.InvalidRow) -> str:
+        nonlocal has_misfits
+        has_misfits = True
+        return "error"
 
     def read(value_type: pa.DataType) -> pa.Table:
-        nonlocal n_blank
-        misfits.clear()
-        n_blank = 0
         return pcsv.read_csv(
             pa.BufferReader(body),
             read_options=pcsv.ReadOptions(
@@ -288,7 +275,7 @@ def _split_columns(body: bytes, names: list[str]) -> tuple[pa.Table, list[int], 
                 column_names=[name if name in COLUMNS else f"other_{i}" for i, name in enumerate(names)],
                 block_size=len(body),
             ),
-            parse_options=pcsv.ParseOptions(delimiter=";", quote_char=False, invalid_row_handler=skip),
+            parse_options=pcsv.ParseOptions(delimiter=";", quote_char=False, invalid_row_handler=stop),
             convert_options=pcsv.ConvertOptions(
                 include_columns=COLUMNS,
                 null_values=[""],
@@ -296,24 +283,27 @@ def _split_columns(body: bytes, names: list[str]) -> tuple[pa.Table, list[int], 
             ),
         )
 
-    if body.isspace() or not body:
-        return _NO_ROWS, [], 0
-    if body.startswith(_BOM):
+    if not body or body.isspace():
+        return _NO_ROWS
+    if body.startswith(BOM):
         body = b"\n" + body  # within a file it is a part of its line, but pyarrow would skip it
     try:
         table = read(pa.float64())
     except pa.ArrowInvalid:
+        if has_misfits:
+            return None
         table = read(pa.string())
         texts = pc.utf8_trim_whitespace(table["sensor_value"])
         numbers = pc.if_else(pc.match_substring_regex(texts, _VALUE), texts, None)
         table = table.set_column(2, "sensor_value", numbers.cast(pa.float64()))
-    return table.combine_chunks(), misfits, n_blank
+    return table.combine_chunks()
 
 
-def _judge_rows(table: pa.Table, latest: int) -> tuple[Readings | None, dict[int, str]]:
-    """Judge each distinct timestamp and uuid once, and all values; return the good rows and the bad ones."""
+def _judge_rows(table: pa.Table, latest: int) -> tuple[Readings | None, npt.NDArray[np.uint8]]:
+    """Judge each distinct timestamp and uuid once, and all values; return the good rows and all verdicts."""
+    verdicts = np.zeros(table.num_rows, np.uint8)
     if table.num_rows == 0:
-        return None, {}
+        return None, verdicts
     times, uuids, values = (column.chunk(0) for column in table.columns)
     clock = [read_timestamp(text.strip()) for text in times.dictionary.to_pylist()]
     names = [read_uuid(text) for text in uuids.dictionary.to_pylist()]
@@ -322,26 +312,23 @@ def _judge_rows(table: pa.Table, latest: int) -> tuple[Readings | None, dict[int
     numbers = values.to_numpy(zero_copy_only=False) + 0.0  # -0.0 and 0.0 are the same reading
     instants = np.array([moment.instant if moment else 0 for moment in clock], dtype=np.int64)[clock_codes]
 
-    bad_by_reason = {
-        "bad timestamp": np.array([moment is None for moment in clock])[clock_codes],
-        "timestamp out of range": (instants < 0) | (instants > latest),
-        "bad sensor_uuid": np.array([name is None for name in names])[name_codes],
-        "bad sensor_value": ~np.isfinite(numbers),
+    bad_by_reason = {  # the first one that is true counts, so the last one comes first
+        _BAD_VALUE: ~np.isfinite(numbers),
+        _BAD_UUID: np.array([name is None for name in names])[name_codes],
+        _TIMESTAMP_OUT_OF_RANGE: (instants < 0) | (instants > latest),
+        _BAD_TIMESTAMP: np.array([moment is None for moment in clock])[clock_codes],
     }
-    reasons: dict[int, str] = {}
     for reason, bad in bad_by_reason.items():
-        for row in np.flatnonzero(bad):
-            reasons.setdefault(int(row), reason)
-    if reasons:
-        good = np.ones(len(numbers), dtype=bool)
-        good[list(reasons)] = False
+        verdicts[bad] = reason
+    if verdicts.any():
+        good = verdicts == _GOOD
         clock_codes, name_codes = clock_codes[good], name_codes[good]
         instants, numbers = instants[good], numbers[good]
     distinct = sorted({name for name in names if name})
     rank = {name: position for position, name in enumerate(distinct)}
     ranks = np.array([rank.get(name or "", 0) for name in names], dtype=np.int32)[name_codes]
     sensors = pa.DictionaryArray.from_arrays(pa.array(ranks), pa.array(distinct, pa.string()))
-    return Readings(sensors, instants, numbers, clock_codes, clock), reasons
+    return Readings(sensors, instants, numbers, clock_codes, clock), verdicts
 
 
 @lru_cache(maxsize=100_000)

@@ -20,7 +20,13 @@ SENSORS = pa.schema([("sensor_name", pa.string()), ("sensor_uuid", pa.string())]
 _COLUMNS = {
     "source_files": ["key VARCHAR"],
     "readings": ["sensor_uuid VARCHAR", "timestamp TIMESTAMPTZ", "sensor_value DOUBLE"],
-    "rejected_rows": ["source_key VARCHAR", "line_number BIGINT", "reason VARCHAR", "raw VARCHAR"],
+    "rejected_rows": [
+        "source_key VARCHAR",
+        "line_number BIGINT",
+        "reason VARCHAR",
+        "raw VARCHAR",
+        "n BIGINT",
+    ],
     "anomalies": [
         "sensor_name VARCHAR",
         "timestamp TIMESTAMPTZ",
@@ -130,10 +136,13 @@ def read_parquet_sql(paths: list[str]) -> str:
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[str]) -> None:
     if paths:
-        rows = f"SELECT COLUMNS(lambda name: name NOT IN {_OF_THE_DETECTOR}) FROM {read_parquet_sql(paths)}"
+        columns = f"COLUMNS(lambda name: name NOT IN {_OF_THE_DETECTOR})"
+        if name == "rejected_rows":  # those without a line number are rows summed up
+            columns += ", if(line_number IS NULL, try_cast(split_part(raw, ' ', 1) AS BIGINT), 1) AS n"
+        rows = f"SELECT {columns} FROM {read_parquet_sql(paths)}"
     else:
-        columns = (column.split(" ", 1) for column in _COLUMNS[name])
-        rows = f"SELECT {', '.join(f'NULL::{kind} AS {column}' for column, kind in columns)} WHERE false"
+        typed = (column.split(" ", 1) for column in _COLUMNS[name])
+        rows = f"SELECT {', '.join(f'NULL::{kind} AS {column}' for column, kind in typed)} WHERE false"
     connection.execute(f"CREATE OR REPLACE VIEW {name} AS {rows}")
 
 

@@ -79,13 +79,15 @@ def read_status(warehouse: str | Path | None = None) -> Status:
             first=first,
             last=last,
             loaded_at=loaded_at,
-            rejected_rows=_count(connection, "rejected_rows", "reason"),
+            rejected_rows=_count(connection, "rejected_rows", "reason", "sum(n)::BIGINT"),
             anomalies=_count(connection, "anomalies", "kind"),
         )
 
 
-def _count(connection: duckdb.DuckDBPyConnection, view: str, column: str) -> dict[str, int]:
-    counts = connection.execute(f"SELECT {column}, count(*) AS n FROM {view} GROUP BY 1 ORDER BY n DESC, 1")
+def _count(
+    connection: duckdb.DuckDBPyConnection, view: str, column: str, how: str = "count(*)"
+) -> dict[str, int]:
+    counts = connection.execute(f"SELECT {column}, {how} AS n_rows FROM {view} GROUP BY 1 ORDER BY 2 DESC, 1")
     return dict(counts.fetchall())
 
 

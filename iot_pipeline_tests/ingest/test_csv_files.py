@@ -9,12 +9,13 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from iot_pipeline.ingest import convert, parse
+from iot_pipeline.ingest import convert, pieces
 from iot_pipeline.ingest.convert import FragmentInfo
-from iot_pipeline.ingest.parse import Piece, read_pieces
+from iot_pipeline.ingest.pieces import Piece, read_pieces, unpack
 from iot_pipeline.source import DirectorySource
 from iot_pipeline.warehouse import open_folder, readings_file, rejects_file
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, berlin, csv_of, row
@@ -83,6 +84,10 @@ def with_columns(header: str, line: Callable[[int, str, str, str], str]) -> byte
         pytest.param(
             with_columns(f"note;{HEADER}", lambda _, *row: f'"one; ""two""";{";".join(row)}'),
             id="a quoted delimiter in another column",
+        ),
+        pytest.param(
+            with_columns(f'{HEADER};"unit; ""SI"""', lambda _, *row: f"{';'.join(row)};V"),
+            id="a quoted delimiter in the header",
         ),
         pytest.param(
             with_columns(f";{HEADER};", lambda i, *row: f"{i};{';'.join(row)};"), id="nameless columns"
@@ -170,7 +175,14 @@ NO_CSV = [
     pytest.param(PLAIN.decode().encode("utf-16"), "UTF-16", id="UTF-16"),
     pytest.param(PLAIN.decode().encode("utf-16-be"), "timestamp", id="UTF-16 without a BOM"),
     pytest.param(csv_of(*ROWS, header=f"{HEADER};timestamp"), "twice", id="a column stands twice"),
-    pytest.param(PLAIN.replace(b"\n", b"\r"), "sensor_value", id="only carriage returns"),
+    pytest.param(PLAIN.replace(b"\n", b"\r"), "carriage return", id="only carriage returns"),
+    pytest.param(
+        with_columns(f"{HEADER};unit", lambda _, *row: f"{';'.join(row)};V").replace(b"\n", b"\r"),
+        "carriage return",
+        id="only carriage returns and a column after the needed ones",
+    ),
+    pytest.param(b'"timestamp;sensor_uuid;sensor_value\n', "no column", id="a quote that never ends"),
+    pytest.param(csv_of(*ROWS, header=HEADER + ";x" * 40_000), "longer than", id="an endless header"),
     pytest.param(bytes(range(256)) * 40, "timestamp", id="binary"),
 ]
 
@@ -209,14 +221,138 @@ def test_a_quarantined_file_is_not_read_again_until_it_changes(bucket: Bucket) -
     assert bucket.values() == VALUES
 
 
-def test_a_file_that_became_unreadable_loses_its_rows_and_nothing_else(bucket: Bucket) -> None:
+ACCOUNTED = "SELECT error IS NULL, rows_read, rows_loaded, rows_rejected, rows_duplicate FROM source_files"
+
+
+def test_a_file_that_became_unreadable_keeps_the_rows_of_its_last_readable_version_until_it_is_mended(
+    bucket: Bucket,
+) -> None:
+    bucket.write("data_0.csv", *ROWS[:2], "refused")
+    bucket.load()
+    for broken in (b"<html></html>", b"PK\x03\x04"):
+        bucket.write("data_0.csv", broken)
+        report = bucket.load()
+        assert (report.files_changed, report.files_rejected, report.months) == (1, 1, ())
+        assert (report.rows_read, report.rows_loaded) == (0, 0)
+        assert bucket.values() == VALUES[:2]
+        assert list(bucket.errors()) == ["Timeseries/data_0.csv"]
+        assert bucket.sql(ACCOUNTED) == [(False, 3, 2, 1, 0)]
+        assert bucket.load().files_unchanged == 1
+    bucket.write("data_0.csv", *ROWS[2:])
+    report = bucket.load()
+    assert (report.files_changed, report.files_rejected, report.rows_loaded) == (1, 0, 1)
+    assert bucket.values() == VALUES[2:]
+    assert bucket.errors() == {}
+    assert bucket.sql(ACCOUNTED) == [(True, 1, 1, 0, 0)]
+
+
+def test_the_rows_that_a_broken_file_keeps_share_readings_with_other_files_as_before(bucket: Bucket) -> None:
     bucket.write("data_0.csv", *ROWS[:2])
+    bucket.load()
+    bucket.write("data_0.csv", b"<html></html>")
+    bucket.write("data_1.csv", *ROWS[1:])
+    report = bucket.load()
+    assert bucket.values() == VALUES
+    assert (report.rows_read, report.rows_loaded, report.rows_duplicate) == (2, 1, 1)
+
+
+def test_a_broken_file_that_is_put_back_as_it_was_is_mended(bucket: Bucket) -> None:
+    bucket.write("data_0.csv", *ROWS)
+    bucket.load()
+    path = bucket.source / "Timeseries" / "data_0.csv"
+    path.rename(path.with_suffix(".bak"))
+    bucket.write("data_0.csv", b"<html></html>")
+    bucket.load()
+    path.with_suffix(".bak").rename(path)
+    bucket.load()
+    assert bucket.errors() == {}
+    assert bucket.values() == VALUES
+
+
+def test_a_full_reload_holds_only_what_can_be_read_now(bucket: Bucket) -> None:
+    bucket.write("data_0.csv", *ROWS[:1])
     bucket.write("data_1.csv", *ROWS[1:])
     bucket.load()
     bucket.write("data_0.csv", b"<html></html>")
-    report = bucket.load()
-    assert (report.files_changed, report.files_rejected) == (1, 1)
+    bucket.load()
+    report = bucket.load(full_reload=True)
+    assert (report.files_new, report.files_rejected) == (2, 1)
     assert bucket.values() == VALUES[1:]
+    assert list(bucket.errors()) == ["Timeseries/data_0.csv"]
+
+
+# --------------------------------------------------------------------------- packed files
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".csv.gz": gzip.compress,
+    ".CSV.GZ": gzip.compress,
+    ".csv.zst": partial(pa.compress, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_packed_file_is_loaded_like_the_csv_in_it(bucket: Bucket, suffix: str) -> None:
+    bucket.write(f"data_0{suffix}", PACK[suffix](csv_of(ROWS[0], "refused", *ROWS[1:])))
+    report = bucket.load()
+    assert bucket.errors() == {}
+    assert bucket.values() == VALUES
+    assert bucket.rejects() == [(3, "wrong number of fields", "refused")]
+    assert (report.files_new, report.rows_read) == (1, 4)
+    assert bucket.load().files_unchanged == 1
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".csv.zst"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda packed: packed[:2] + b"?" + packed[3:], id="a changed byte"),
+        pytest.param(lambda packed: packed[:-3], id="its end cut off"),
+        pytest.param(lambda packed: packed[: len(packed) // 2], id="cut in the middle"),
+        pytest.param(lambda packed: packed + b"garbage", id="garbage after it"),
+        pytest.param(lambda _: PLAIN, id="not packed"),
+    ],
+)
+def test_a_cut_or_broken_packed_file_is_quarantined_whole(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, suffix: str, damage: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=200))
+    many = csv_of("refused", *(row(f"2013-01-01 {i // 60:02}:{i % 60:02}", value=i) for i in range(600)))
+    bucket.write(f"data_0{suffix}", damage(PACK[suffix](many)))
+    bucket.write("data_1.csv", *ROWS)
+    report = bucket.load()
+    assert bucket.values() == VALUES
+    assert bucket.rejects() == []
+    (error,) = bucket.errors().values()
+    assert error.startswith(f"cut or broken {'gzip' if suffix == '.csv.gz' else 'zstd'} data: ")
+    assert error.isprintable()
+    assert (report.files_rejected, report.rows_read) == (1, 3)
+
+
+def test_a_changed_byte_within_a_packed_file_is_noticed_by_its_checksum(bucket: Bucket) -> None:
+    packed = gzip.compress(PLAIN, compresslevel=0)
+    bucket.write("data_0.csv.gz", packed.replace(b"12:10", b"12:11"))
+    bucket.load()
+    assert bucket.content() == []
+    assert "incorrect data check" in bucket.errors()["Timeseries/data_0.csv.gz"]
+
+
+def test_a_packed_file_needs_bounded_memory_whatever_it_unpacks_to(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1) as file:
+        file.write(csv_of(ROWS[0]))
+        for _ in range(200):
+            file.write(b"x" * 2**20)
+        file.write(b"\n" + ROWS[1].encode())
+    packed.seek(0)
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        pieces = list(read_pieces(unpack(packed, "a.csv.gz"), 1, piece_bytes=2**20))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak + pa.total_allocated_bytes() - before < 16 * 2**20
+    assert [(piece.n_lines, piece.too_long) for piece in pieces] == [(2, False), (1, True), (1, False)]
 
 
 # ------------------------------------------------------------------------------- pieces
@@ -238,7 +374,7 @@ def convert_in_pieces(directory: Path, content: bytes, piece_bytes: int) -> tupl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=piece_bytes))
         bronze = open_folder(directory)
-        info = convert.convert_object(source, obj, bronze, latest=2**60, suffix=f"-{piece_bytes}")
+        info = convert.convert_object(source, obj, bronze, suffix=f"-{piece_bytes}")
     return info, read_fragment(directory, info)
 
 
@@ -323,10 +459,10 @@ def test_a_line_longer_than_a_piece_costs_only_itself(tmp_path: Path, n_bytes: i
 
 
 def test_a_header_line_without_an_end_needs_bounded_memory() -> None:
-    stream = io.BytesIO(b"x" * 3 * parse.PIECE_BYTES)
-    with pytest.raises(parse.UnreadableFileError) as caught:
-        parse.read_header(stream)
-    assert stream.tell() == parse.PIECE_BYTES
+    stream = io.BytesIO(b"x" * 3 * pieces.PIECE_BYTES)
+    with pytest.raises(pieces.UnreadableFileError) as caught:
+        pieces.read_header(stream)
+    assert stream.tell() == pieces.PIECE_BYTES
     assert len(str(caught.value)) < 300
 
 

@@ -1,16 +1,21 @@
 """Which rows are good, what becomes of the others, and that every row is accounted for."""
 
 import io
+import os
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot_pipeline.ingest import parse
-from iot_pipeline.ingest.parse import Piece, parse_piece, read_header, read_pieces, readable
+from iot_pipeline.ingest import convert
+from iot_pipeline.ingest.parse import KEPT_ROWS, parse_piece, readable
+from iot_pipeline.ingest.pieces import RAW_BYTES, Piece, UnreadableFileError, read_header, read_pieces
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, csv_of, row
 
 GOOD = [row("2013-01-01 12:00:00+01:00", value=1), row("2013-01-01 12:10:00+01:00", value=2)]
@@ -22,7 +27,7 @@ LATEST = 2**52
 Writer = Callable[[object], str]
 
 
-def parse_text(content: bytes) -> tuple[list[float], list[tuple[int, str]], int]:
+def parse_text(content: bytes) -> tuple[list[float], list[tuple[int | None, str]], int]:
     """Return the values, line and reason of each refused row, and how many rows there are."""
     readings, rejected, n_rows = parse_piece(
         Piece(content, 2, content.count(b"\n") + (not content.endswith(b"\n"))),
@@ -107,7 +112,7 @@ def test_a_bad_row_is_quarantined_with_file_line_reason_and_raw_text_and_the_goo
     report = bucket.load()
     assert bucket.values() == [1, 2]
     assert bucket.sql("SELECT * FROM rejected_rows") == [
-        ("Timeseries/data_0.csv", 3, reason, bad.replace("\0", "\\x00"))
+        ("Timeseries/data_0.csv", 3, reason, bad.replace("\0", "\\x00"), 1)
     ]
     assert (report.rows_read, report.rows_loaded, report.rows_rejected) == (3, 2, 1)
 
@@ -123,7 +128,7 @@ def test_the_raw_text_of_a_long_row_is_cut(bucket: Bucket) -> None:
     bucket.write("data_0.csv", "ä" * 100_000, GOOD[0])
     bucket.load()
     ((_, _, raw),) = bucket.rejects()
-    assert raw == "ä" * (parse.RAW_BYTES // 2)
+    assert raw == "ä" * (RAW_BYTES // 2)
 
 
 def test_all_kinds_of_bad_rows_in_one_file_leave_the_good_ones(bucket: Bucket) -> None:
@@ -154,6 +159,76 @@ def test_the_refused_rows_of_a_changed_file_replace_its_old_ones(bucket: Bucket)
     assert bucket.rejects() == []
 
 
+FLOODS = [
+    pytest.param("x", "wrong number of fields", id="one field"),
+    pytest.param(";;", "bad timestamp", id="empty fields"),
+    pytest.param("\0", "control character", id="NULs"),
+    pytest.param('"";;', "bad timestamp", id="quoted fields"),
+    pytest.param('";;', "stray quote", id="stray quotes"),
+    pytest.param(row(value="x"), "bad sensor_value", id="bad values"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), FLOODS)
+def test_of_a_flood_of_bad_rows_some_are_kept_in_full_and_the_rest_is_summed_up(
+    bucket: Bucket, bad: str, reason: str
+) -> None:
+    bucket.write("data_0.csv", GOOD[0], *[bad] * 2_500, GOOD[1], "one;more")
+    report = bucket.load()
+    assert bucket.values() == [1, 2]
+    assert (report.rows_read, report.rows_loaded, report.rows_rejected) == (2_503, 2, 2_501)
+    (summed_up,) = bucket.sql("SELECT reason, raw, n FROM rejected_rows WHERE line_number IS NULL")
+    n_more = 1_501 if reason == "wrong number of fields" else 1_500
+    assert summed_up == (reason, f"{n_more} more rows", n_more)
+    assert bucket.sql(
+        "SELECT sum(n)::BIGINT, max(line_number) FILTER (raw <> 'one;more') FROM rejected_rows"
+    ) == [(2_501, 1_002)]
+
+
+def test_rows_are_kept_up_to_a_number_for_the_whole_file_and_not_for_each_piece(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=1_000))
+    bucket.write("data_0.csv", *["x"] * 3_000, GOOD[0])
+    bucket.load()
+    assert bucket.sql("SELECT count(line_number), count(*), sum(n)::BIGINT FROM rejected_rows") == [
+        (1_000, 1_001, 3_000)
+    ]
+
+
+def peak_of(content: bytes) -> int:
+    """Return how many bytes of memory Python and Arrow need at most to parse a file's lines."""
+    pieces = read_pieces(io.BytesIO(content), 2)
+    before, largest = pa.total_allocated_bytes(), 0
+    tracemalloc.start()
+    try:
+        for piece in pieces:
+            _, rejected, _ = parse_piece(piece, HEADER.split(";"), latest=LATEST)
+            assert len(rejected) <= 2 * KEPT_ROWS
+            largest = max(largest, pa.total_allocated_bytes() - before)
+        return tracemalloc.get_traced_memory()[1] + largest
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        pytest.param(b"x\n", id="short lines"),
+        pytest.param(b";;\n", id="empty fields"),
+        pytest.param(b'"";;\n', id="quoted fields"),
+        pytest.param(b"\xff;;\n", id="invalid UTF-8"),
+        pytest.param(b";" * 2**21 + b"\n", id="lines of millions of fields"),
+        pytest.param(b'"' + b"a" * 2**21 + b'";;\n', id="long quoted lines"),
+        pytest.param(b'"' + b"a" * (2**20 - 10) + b'";;\n', id="quoted lines just short of too long"),
+    ],
+)
+def test_a_flood_of_bad_lines_needs_memory_of_the_order_of_as_many_good_ones(flood: bytes) -> None:
+    n_bytes = 4 * 2**20
+    good = peak_of((row(value=1.5).encode() + b"\n") * (n_bytes // 62))
+    assert peak_of(flood * (n_bytes // len(flood))) < 6 * good
+
+
 # -------------------------------------------------------------------------- good rows
 
 
@@ -182,10 +257,32 @@ def test_a_number_means_the_same_whatever_stands_in_the_rows_around_it(text: str
     assert beside_a_bad_one == ([value], [(3, "bad sensor_value")], 2)
 
 
-@pytest.mark.parametrize("time", [IN_AN_HOUR, "1970-01-02 00:00:00", "2013-01-01T00:00"])
-def test_a_time_from_1970_to_a_day_ahead_of_now_is_good(bucket: Bucket, time: str) -> None:
+@pytest.mark.parametrize(
+    "time", [pytest.param(IN_AN_HOUR, id="in an hour"), "1970-01-02 00:00:00", "2013-01-01T00:00"]
+)
+def test_a_time_from_1970_to_a_day_after_the_file_was_written_is_good(bucket: Bucket, time: str) -> None:
     bucket.write("data_0.csv", row(time))
     assert bucket.load().rows_loaded == 1
+
+
+@pytest.mark.parametrize(("time", "n_loaded"), [("2013-01-06 12:00:00Z", 1), ("2013-01-06 12:00:01Z", 0)])
+def test_a_time_more_than_a_day_after_the_file_was_last_written_is_refused_whenever_it_is_loaded(
+    bucket: Bucket, time: str, n_loaded: int
+) -> None:
+    bucket.write("data_0.csv", row(time))
+    written = datetime(2013, 1, 5, 12, tzinfo=UTC).timestamp()
+    os.utime(bucket.source / "Timeseries" / "data_0.csv", (written, written))
+    assert bucket.load().rows_loaded == n_loaded
+
+
+def test_a_file_that_is_written_again_later_may_hold_later_times(bucket: Bucket) -> None:
+    path = bucket.source / "Timeseries" / "data_0.csv"
+    bucket.write("data_0.csv", row("2013-01-08 12:00:00Z"))
+    for day, n_loaded in ((5, 0), (8, 1)):
+        written = datetime(2013, 1, day, tzinfo=UTC).timestamp()
+        os.utime(path, (written, written))
+        report = bucket.load()
+        assert (report.rows_read, report.rows_loaded) == (1, n_loaded)
 
 
 def test_an_upper_case_uuid_is_the_same_sensor(bucket: Bucket) -> None:
@@ -355,7 +452,7 @@ def test_every_uuid_is_read_whatever_its_case(uuid: object, write: Writer) -> No
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"\xef\xbb\xbf", HEADER.encode(), b"\n"]))
 def test_a_header_has_all_columns_or_is_refused(body: bytes, start: bytes) -> None:
-    with suppress(parse.UnreadableFileError):
+    with suppress(UnreadableFileError):
         names, line = read_header(io.BytesIO(start + body))
         assert not names or set(HEADER.split(";")) <= set(names)
         assert line >= 1

@@ -1,0 +1,200 @@
+"""Which naive rows of the October hour that the clock shows twice belong to its second pass.
+
+Until here the instants of naive rows are those of the first pass; a row of the second one lies an hour later.
+Four kinds of evidence are asked in this order, and each decides what it can:
+
+1. The sensor's own rows in the order of the file. Where its clock steps back by half an hour or more, the
+   second pass has begun; a row of the hour that has an offset says in which pass the rows around it lie.
+2. The file's other sensors, if its rows stand in the order of time: a row lies in the pass that is nearer to
+   the decided rows around it. A sensor's late reading alone does not outvote those whose clock goes on.
+3. A smaller step back of the sensor's own, if it is no jitter and a plausible gap: more than a quarter of
+   the sensor's sampling, and no longer a gap to the next row than four times that.
+4. What the file covers: the pass that lies nearer to the instants that are known by now, else the first.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from iot_pipeline.clock import HOUR
+
+MARGIN = HOUR
+"""How far beside the hour rows are evidence."""
+USUAL_SAMPLING = HOUR // 4
+"""Of a sensor that doesn't show its own."""
+NEIGHBOURS = 4
+
+Flags = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
+
+
+def tell_passes(
+    sensors: npt.NDArray[np.integer], instants: Integers, is_open: Flags, *, hour: int, first: int, last: int
+) -> Flags:
+    """Tell which naive rows of a repeated hour belong to its second pass.
+
+    Args:
+        sensors: int[n], the sensor of each row in and near the hour, in the order of the file.
+        instants: int64[n], microseconds since the epoch; of the first pass where a row is open.
+        is_open: bool[n], whether the row's time is naive and lies in the hour.
+        hour: When the first pass begins.
+        first: The first instant in the whole file that is known without this.
+        last: The last one; before the first when there is none.
+
+    Returns:
+        bool[n], true for rows of the second pass among the open ones.
+    """
+    rows = _Rows(sensors, instants, is_open, hour)
+    rows.ask_each_sensor()
+    rows.ask_the_other_sensors()
+    rows.ask_small_steps()
+    rows.ask_what_is_covered(first, last)
+    second = np.empty(len(sensors), bool)
+    second[rows.places] = rows.second
+    return second & is_open
+
+
+class _Rows:
+    """Rows by sensor, and by their place in the file within each.
+
+    Attributes:
+        places: Each row's place in the file.
+        second: Whether it belongs to the second pass, where that is decided.
+        decided: Whether it is; rows that are not open are from the beginning.
+    """
+
+    def __init__(
+        self, sensors: npt.NDArray[np.integer], instants: Integers, is_open: Flags, hour: int
+    ) -> None:
+        self.places = np.argsort(sensors, kind="stable")
+        self.sensors, self.times = sensors[self.places], instants[self.places] - hour
+        self.is_open = is_open[self.places]
+        self.second = ~self.is_open & (self.times >= HOUR)
+        self.decided = ~self.is_open
+        self._hour = hour
+        self._starts = np.flatnonzero(np.diff(self.sensors, prepend=-1))
+        self._sizes = np.diff(np.append(self._starts, len(self.sensors)))
+
+    def ask_each_sensor(self) -> None:
+        """Decide by a sensor's rows with an offset and by its own steps back."""
+        index = np.arange(len(self.times))
+        is_aware = ~self.is_open & (self.times >= 0) & (self.times < 2 * HOUR)
+        self._decide(index > self._first(is_aware & self.second), second=True)
+        self._decide(index < self._last(is_aware & ~self.second), second=False)
+        before, after = self._open_pairs()
+        is_step = np.zeros(len(index), bool)
+        is_step[after] = self.times[before] - self.times[after] >= HOUR // 2
+        first_step, last_step = self._first(is_step), self._last(is_step)
+        # Between two steps back rows of both passes stand: some of the first pass came late.
+        is_late = (index < last_step) & (self.times >= HOUR // 2)
+        self._decide(last_step >= 0, second=(index >= first_step) & ~is_late)
+
+    def ask_the_other_sensors(self) -> None:
+        """Decide by the decided rows around a row, if the file is in the order of time."""
+        if self.decided.all() or len(self._starts) == 1 or not self._are_in_order():
+            return
+        in_second = self.decided & self.second & (self.times < np.where(self.is_open, HOUR, 2 * HOUR))
+        boundary = self._boundary(in_second)
+        before, after = self._open_pairs()
+        spans = (self.places[before] < boundary) & (self.places[after] >= boundary)
+        before, after = before[spans], after[spans]
+        goes_on = self.times[after] > self.times[before]
+        has_sign = self._last(in_second & ~self.is_open)[self._starts] >= 0
+        n_for = (~goes_on).sum() + has_sign.sum()
+        if n_for == 0 or goes_on.sum() > n_for:
+            return
+        if not in_second.any():
+            self._decide_at(before[~goes_on], second=False)
+            self._decide_at(after[~goes_on], second=True)
+        known = np.flatnonzero(self.decided)
+        known = known[np.argsort(self.places[known])]
+        asking = np.flatnonzero(~self.decided)
+        nearest = np.searchsorted(self.places[known], self.places[asking])[:, None]
+        around = np.clip(nearest + np.arange(NEIGHBOURS) - NEIGHBOURS // 2, 0, len(known) - 1)
+        clock = np.median(self._known_times()[known[around]], axis=1)
+        times = self.times[asking]
+        self._decide_at(asking, second=np.abs(times + HOUR - clock) < np.abs(times - clock))
+
+    def ask_small_steps(self) -> None:
+        """Decide by the largest step back of a sensor that is no jitter of its sampling."""
+        for start, size in zip(self._starts, self._sizes, strict=True):
+            of_sensor = np.arange(start, start + size)
+            asking = of_sensor[~self.decided[of_sensor]]
+            if len(asking) < 2:  # noqa: PLR2004
+                continue
+            steps = self.times[asking[:-1]] - self.times[asking[1:]]
+            step = int(steps.max())
+            intervals = np.diff(self.times[of_sensor[self.times[of_sensor] < HOUR]])
+            sampling = np.median(intervals[intervals > 0]) if (intervals > 0).any() else USUAL_SAMPLING
+            if step > sampling / 4 and HOUR - step <= 4 * sampling:
+                self._decide_at(asking, second=np.arange(len(asking)) > steps.argmax())
+
+    def ask_what_is_covered(self, first: int, last: int) -> None:
+        """Decide for all rows of a sensor that are left by what the file is known to cover."""
+        covered = self._known_times()[self.decided]
+        if first <= last:
+            covered = np.append(covered, [first - self._hour, last - self._hour])
+        if len(covered) == 0:
+            return
+        outside = [
+            np.maximum(covered.min() - times, 0) + np.maximum(times - covered.max(), 0)
+            for times in (self.times, self.times + HOUR)
+        ]
+        is_nearer = np.add.reduceat((outside[0] - outside[1]) * ~self.decided, self._starts) > 0
+        self._decide(np.repeat(is_nearer, self._sizes), second=True)
+
+    def _decide(self, mask: Flags, *, second: Flags | bool) -> None:
+        """Decide the rows of a mask that are not decided yet."""
+        at = np.flatnonzero(mask & ~self.decided)
+        self._decide_at(at, second=second[at] if isinstance(second, np.ndarray) else second)
+
+    def _decide_at(self, at: npt.NDArray[np.intp], *, second: Flags | bool) -> None:
+        self.second[at] = second
+        self.decided[at] = True
+
+    def _known_times(self) -> Integers:
+        return np.where(self.is_open & self.second, self.times + HOUR, self.times)
+
+    def _open_pairs(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the positions of open rows and of the next open row of the same sensor."""
+        found = np.flatnonzero(self.is_open)
+        same = self.sensors[found[1:]] == self.sensors[found[:-1]]
+        return found[:-1][same], found[1:][same]
+
+    def _first(self, mask: Flags) -> npt.NDArray[np.intp]:
+        """Return for each row the position of its sensor's first row in a mask; n when there is none."""
+        n = len(mask)
+        positions = np.where(mask, np.arange(n), n)
+        return np.repeat(np.minimum.reduceat(positions, self._starts), self._sizes)
+
+    def _last(self, mask: Flags) -> npt.NDArray[np.intp]:
+        """Return for each row the position of its sensor's last row in a mask; -1 when there is none."""
+        positions = np.where(mask, np.arange(len(mask)), -1)
+        return np.repeat(np.maximum.reduceat(positions, self._starts), self._sizes)
+
+    def _are_in_order(self) -> bool:
+        """Tell whether the rows stand in the order of time rather than sensor by sensor."""
+        by_place = np.empty(len(self.places), self.sensors.dtype)
+        by_place[self.places] = self.sensors
+        if np.count_nonzero(np.diff(by_place)) < len(self._starts):  # each sensor's rows stand together
+            return False
+        is_before, is_after = self.times < 0, self.times >= 2 * HOUR
+        middle = np.median(self.places[~is_before & ~is_after])
+        n_astray = (is_before & (self.places > middle)).sum() + (is_after & (self.places < middle)).sum()
+        return bool(8 * n_astray <= is_before.sum() + is_after.sum())
+
+    def _boundary(self, in_second: Flags) -> float:
+        """Return the place in the file from which on its rows seem to belong to the second pass.
+
+        It leaves the fewest decided rows on the wrong side. While none is decided to be in the second pass,
+        it is the largest step back of all rows, if that is half an hour or more.
+        """
+        has_answer = in_second.any()
+        rows = np.flatnonzero(self.decided if has_answer else self.is_open)
+        rows = rows[np.argsort(self.places[rows])]
+        if has_answer:
+            wrong = np.cumsum(np.where(self.second[rows], 1, -1))
+            at = wrong.argmin() + 1 if wrong.min() < 0 else 0
+        else:
+            steps = self.times[rows[:-1]] - self.times[rows[1:]]
+            at = steps.argmax() + 1 if len(steps) and steps.max() >= HOUR // 2 else len(rows)
+        return float(self.places[rows[at]]) if at < len(rows) else np.inf
