@@ -39,7 +39,7 @@ from iot_pipeline.ingest.compact import MonthTask
 from iot_pipeline.ingest.convert import FragmentInfo
 from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
 from iot_pipeline.sample_data import write_sample_bucket
-from iot_pipeline.storage import Folder, LocalFolder
+from iot_pipeline.store import DirectoryStore, Store
 from iot_pipeline.warehouse import open_folder, open_warehouse
 
 ROUNDS = 2
@@ -139,7 +139,7 @@ def measure(way: Way, bucket: Path, directory: Path) -> Cost:
             cost["worker MB"] = max(map(peak_mb, processes_of(session)), default=0.0) if address else 0.0
         cost["requests"] = Counter(REQUEST.findall(server.log.read_text(errors="replace")))
         os.environ.update(server.environment)
-        files = list(open_folder(warehouse).list_files())
+        files = list(open_folder(warehouse).list_objects())
         cost["table files"] = sum("timeseries/month=" in file.name for file in files)
         if not way.s3:
             cost["bytes"] = sizes(Path(warehouse))
@@ -386,15 +386,15 @@ def report_driver() -> None:
         print(f"| {count:,} | " + " | ".join(cells) + " |")
 
 
-class Believing(LocalFolder):
+class Believing(DirectoryStore):
     """A folder that has every file it is asked for."""
 
-    def stamps(self, names: Sequence[str]) -> list[str]:
+    def versions(self, names: Sequence[str]) -> list[str]:
         """Return something for each name."""
         return ["made up"] * len(names)
 
 
-def open_files(table: Folder) -> dict[str, list[str]]:
+def open_files(table: Store) -> dict[str, list[str]]:
     return files_by_partition(open_table(table), "month")
 
 

@@ -21,7 +21,7 @@ from iot_pipeline.delta import (
     open_table,
     pinned_version,
 )
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store
 from iot_pipeline.warehouse import Warehouse
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -121,7 +121,7 @@ def read_published(house: Warehouse) -> Published:
     )
 
 
-def _read(table: DeltaTable, folder: Folder, schema: pa.Schema) -> pa.Table:
+def _read(table: DeltaTable, folder: Store, schema: pa.Schema) -> pa.Table:
     with folder.fetch([file.path for file in list_files(table)]) as paths:
         files = [pq.read_table(path, schema=schema, memory_map=False) for path in paths]
     return pa.concat_tables([schema.empty_table(), *files])
@@ -144,7 +144,7 @@ def publish_verdicts(house: Warehouse, verdicts: Verdicts, inputs: int, *, onto:
     _publish(house.sensor_models, verdicts.models, onto.models_version, pins)
 
 
-def _publish(folder: Folder, table: pa.Table, onto: int | None, pins: dict[str, int]) -> int:
+def _publish(folder: Store, table: pa.Table, onto: int | None, pins: dict[str, int]) -> int:
     name = f"part-{uuid4().hex}.parquet"
     with folder.publish(name) as part:
         pq.write_table(table, part, compression="zstd", store_schema=False)

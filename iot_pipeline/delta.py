@@ -21,8 +21,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from iot_pipeline.errors import WarehouseBusyError, WarehouseError
-from iot_pipeline.s3 import one_line
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store, table_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +84,14 @@ def _plain(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def open_table(folder: Folder, version: int | None = None) -> DeltaTable | None:
+def open_table(folder: Store, version: int | None = None) -> DeltaTable | None:
     """Open a version (by default the latest) of a table; None when there is no such table."""
     try:
         return DeltaTable(folder.url, version=version, storage_options=folder.delta_options)
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        folder.stamps(["_delta_log"])  # says it better when a store doesn't answer
-        reason = str(error).splitlines()[0]  # a stack may follow
-        raise WarehouseError(f"can't read {folder.url}: {reason}") from error
+        raise table_error(f"read {folder.url}", error, folder.setting) from error
 
 
 def pinned_version(table: DeltaTable, other: str) -> int | None:
@@ -102,7 +99,7 @@ def pinned_version(table: DeltaTable, other: str) -> int | None:
     return table.transaction_version(other)
 
 
-def open_pair(folder: Folder, other: Folder, pin: str) -> tuple[DeltaTable, DeltaTable] | tuple[None, None]:
+def open_pair(folder: Store, other: Store, pin: str) -> tuple[DeltaTable, DeltaTable] | tuple[None, None]:
     """Open the latest version of a table and the version of another one that it pins.
 
     Args:
@@ -147,7 +144,7 @@ def files_by_partition(table: DeltaTable | None, column: str) -> dict[str, list[
 
 
 def commit(
-    folder: Folder,
+    folder: Store,
     *,
     onto: int | None,
     schema: pa.Schema,
@@ -179,8 +176,8 @@ def commit(
         WarehouseError: A file is not there, or the commit can't be written. Whether it was is then unknown;
             the next load finds out.
     """
-    stamps = folder.stamps([file.path for file in add])
-    lost = [file.path for file, stamp in zip(add, stamps, strict=True) if not stamp]
+    versions = folder.versions([file.path for file in add])
+    lost = [file.path for file, version in zip(add, versions, strict=True) if not version]
     if lost:
         raise WarehouseError(
             f"{folder.url}/{lost[0]} is not where its worker wrote it: IOT_WAREHOUSE must be a disk that all"
@@ -222,30 +219,35 @@ def commit(
                 app_transactions=[Transaction(name, number) for name, number in (pins or {}).items()],
             ),
         )
-        folder.settle("_delta_log", since=f"{onto:020}" if onto else "")  # a checkpoint may have come with it
+        folder.sync("_delta_log", since=f"{onto:020}" if onto else "")  # a checkpoint may have come with it
         return version
 
 
 @contextmanager
-def _refused_when_outdated(folder: Folder, onto: int | None) -> Iterator[None]:
+def _refused_when_outdated(folder: Store, onto: int | None) -> Iterator[None]:
     try:
         yield
+    except OSError as error:
+        raise table_error(f"write {folder.url}", error, folder.setting) from error
     except DeltaError as error:
         latest = open_table(folder)
         if (latest.version() if latest else None) == onto:
-            raise WarehouseError(f"can't write {folder.url}: {one_line(error)}") from error
+            raise table_error(f"write {folder.url}", error, folder.setting) from error
         raise WarehouseBusyError(
             f"somebody else has written {folder.url} meanwhile: try again, what was converted is kept"
         ) from error
 
 
-def remove_old_files(folder: Folder, grace_period: timedelta) -> None:
+def remove_old_files(folder: Store, grace_period: timedelta) -> None:
     """Delete the files of a table that no version within the grace period uses."""
     table = open_table(folder)
     if table:
-        table.vacuum(
-            retention_hours=int(max(grace_period, folder.spares).total_seconds() // 3600),
-            dry_run=False,
-            enforce_retention_duration=False,
-            full=True,
-        )
+        try:
+            table.vacuum(
+                retention_hours=int(max(grace_period, folder.min_deletion_age).total_seconds() // 3600),
+                dry_run=False,
+                enforce_retention_duration=False,
+                full=True,
+            )
+        except (DeltaError, OSError) as error:
+            raise table_error(f"clear old files from {folder.url}", error, folder.setting) from error

@@ -21,7 +21,7 @@ from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
 from iot_pipeline.delta import list_files, open_pair
 from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
 from iot_pipeline.snapshot import HOW_TO_LOAD, Snapshot, forget_snapshot, read_sensors, take_snapshot
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store, query_error
 from iot_pipeline.warehouse import Warehouse, open_warehouse, rejects_file
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def read_moment(moment: Moment) -> int:
 
 
 @cache
-def _database_of(_process: int, root: Folder) -> duckdb.DuckDBPyConnection:
+def _database_of(_process: int, root: Store) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     _configure(connection, root)
     connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
@@ -262,7 +262,7 @@ def _database_of(_process: int, root: Folder) -> duckdb.DuckDBPyConnection:
 _of_thread = threading.local()
 
 
-def _cursor(root: Folder) -> duckdb.DuckDBPyConnection:
+def _cursor(root: Store) -> duckdb.DuckDBPyConnection:
     """Return the thread's cursor on the process' database; one of before a fork has lost its threads."""
     owner = os.getpid(), root
     if getattr(_of_thread, "owner", None) != owner:
@@ -281,14 +281,13 @@ def _readable_errors(house: Warehouse) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        reason = str(error).splitlines()[0]  # the statement follows
-        raise WarehouseError(f"can't read {house.url}: {reason}") from error
+        raise query_error(f"read {house.url}", error) from error
 
 
-def _configure(connection: duckdb.DuckDBPyConnection, root: Folder) -> None:
+def _configure(connection: duckdb.DuckDBPyConnection, root: Store) -> None:
     connection.execute(f"SET GLOBAL TimeZone = '{TIME_ZONE}'")  # a cursor inherits only global settings
     connection.execute("SET python_enable_replacements = false")
-    root.connect(connection)
+    root.register(connection)
 
 
 def _read_parquet(paths: list[str]) -> str:
@@ -305,5 +304,5 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[s
         connection.execute(f"CREATE TABLE {name} ({_VIEWS[name]})")
 
 
-def _paths(table: DeltaTable | None, folder: Folder) -> list[str]:
+def _paths(table: DeltaTable | None, folder: Store) -> list[str]:
     return [f"{folder.url}/{file.path}" for file in list_files(table)] if table else []

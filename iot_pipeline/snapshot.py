@@ -87,13 +87,13 @@ def _stamp(house: Warehouse, version: int) -> tuple[str, ...]:
     log = "source_files/_delta_log"
     commits = [f"{log}/{version + 1:020}.json", f"{log}/{version:020}.json"]
     if house.mapping == house.root:
-        return tuple(house.root.stamps([*commits, MAPPING]))
-    return (*house.root.stamps(commits), *house.mapping.stamps([MAPPING]))
+        return tuple(house.root.versions([*commits, MAPPING]))
+    return (*house.root.versions(commits), *house.mapping.versions([MAPPING]))
 
 
 def read_sensors(house: Warehouse) -> dict[str, str]:
     """Return the uuids by sensor name; none before the mapping has been loaded."""
-    if not any(house.mapping.stamps([MAPPING])):
+    if not any(house.mapping.versions([MAPPING])):
         return {}
     with open_mapping(house) as connection:
         return dict(connection.execute("SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"))

@@ -19,7 +19,7 @@ from iot_pipeline.drawing import draw_sensor, write_report
 from iot_pipeline.errors import WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.sample_series import ANOMALIES
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline_tests.conftest import SAMPLE, Bucket, row
 from iot_pipeline_tests.detection.series import sensor
@@ -135,7 +135,7 @@ def test_a_reader_never_sees_flags_of_one_run_with_models_of_another(
         before = connection.execute("SELECT count(*) FROM anomalies").fetchall()
     publish = anomaly_tables._publish
 
-    def die_between_the_tables(folder: Folder, table: object, onto: int | None, pins: dict[str, int]) -> int:
+    def die_between_the_tables(folder: Store, table: object, onto: int | None, pins: dict[str, int]) -> int:
         if folder.url.endswith("sensor_models"):
             raise KeyboardInterrupt
         return publish(folder, anomaly_tables.ANOMALIES.empty_table(), onto, pins)

@@ -26,10 +26,16 @@ from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.cli import main
 from iot_pipeline.delta import DataFile, commit, open_table
 from iot_pipeline.drawing import write_report
-from iot_pipeline.errors import ConfigurationError, IotPipelineError, WarehouseBusyError, WarehouseError
+from iot_pipeline.errors import (
+    ConfigurationError,
+    IotPipelineError,
+    WarehouseBusyError,
+    WarehouseError,
+    WarehouseUnreachableError,
+)
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline.s3_storage import S3Folder
 from iot_pipeline.snapshot import take_snapshot
+from iot_pipeline.store import S3Store
 from iot_pipeline.warehouse import open_folder, open_warehouse
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SAMPLE, SENSOR, Bucket, csv_of, row
 from iot_pipeline_tests.dask_cluster import Cluster
@@ -106,11 +112,11 @@ def test_what_no_version_needs_is_deleted_from_s3_when_its_time_has_come(
     s3_bucket: Bucket, monkeypatch: MonkeyPatch, grace_days: str
 ) -> None:
     monkeypatch.setenv("IOT_GRACE_DAYS", grace_days)
-    monkeypatch.setattr(S3Folder, "spares", timedelta(0))
+    monkeypatch.setattr(S3Store, "min_deletion_age", timedelta(0))
     for value in range(3):
         s3_bucket.write("data_0.csv", row(value=value), "refused")
         s3_bucket.load()
-    names = [file.name for file in open_folder(s3_bucket.warehouse).list_files()]
+    names = [file.name for file in open_folder(s3_bucket.warehouse).list_objects()]
     assert len([name for name in names if name.endswith(".parquet")]) == (4 if grace_days == "0" else 12)
     assert not [name for name in names if ".writable" in name]
 
@@ -124,7 +130,7 @@ def test_young_files_are_spared_on_s3_whatever_the_grace_period(
         part.write_bytes(b"")
     s3_bucket.write("data_0.csv", row())
     s3_bucket.load()
-    assert all(unfinished.stamps(["part-of-another-load.parquet"]))
+    assert all(unfinished.versions(["part-of-another-load.parquet"]))
 
 
 # ------------------------------------------------------------------------- two writers
@@ -289,7 +295,7 @@ def test_a_load_that_dies_before_any_request_leaves_the_old_state_and_the_next_o
 
 def copy_files(url: str, to: str) -> None:
     source, target = open_folder(url), open_folder(to)
-    names = [file.name for file in source.list_files()]
+    names = [file.name for file in source.list_objects()]
     with source.fetch(names) as paths:
         for name, path in zip(names, paths, strict=True):
             with target.publish(name) as part:
@@ -364,7 +370,7 @@ def test_a_question_survives_that_the_files_it_knew_were_deleted(
     loaded: Bucket, monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IOT_GRACE_DAYS", "0")
-    monkeypatch.setattr(S3Folder, "spares", timedelta(0))
+    monkeypatch.setattr(S3Store, "min_deletion_age", timedelta(0))
     house = open_warehouse(loaded.warehouse)
     stale = take_snapshot(house)
     loaded.write("b.csv", row("2013-01-01 13:00"))
@@ -447,7 +453,7 @@ def test_a_server_that_would_let_two_loads_commit_at_once_is_refused(s3_bucket: 
         del request.headers["If-None-Match"]
 
     folder = open_folder(s3_bucket.warehouse)
-    assert isinstance(folder, S3Folder)
+    assert isinstance(folder, S3Store)
     events = folder.connection.client.meta.events
     events.register("before-sign.s3.PutObject", forget_the_condition)
     try:
@@ -455,15 +461,17 @@ def test_a_server_that_would_let_two_loads_commit_at_once_is_refused(s3_bucket: 
             s3_bucket.load()
     finally:
         events.unregister("before-sign.s3.PutObject", forget_the_condition)
-    assert list(folder.list_files()) == []
+    assert list(folder.list_objects()) == []
 
 
 def test_a_server_that_does_not_answer_is_one_line(s3_bucket: Bucket, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     s3_bucket.write("data_0.csv", row())
-    with pytest.raises(ConfigurationError, match="check AWS_ENDPOINT_URL_S3") as caught:
+    with pytest.raises(WarehouseUnreachableError, match="check AWS_ENDPOINT_URL_S3") as caught:
         s3_bucket.load()
     assert "\n" not in str(caught.value)
-    with pytest.raises(WarehouseError, match="can't read s3://") as caught_reading:
+    with pytest.raises(
+        WarehouseUnreachableError, match=r"can't read s3://.*\(check AWS_ENDPOINT_URL_S3\)"
+    ) as caught:
         connect(s3_bucket.warehouse)
-    assert "\n" not in str(caught_reading.value)
+    assert "\n" not in str(caught.value)

@@ -47,7 +47,7 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
     that is not one-to-one is not loaded at all; the asset's failure says what is wrong with it.)
     """
     house = open_warehouse(measurements.warehouse)
-    if not any(house.mapping.stamps([MAPPING])):
+    if not any(house.mapping.versions([MAPPING])):
         raise dg.Failure("no mapping has been loaded yet: run: dagster asset materialize --select mapping")
     with readable_failures(), open_mapping(house) as connection:
         ((sensors,),) = connection.execute("SELECT count(*) FROM sensors").fetchall()

@@ -12,12 +12,11 @@ from duckdb import DuckDBPyConnection
 from pydantic import Field
 
 from iot_pipeline.query import connect, get_measurements
-from iot_pipeline.s3 import S3Connection
 from iot_pipeline.settings import get_settings
-from iot_pipeline.source import Source, open_source
+from iot_pipeline.store import S3Connection, Store, open_source
 
 
-class SourceResource(dg.ConfigurableResource[Source]):
+class SourceResource(dg.ConfigurableResource[Store]):
     """Where the CSV files come from."""
 
     location: str | None = Field(
@@ -25,7 +24,7 @@ class SourceResource(dg.ConfigurableResource[Source]):
     )
     s3: dg.ResourceDependency[S3Resource]
 
-    def open(self) -> Source:
+    def open(self) -> Store:
         """Open the source with the S3 resource's endpoint and credentials."""
         s3 = self.s3
         connection = S3Connection(

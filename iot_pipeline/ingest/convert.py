@@ -25,8 +25,7 @@ from iot_pipeline.ingest.parse import (
     read_header,
     read_pieces,
 )
-from iot_pipeline.source import Source, SourceObject
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store, StoredObject
 from iot_pipeline.warehouse import readings_file, rejects_file
 
 FORMAT = 1
@@ -77,14 +76,14 @@ class FragmentInfo:
     months: dict[str, int]
 
 
-def fragment_name(obj: SourceObject) -> str:
+def fragment_name(obj: StoredObject) -> str:
     """Return the name of the fragment that an object's version is converted to."""
-    identity = "\0".join([obj.key, obj.version, str(FORMAT)])
+    identity = "\0".join([obj.name, obj.version, str(FORMAT)])
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def convert_object(
-    source: Source, obj: SourceObject, bronze: Folder, *, latest: int, suffix: str = ""
+    source: Store, obj: StoredObject, bronze: Store, *, latest: int, suffix: str = ""
 ) -> FragmentInfo:
     """Convert an object to a fragment, unless that has been done.
 
@@ -101,7 +100,7 @@ def convert_object(
         SourceError: It can't be read.
     """
     name = fragment_name(obj) + suffix
-    if any(bronze.stamps([readings_file(name)])):
+    if any(bronze.versions([readings_file(name)])):
         return read_fragment_info(bronze, name)
     with (
         bronze.publish(readings_file(name)) as part,
@@ -119,7 +118,7 @@ def convert_object(
         return writer.finish(fragment=name, error=error)
 
 
-def read_fragment_info(bronze: Folder, fragment: str) -> FragmentInfo:
+def read_fragment_info(bronze: Store, fragment: str) -> FragmentInfo:
     """Read what a fragment holds from its metadata."""
     with bronze.fetch([readings_file(fragment)]) as (path,):
         return FragmentInfo(**json.loads(pq.read_metadata(path).metadata[_METADATA_KEY]))
@@ -128,7 +127,7 @@ def read_fragment_info(bronze: Folder, fragment: str) -> FragmentInfo:
 class _FragmentWriter:
     """Writes the rows of one file, piece by piece; rows of a repeated hour wait for the file's end."""
 
-    def __init__(self, obj: SourceObject, path: Path, rejects_path: Path) -> None:
+    def __init__(self, obj: StoredObject, path: Path, rejects_path: Path) -> None:
         self._obj = obj
         self._readings = pq.ParquetWriter(
             path,
@@ -162,7 +161,7 @@ class _FragmentWriter:
         self._rows_rejected += len(rejected)
         if rejected:
             self._rejects = self._rejects or pq.ParquetWriter(self._rejects_path, REJECTS)
-            rows = [{"source_key": self._obj.key, **asdict(row)} for row in rejected]
+            rows = [{"source_key": self._obj.name, **asdict(row)} for row in rejected]
             self._rejects.write_table(pa.Table.from_pylist(rows, REJECTS))
         if readings is None or len(readings.values) == 0:
             return
@@ -186,7 +185,7 @@ class _FragmentWriter:
             for rows, is_second in zip(parts, second_pass, strict=True):
                 self._write(rows.sensor_uuid, rows.instants + HOUR * is_second, rows.values, None)
         info = FragmentInfo(
-            key=self._obj.key,
+            key=self._obj.name,
             version=self._obj.version,
             size=self._obj.size,
             fragment=fragment,
@@ -197,7 +196,7 @@ class _FragmentWriter:
             months=dict(sorted(self._months.items())),
         )
         if sum(info.months.values()) + info.rows_rejected != info.rows_read:
-            raise AssertionError(f"the rows of {self._obj.key} do not add up: {info}")
+            raise AssertionError(f"the rows of {self._obj.name} do not add up: {info}")
         self._readings.add_key_value_metadata({_METADATA_KEY: json.dumps(asdict(info))})
         return info
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from iot_pipeline.delta import DataFile, commit, list_files, open_table, pinned_version
 from iot_pipeline.ingest.convert import FragmentInfo
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store
 
 LEDGER = pa.schema(
     [
@@ -75,7 +75,7 @@ class Ledger:
     version: int | None = None
 
 
-def read_ledger(folder: Folder) -> Ledger:
+def read_ledger(folder: Store) -> Ledger:
     """Read the ledger's latest version; an empty one when there is none."""
     table = open_table(folder)
     if table is None:
@@ -86,7 +86,7 @@ def read_ledger(folder: Folder) -> Ledger:
     return Ledger(files, pinned_version(table, "timeseries"), table.version())
 
 
-def write_ledger(folder: Folder, ledger: Ledger) -> None:
+def write_ledger(folder: Store, ledger: Ledger) -> None:
     """Commit the ledger as a whole, on top of the version that it was read from."""
     name = f"part-{uuid4().hex}.parquet"
     rows = [_to_row(entry) for _, entry in sorted(ledger.files.items())]

@@ -26,22 +26,20 @@ from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_n
 from iot_pipeline.ingest.ledger import Ledger, LoadedFile, read_ledger, write_ledger
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
 from iot_pipeline.settings import get_settings
-from iot_pipeline.source import (
+from iot_pipeline.store import (
     ObjectChangedError,
     ObjectVanishedError,
-    S3Source,
-    Source,
-    SourceObject,
+    Store,
+    StoredObject,
     as_source,
+    remove_unfinished,
 )
-from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import Warehouse, open_warehouse, readings_file, rejects_file
 
 FOLDER = "timeseries"
 PARALLEL_BYTES = 256 * 2**20
 """Less than this is converted sooner than processes have started."""
 BATCH_FILES = 8
-FETCH_THREADS = 3
 RELISTINGS = 3
 
 logger = logging.getLogger(__name__)
@@ -86,7 +84,7 @@ class LoadReport:
 
 def load_timeseries(
     *,
-    source: str | Source | None = None,
+    source: str | Store | None = None,
     warehouse: str | Path | None = None,
     full_reload: bool = False,
     on_progress: OnProgress | None = None,
@@ -110,7 +108,7 @@ def load_timeseries(
         return _load(origin, house, full_reload=full_reload, on_progress=on_progress or show)
 
 
-def _load(source: Source, house: Warehouse, *, full_reload: bool, on_progress: OnProgress) -> LoadReport:
+def _load(source: Store, house: Warehouse, *, full_reload: bool, on_progress: OnProgress) -> LoadReport:
     now = datetime.now(UTC)
     latest = open_table(house.timeseries)  # before the ledger: who commits in between is found out then
     recorded = read_ledger(house.source_files)
@@ -136,7 +134,7 @@ def _load(source: Source, house: Warehouse, *, full_reload: bool, on_progress: O
         _publish(house, files, months, touched=None if full_reload else touched, recorded=recorded, onto=onto)
         _clean_up(house, {entry.info.fragment for entry in files.values()})
     loaded = [files[info.key] for info in fragments]
-    listed = {obj.key for obj in objects}
+    listed = {obj.name for obj in objects}
     return LoadReport(
         files_new=sum(info.key not in ledger.files for info in fragments),
         files_changed=sum(info.key in ledger.files for info in fragments),
@@ -155,29 +153,29 @@ def _load(source: Source, house: Warehouse, *, full_reload: bool, on_progress: O
     )
 
 
-def _list_csv_files(source: Source) -> tuple[list[SourceObject], list[str]]:
+def _list_csv_files(source: Store) -> tuple[list[StoredObject], list[str]]:
     files, skipped = [], []
     for obj in source.list_objects():
-        *folders, name = obj.key.split("/")
+        *folders, name = obj.name.split("/")
         if FOLDER in map(str.lower, folders):
-            printable = obj.key.encode(errors="backslashreplace").decode()
-            if name.lower().endswith(".csv") and printable == obj.key:
+            printable = obj.name.encode(errors="backslashreplace").decode()
+            if name.lower().endswith(".csv") and printable == obj.name:
                 files.append(obj)
             else:
                 skipped.append(printable)
     return files, skipped
 
 
-def _is_loaded(obj: SourceObject, ledger: Ledger) -> bool:
-    entry = ledger.files.get(obj.key)
+def _is_loaded(obj: StoredObject, ledger: Ledger) -> bool:
+    entry = ledger.files.get(obj.name)
     return entry is not None and entry.info.fragment.startswith(fragment_name(obj))
 
 
 def _convert(
     workers: Workers,
-    source: Source,
-    objects: Sequence[SourceObject],
-    bronze: Folder,
+    source: Store,
+    objects: Sequence[StoredObject],
+    bronze: Store,
     *,
     now: datetime,
     suffix: str,
@@ -207,26 +205,23 @@ def _convert(
         if not overwritten:
             return fragments, vanished
         listing, _skipped = _list_csv_files(source)
-        objects = [obj for obj in listing if obj.key in overwritten]
-        vanished.extend(overwritten - {obj.key for obj in objects})
+        objects = [obj for obj in listing if obj.name in overwritten]
+        vanished.extend(overwritten - {obj.name for obj in objects})
     raise SourceError(f"{min(overwritten)} is overwritten again and again: load when its writer is done")
 
 
 def _convert_batch(
-    source: Source, bronze: Folder, objects: Sequence[SourceObject], *, latest: int, suffix: str
+    source: Store, bronze: Store, objects: Sequence[StoredObject], *, latest: int, suffix: str
 ) -> list[tuple[str, FragmentInfo | ObjectVanishedError | ObjectChangedError]]:
-    def convert(obj: SourceObject) -> FragmentInfo | ObjectVanishedError | ObjectChangedError:
+    def convert(obj: StoredObject) -> FragmentInfo | ObjectVanishedError | ObjectChangedError:
         try:
             return convert_object(source, obj, bronze, latest=latest, suffix=suffix)
         except (ObjectVanishedError, ObjectChangedError) as outcome:
             return outcome
 
-    if isinstance(source, S3Source):  # fetch some while another is parsed
-        with ThreadPoolExecutor(FETCH_THREADS) as threads:
-            outcomes = list(threads.map(convert, objects))
-    else:
-        outcomes = list(map(convert, objects))
-    return [(obj.key, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
+    with ThreadPoolExecutor(source.parallel_reads) as threads:  # fetch some while another is parsed
+        outcomes = list(threads.map(convert, objects))
+    return [(obj.name, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
 
 
 def _months_left_by_a_killed_load(house: Warehouse, latest: DeltaTable | None, recorded: Ledger) -> set[str]:
@@ -282,7 +277,7 @@ def _publish(
     for entry in recorded.files.values():
         if entry.info.fragment not in entries:  # its grace period starts now
             for file in (readings_file, rejects_file):
-                house.bronze.renew(file(entry.info.fragment))
+                house.bronze.touch(file(entry.info.fragment))
     version = recorded.timeseries_version
     if version is None or touched is None or touched:
         version = commit(
@@ -301,11 +296,9 @@ def _clean_up(house: Warehouse, fragments: set[str]) -> None:
     grace_period = get_settings().grace_period
     remove_old_files(house.timeseries, grace_period)
     remove_old_files(house.source_files, grace_period)
-    oldest = time.time() - max(grace_period, house.root.spares).total_seconds()
-    for file in house.bronze.list_files():
-        if file.name.split(".")[0] not in fragments and file.written_at <= oldest:
+    oldest = time.time() - max(grace_period, house.root.min_deletion_age).total_seconds()
+    for file in house.bronze.list_objects():
+        if file.name.split(".")[0] not in fragments and file.modified <= oldest * 1e6:
             house.bronze.delete(file.name)
     for table in (house.timeseries, house.source_files):
-        for file in table.list_files():
-            if file.name.endswith(".part") and file.written_at <= oldest:
-                table.delete(file.name)
+        remove_unfinished(table, grace_period)
