@@ -40,6 +40,7 @@ from iot_pipeline.store import (
 )
 from iot_pipeline.store._checksums import Blocks
 from iot_pipeline.store._connection import ATTEMPTS
+from iot_pipeline.store._duckdb import S3Files
 from iot_pipeline_tests.conftest import SENSOR, Bucket, S3Server, csv_of, row
 from iot_pipeline_tests.s3_server import FaultyProxy, Waits, running_proxy
 
@@ -250,6 +251,23 @@ def test_a_fault_that_stays_while_a_query_reads_is_one_line_that_names_the_file(
         get_measurements(*QUESTION, warehouse=s3_bucket.warehouse)
     assert "\n" not in str(caught.value)
     assert caught.value.may_pass
+
+
+def test_ranges_of_a_file_are_read_as_they_were_written_whatever_flips(
+    proxy: FaultyProxy, s3_folder: str
+) -> None:
+    store = open_store(s3_folder)
+    assert isinstance(store, S3Store)
+    content = np.random.default_rng(2).bytes(300_000)
+    with store.publish("a") as part:
+        part.write_bytes(content)
+    proxy.only = "GET"
+    file = S3Files(store).open(f"{s3_folder}/a")
+    for start, length in ((299_992, 8), (299_000, 992), (65_530, 10), (0, 1), (131_072, 65_536), (4, -1)):
+        proxy.faults = ["flip"]
+        file.seek(start)
+        assert file.read(length) == content[start:][: length if length >= 0 else None]
+    assert file.read(1) == b""
 
 
 def test_a_view_of_small_tables_is_verified_too(s3_bucket: Bucket, proxy: FaultyProxy) -> None:
