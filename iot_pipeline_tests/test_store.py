@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,7 @@ from iot_pipeline.store import (
 from iot_pipeline.store._checksums import Blocks
 from iot_pipeline.store._connection import ATTEMPTS
 from iot_pipeline.store._duckdb import S3Files
+from iot_pipeline.store._errors import readable_errors
 from iot_pipeline_tests.conftest import SENSOR, Bucket, S3Server, csv_of, row
 from iot_pipeline_tests.s3_server import FaultyProxy, Waits, running_proxy
 
@@ -319,6 +321,19 @@ def test_a_store_that_does_not_answer_a_vacuum_may_answer_later(
     assert_says_what_to_check(caught.value, f"can't clear old files from {s3_folder}/table: ")
 
 
+def test_a_warehouse_without_credentials_says_which_variables_to_set(
+    s3_folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for touch in (connect, lambda url: open_store(url).create(), lambda url: open_store(url).list_objects()):
+        with pytest.raises(ConfigurationError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+            touch(s3_folder)
+
+
 def assert_says_what_to_check(error: IotPipelineError, start: str) -> None:
     text = str(error)
     assert error.may_pass
@@ -326,6 +341,29 @@ def assert_says_what_to_check(error: IotPipelineError, start: str) -> None:
     assert "check AWS_ENDPOINT_URL_S3" in text
     assert text.isprintable()
     assert len(text) < 500
+
+
+@pytest.mark.parametrize(
+    ("code", "variable"),
+    [
+        ("ExpiredToken", "AWS_SESSION_TOKEN"),
+        ("PermanentRedirect", "AWS_REGION"),
+        ("AuthorizationHeaderMalformed", "AWS_REGION"),
+        ("InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
+        ("SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_both_libraries_refusals_name_the_same_variable(code: str, variable: str) -> None:
+    of_deltalake = table_error(
+        "list it", OSError(f"Generic S3 error: 400: <Error><Code>{code}</Code></Error>")
+    )
+    with (
+        pytest.raises(ConfigurationError, match=variable) as of_boto3,
+        readable_errors("list it", "IOT_SOURCE"),
+    ):
+        raise ClientError({"Error": {"Code": code}}, "ListObjectsV2")
+    assert isinstance(of_deltalake, ConfigurationError)
+    assert str(of_deltalake) == str(of_boto3.value)
 
 
 def test_what_a_table_says_of_a_bucket_that_is_not_there_is_no_fault_that_passes() -> None:

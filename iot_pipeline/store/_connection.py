@@ -33,10 +33,18 @@ class S3Connection:
         return self._open()[0]
 
     def object_store_options(self) -> dict[str, str]:
-        """Return the same as options of the library that ``deltalake`` reaches S3 with."""
+        """Return the same as options of the library that ``deltalake`` reaches S3 with.
+
+        Raises:
+            NoCredentialsError: Of boto3; ``deltalake`` would look for them in the network, and say so.
+        """
+        from botocore.exceptions import NoCredentialsError  # noqa: PLC0415 - slow to import, as boto3 is
+
         client, session = self._open()
         credentials = session.get_credentials()
         keys = credentials.get_frozen_credentials() if credentials else None
+        if not (keys or self.aws_access_key_id):
+            raise NoCredentialsError
         endpoint = client.meta.endpoint_url
         options = {
             "aws_endpoint": endpoint,

@@ -145,7 +145,7 @@ class S3Store:
                 entry["Key"].removeprefix(folder),
                 entry["ETag"].strip('"'),
                 entry["Size"],
-                int(entry["LastModified"].timestamp() * 1_000_000),
+                round(entry["LastModified"].timestamp() * 1_000_000),
             )
             for page in pages
             for entry in page.get("Contents", [])
