@@ -38,7 +38,7 @@ from iot_pipeline.ingest.compact import MonthTask
 from iot_pipeline.ingest.convert import FragmentInfo
 from iot_pipeline.ingest.ledger import LoadedFile, read_ledger, write_ledger
 from iot_pipeline.sample_data import write_sample_bucket
-from iot_pipeline.storage import LocalFolder
+from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import Warehouse, open_folder, open_warehouse
 from iot_pipeline.warehouse.delta import DataFile, commit
 from iot_pipeline.warehouse.tables import Version, read_table
@@ -140,7 +140,7 @@ def measure(way: Way, bucket: Path, directory: Path) -> Cost:
             cost["worker MB"] = max(map(peak_mb, processes_of(session)), default=0.0) if address else 0.0
         cost["requests"] = Counter(REQUEST.findall(server.log.read_text(errors="replace")))
         os.environ.update(server.environment)
-        files = list(open_folder(warehouse).list_files())
+        files = list(open_folder(warehouse).list_objects())
         cost["table files"] = sum("timeseries/month=" in file.name for file in files)
         if not way.s3:
             cost["bytes"] = sizes(Path(warehouse))
@@ -387,10 +387,10 @@ def report_driver() -> None:
         print(f"| {count:,} | " + " | ".join(cells) + " |")
 
 
-class Believing(LocalFolder):
+class Believing(DirectoryStore):
     """A folder that has every file it is asked for."""
 
-    def stamps(self, names: Sequence[str]) -> list[str]:
+    def versions(self, names: Sequence[str]) -> list[str]:
         """Return something for each name."""
         return ["made up"] * len(names)
 

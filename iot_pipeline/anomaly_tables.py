@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store, one_line
 from iot_pipeline.warehouse import Warehouse
 from iot_pipeline.warehouse.delta import DataFile, commit
 from iot_pipeline.warehouse.state import Pair, clear_damage
-from iot_pipeline.warehouse.tables import Table, Version, one_line
+from iot_pipeline.warehouse.tables import Table, Version
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def read_verdicts(warehouse: Warehouse, tables: Pair) -> Verdicts:
     return Verdicts.join([])
 
 
-def _read(folder: Folder, table: Table, schema: pa.Schema) -> pa.Table:
+def _read(folder: Store, table: Table, schema: pa.Schema) -> pa.Table:
     with folder.fetch([file.path for file in table.files]) as paths:
         files = [pq.read_table(path, schema=schema, memory_map=False) for path in paths]
     return pa.concat_tables([schema.empty_table(), *files])
@@ -139,7 +139,7 @@ def publish_verdicts(warehouse: Warehouse, verdicts: Verdicts, *, onto: Pair) ->
 
 
 def _publish(
-    folder: Folder, rows: pa.Table, onto: Table | None, *, pin: tuple[Folder, Version] | None
+    folder: Store, rows: pa.Table, onto: Table | None, *, pin: tuple[Store, Version] | None
 ) -> Version:
     name = f"part-{uuid4().hex}.parquet"
     with folder.publish(name) as part:

@@ -184,7 +184,7 @@ def _sample_data(options: argparse.Namespace) -> None:
 
 
 def _upload(options: argparse.Namespace) -> None:
-    from iot_pipeline.upload import upload
+    from iot_pipeline.store import upload
 
     report = upload(options.directory, options.bucket)
     print(f"{options.bucket}: {report.uploaded:,} files uploaded, {report.unchanged:,} there already")

@@ -14,7 +14,7 @@ from iot_pipeline import connect
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.ingest import LoadReport, load_mapping, load_timeseries
 from iot_pipeline_tests.dask_cluster import Cluster, running_cluster
-from iot_pipeline_tests.s3_server import running_s3_server
+from iot_pipeline_tests.s3_server import Waits, running_s3_server
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HEADER = "timestamp;sensor_uuid;sensor_value"
@@ -154,6 +154,13 @@ def s3_folder(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     location = {"LocationConstraint": "eu-central-1"}
     boto3.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration=location)  # type: ignore[arg-type]
     return f"s3://{name}/some/where"
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    waits = Waits()
+    monkeypatch.setattr("botocore.endpoint.time", waits)
+    return waits
 
 
 @pytest.fixture(scope="session")

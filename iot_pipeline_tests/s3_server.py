@@ -1,5 +1,6 @@
 """An S3 server on loopback, and a proxy in front of it that injects the faults of a network."""
 
+import re
 import socket
 import struct
 import threading
@@ -37,6 +38,7 @@ class FaultyProxy(ThreadingHTTPServer):
     """Passes requests on; those for an object meet the listed faults first, one each.
 
     Attributes:
+        only: A pattern for the requests that meet the faults, like ``PUT .*json``; by default all.
         faults: By name, in the order in which requests for objects meet them: a status like ``503``,
             ``reset`` (the connection), ``hang`` (no answer), ``stall`` (half of the body, then nothing),
             ``cut`` (half of the body, then the end), ``short`` (half of the body as if it were all) or
@@ -51,17 +53,18 @@ class FaultyProxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = urlsplit(upstream).netloc
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.only = ""
         self.faults: list[str] = []
         self.listing_faults: list[str] = []
         self.requests: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def next_fault(self, path: str) -> str:
+    def next_fault(self, method: str, path: str) -> str:
         """Count a request and return the fault it meets; empty when it meets none."""
         with self._lock:
             self.requests[unquote(path.partition("?")[0])] += 1
             faults = self.listing_faults if "list-type" in path else self.faults
-            return faults.pop(0) if faults else ""
+            return faults.pop(0) if faults and re.match(self.only, f"{method} {path}") else ""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that have gone away."""
@@ -86,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.close_connection = True
-        fault = self.server.next_fault(self.path)
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self.server.next_fault(self.command, self.path)
         if fault == "hang":
             time.sleep(HANGING_SECONDS)
         elif fault == "reset":
@@ -100,19 +104,28 @@ class _Handler(BaseHTTPRequestHandler):
             error = b"<Error><Code>SlowDown</Code><Message>Please reduce your rate.</Message></Error>"
             self._answer(int(fault), {"Content-Length": str(len(error))}, error)
         else:
-            self._pass_on(fault)
+            self._pass_on(fault, content)
 
-    def _pass_on(self, fault: str) -> None:
+    do_HEAD = do_GET  # noqa: N815
+    do_PUT = do_GET  # noqa: N815
+    do_POST = do_GET  # noqa: N815
+    do_DELETE = do_GET  # noqa: N815
+
+    def _pass_on(self, fault: str, content: bytes) -> None:
         upstream = HTTPConnection(self.server.upstream)
         try:
-            upstream.request("GET", self.path.replace("%0A", NEWLINE), headers=dict(self.headers))
+            upstream.request(
+                self.command, self.path.replace("%0A", NEWLINE), content, headers=dict(self.headers)
+            )
             response = upstream.getresponse()
             body = response.read().replace(NEWLINE.encode(), b"%0A")
         finally:
             upstream.close()
-        kept = {"etag", "content-type", "last-modified"}
-        headers = {name: value for name, value in response.getheaders() if name.lower() in kept}
-        headers["Content-Length"] = str(len(body))
+        # Not the server's own checksums: with them boto3 would verify whole objects, on some servers.
+        kept = ("etag", "content-type", "content-range", "last-modified", "x-amz-meta-")
+        headers = {name: value for name, value in response.getheaders() if name.lower().startswith(kept)}
+        length = response.getheader("Content-Length") if self.command == "HEAD" else len(body)
+        headers["Content-Length"] = str(length or 0)
         if fault == "flip":
             middle = len(body) // 2
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
@@ -130,7 +143,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+class Waits:
+    """Stands in for the ``time`` module where boto3 waits before it tries again."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)

@@ -21,7 +21,7 @@ from iot_pipeline.drawing import draw_sensor, write_report
 from iot_pipeline.errors import WarehouseError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.sample_series import ANOMALIES
-from iot_pipeline.storage import Folder, LocalFolder
+from iot_pipeline.store import DirectoryStore, Store
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.state import verdicts_tables
 from iot_pipeline.warehouse.tables import read_table
@@ -140,7 +140,7 @@ def test_a_reader_never_sees_flags_of_one_run_with_models_of_another(
         before = connection.execute("SELECT count(*) FROM anomalies").fetchall()
     publish = anomaly_tables._publish
 
-    def die_between_the_tables(folder: Folder, rows: object, onto: Any, **options: Any) -> Any:
+    def die_between_the_tables(folder: Store, rows: object, onto: Any, **options: Any) -> Any:
         if folder.url.endswith("sensor_models"):
             raise KeyboardInterrupt
         return publish(folder, anomaly_tables.ANOMALIES.empty_table(), onto, **options)
@@ -324,10 +324,10 @@ def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
 def test_a_judgement_that_a_newer_load_and_judgement_overtake_publishes_nothing_older(
     sensors: Sensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take_lock = LocalFolder.lock
+    take_lock = DirectoryStore.lock
     overtaken: list[FlagReport] = []
 
-    def overtake(folder: LocalFolder, name: str) -> Any:
+    def overtake(folder: DirectoryStore, name: str) -> Any:
         if name == "anomalies" and not overtaken:
             overtaken.append(FlagReport(0, 0, (), 0, {}, 0, {}))
             sensors.add("b", [np.datetime64("2013-03-01T00:00:00")], [1e6])
@@ -335,7 +335,7 @@ def test_a_judgement_that_a_newer_load_and_judgement_overtake_publishes_nothing_
         return take_lock(folder, name)
 
     sensors.add("a", [np.datetime64("2013-03-01T00:00:00")], [0.5])
-    monkeypatch.setattr(LocalFolder, "lock", overtake)
+    monkeypatch.setattr(DirectoryStore, "lock", overtake)
     report = sensors.judge()
     assert report == replace(overtaken[0], sensors_refitted=0)
     assert 1e6 in [flagged["sensor_value"] for flagged in sensors.verdicts()[0]]

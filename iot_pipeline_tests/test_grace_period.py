@@ -15,7 +15,7 @@ from deltalake.exceptions import DeltaError
 from iot_pipeline import connect
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.ingest import load_mapping
-from iot_pipeline.storage import LocalFolder
+from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder
 from iot_pipeline.warehouse.cleanup import remove_files
 from iot_pipeline_tests.conftest import SENSOR, Bucket, csv_of, row
@@ -168,7 +168,7 @@ def test_a_failure_to_delete_old_files_fails_no_load_or_judgement_and_is_tried_a
     (bucket.warehouse / "bronze" / ".left.part").write_bytes(b"half")
     with monkeypatch.context() as patch:
         patch.setattr(DeltaTable, "vacuum", fail)
-        patch.setattr(LocalFolder, "delete", fail)
+        patch.setattr(DirectoryStore, "delete", fail)
         age(bucket, timedelta(seconds=1))
         load_and_judge(bucket, 2)
     assert set(bucket.values()) == {2}

@@ -32,9 +32,10 @@ from iot_pipeline.errors import (
     IotPipelineError,
     WarehouseBusyError,
     WarehouseError,
+    WarehouseUnreachableError,
 )
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline.s3_storage import S3Folder
+from iot_pipeline.store import S3Store
 from iot_pipeline.warehouse import open_folder, open_warehouse, query
 from iot_pipeline.warehouse.delta import DataFile, commit
 from iot_pipeline.warehouse.tables import Version, read_table
@@ -116,11 +117,11 @@ def test_what_no_version_needs_is_deleted_from_s3_when_its_time_has_come(
     s3_bucket: Bucket, monkeypatch: MonkeyPatch, grace_days: str
 ) -> None:
     monkeypatch.setenv("IOT_GRACE_DAYS", grace_days)
-    monkeypatch.setattr(S3Folder, "spares", timedelta(0))
+    monkeypatch.setattr(S3Store, "min_deletion_age", timedelta(0))
     for value in range(3):
         s3_bucket.write("data_0.csv", row(value=value), "refused")
         s3_bucket.load()
-    names = [file.name for file in open_folder(s3_bucket.warehouse).list_files()]
+    names = [file.name for file in open_folder(s3_bucket.warehouse).list_objects()]
     assert len([name for name in names if name.endswith(".parquet")]) == (4 if grace_days == "0" else 12)
     assert not [name for name in names if ".writable" in name]
 
@@ -134,7 +135,7 @@ def test_young_files_are_spared_on_s3_whatever_the_grace_period(
         part.write_bytes(b"")
     s3_bucket.write("data_0.csv", row())
     s3_bucket.load()
-    assert all(unfinished.stamps(["part-of-another-load.parquet"]))
+    assert all(unfinished.versions(["part-of-another-load.parquet"]))
 
 
 # ------------------------------------------------------------------------- two writers
@@ -299,7 +300,7 @@ def test_a_load_that_dies_before_any_request_leaves_the_old_state_and_the_next_o
 
 def copy_files(url: str, to: str) -> None:
     source, target = open_folder(url), open_folder(to)
-    names = [file.name for file in source.list_files()]
+    names = [file.name for file in source.list_objects()]
     with source.fetch(names) as paths:
         for name, path in zip(names, paths, strict=True):
             with target.publish(name) as part:
@@ -374,7 +375,7 @@ def test_a_question_survives_that_the_files_it_knew_were_deleted(
     loaded: Bucket, monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IOT_GRACE_DAYS", "0")
-    monkeypatch.setattr(S3Folder, "spares", timedelta(0))
+    monkeypatch.setattr(S3Store, "spares", timedelta(0))
     load_meanwhile(loaded, monkeypatch, query)
     assert len(get_measurements("first", "2013-01-01", "2013-01-02", warehouse=loaded.warehouse)) == 2
 
@@ -479,7 +480,7 @@ def test_a_server_that_would_let_two_loads_commit_at_once_is_refused(s3_bucket: 
         del request.headers["If-None-Match"]
 
     folder = open_folder(s3_bucket.warehouse)
-    assert isinstance(folder, S3Folder)
+    assert isinstance(folder, S3Store)
     events = folder.connection.client.meta.events
     events.register("before-sign.s3.PutObject", forget_the_condition)
     try:
@@ -487,15 +488,17 @@ def test_a_server_that_would_let_two_loads_commit_at_once_is_refused(s3_bucket: 
             s3_bucket.load()
     finally:
         events.unregister("before-sign.s3.PutObject", forget_the_condition)
-    assert list(folder.list_files()) == []
+    assert list(folder.list_objects()) == []
 
 
 def test_a_server_that_does_not_answer_is_one_line(s3_bucket: Bucket, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     s3_bucket.write("data_0.csv", row())
-    with pytest.raises(ConfigurationError, match="check AWS_ENDPOINT_URL_S3") as caught:
+    with pytest.raises(WarehouseUnreachableError, match="check AWS_ENDPOINT_URL_S3") as caught:
         s3_bucket.load()
     assert "\n" not in str(caught.value)
-    with pytest.raises(WarehouseError, match="can't read s3://") as caught_reading:
+    with pytest.raises(
+        WarehouseUnreachableError, match=r"can't read s3://.*\(check AWS_ENDPOINT_URL_S3\)"
+    ) as caught:
         connect(s3_bucket.warehouse)
-    assert "\n" not in str(caught_reading.value)
+    assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from iot_pipeline.drawing import write_report
 from iot_pipeline.errors import ConfigurationError, SourceError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.settings import PROJECT_ROOT, get_settings
-from iot_pipeline.source import open_source
+from iot_pipeline.store import open_source
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline_tests.conftest import SAMPLE
 

@@ -16,22 +16,23 @@ import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
-from iot_pipeline import s3
-from iot_pipeline import source as source_module
 from iot_pipeline.errors import ConfigurationError, IotPipelineError, SourceError
 from iot_pipeline.ingest import LoadReport, load_timeseries
-from iot_pipeline.s3 import ATTEMPTS, S3Connection
-from iot_pipeline.source import (
-    DirectorySource,
+from iot_pipeline.store import (
+    DirectoryStore,
     ObjectChangedError,
     ObjectVanishedError,
-    S3Source,
-    Source,
-    SourceObject,
+    S3Connection,
+    S3Store,
+    Store,
+    StoredObject,
+    _connection,
+    _s3,
     open_source,
 )
+from iot_pipeline.store._connection import ATTEMPTS
 from iot_pipeline_tests.conftest import Bucket, csv_of, row
-from iot_pipeline_tests.s3_server import NEWLINE, FaultyProxy, running_proxy, running_s3_server
+from iot_pipeline_tests.s3_server import NEWLINE, FaultyProxy, Waits, running_proxy, running_s3_server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -47,9 +48,9 @@ CHANGED = csv_of(row(value=-1))
 
 
 def test_a_directory_that_a_worker_does_not_see_is_an_error_and_no_vanished_file(tmp_path: Path) -> None:
-    source = DirectorySource(tmp_path / "elsewhere")
+    source = DirectoryStore(tmp_path / "elsewhere", "IOT_SOURCE")
     with pytest.raises(SourceError, match=r"IOT_SOURCE .* not on the machine") as caught:
-        source.open_object(SourceObject("a.csv", "1", 1, 0)).__enter__()
+        source.open_object(StoredObject("a.csv", "1", 1, 0)).__enter__()
     assert not isinstance(caught.value, ObjectVanishedError)
 
 
@@ -59,7 +60,7 @@ def test_a_directory_lists_all_files_at_any_depth_by_key(tmp_path: Path) -> None
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12")
     listing = open_source(str(tmp_path)).list_objects()
-    assert [(obj.key, obj.size) for obj in listing] == [
+    assert [(obj.name, obj.size) for obj in listing] == [
         ("a/.hidden", 2),
         ("a/b/c.txt", 2),
         ("b.csv", 2),
@@ -125,11 +126,75 @@ def test_a_file_gone_between_listing_and_reading_is_noticed(tmp_path: Path) -> N
         pass
 
 
-def test_links_to_directories_are_not_followed(tmp_path: Path) -> None:
-    tmp_path.joinpath("a.csv").write_bytes(b"1")
-    tmp_path.joinpath("loop").symlink_to(tmp_path)
-    tmp_path.joinpath("dangling.csv").symlink_to(tmp_path / "nowhere")
-    assert [obj.key for obj in open_source(str(tmp_path)).list_objects()] == ["a.csv"]
+def names_in(directory: Path) -> list[str]:
+    return [obj.name for obj in open_source(str(directory)).list_objects()]
+
+
+def make_files(directory: Path, *names: str) -> Path:
+    for name in names:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+    return directory
+
+
+def test_a_linked_directory_is_listed_like_one_that_is_there(tmp_path: Path) -> None:
+    root = make_files(tmp_path / "root", "a.csv")
+    (root / "Timeseries").symlink_to(make_files(tmp_path / "disk", "deep/b.csv"))
+    assert names_in(root) == ["Timeseries/deep/b.csv", "a.csv"]
+
+
+def test_a_file_behind_a_link_is_read(tmp_path: Path) -> None:
+    root = make_files(tmp_path / "root", "a.csv")
+    (root / "Timeseries").symlink_to(make_files(tmp_path / "disk", "b.csv"))
+    source = open_source(str(root))
+    with source.open_object(source.list_objects()[0]) as stream:
+        assert stream.read() == b"1"
+
+
+def test_links_that_lead_round_in_a_circle_are_no_files(tmp_path: Path) -> None:
+    root = make_files(tmp_path / "root", "one/a.csv")
+    (root / "itself").symlink_to(root)
+    (root / "one" / "parent").symlink_to("..")
+    (root / "grandparent").symlink_to(tmp_path)
+    (root / "dangling.csv").symlink_to(tmp_path / "nowhere")
+    assert names_in(root) == ["one/a.csv"]
+
+
+def test_two_linked_directories_that_link_to_each_other_are_listed_once(tmp_path: Path) -> None:
+    root = make_files(tmp_path / "root", "a.csv")
+    one, two = make_files(tmp_path / "one", "b.csv"), make_files(tmp_path / "two", "c.csv")
+    (one / "two").symlink_to(two)
+    (two / "one").symlink_to(one)
+    (root / "linked").symlink_to(one)
+    assert names_in(root) == ["a.csv", "linked/b.csv", "linked/two/c.csv"]
+
+
+def test_a_link_beside_the_directory_that_it_leads_to_changes_no_name(tmp_path: Path) -> None:
+    root = make_files(tmp_path / "root", "z/a.csv")
+    (root / "b").symlink_to("z")
+    assert names_in(root) == ["z/a.csv"]
+
+
+def test_a_file_deleted_while_its_directory_is_listed_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_files(tmp_path, "a.csv", "b.csv", "c/d.csv", "e/f.csv")
+    scandir = os.scandir
+
+    def delete_meanwhile(path: Any) -> Any:
+        entries = scandir(path)
+        for name in ("a.csv", "c/d.csv"):
+            tmp_path.joinpath(name).unlink(missing_ok=True)
+        return entries
+
+    monkeypatch.setattr(os, "scandir", delete_meanwhile)
+    assert names_in(tmp_path) == ["b.csv", "e/f.csv"]
+
+
+def test_when_a_file_was_written_is_listed_in_microseconds(tmp_path: Path) -> None:
+    os.utime(make_files(tmp_path, "a.csv") / "a.csv", ns=(0, 1_385_000_000_123_456_789))
+    assert [obj.modified for obj in open_source(str(tmp_path)).list_objects()] == [1_385_000_000_123_456]
 
 
 @pytest.mark.parametrize(
@@ -142,32 +207,28 @@ def test_a_wrong_source_is_one_line_that_names_the_setting(location: str) -> Non
 
 
 @dataclass(frozen=True)
-class ChangingSource:
+class ChangingStore(DirectoryStore):
     """A directory in which somebody changes files between listing and reading them."""
 
-    files: DirectorySource
     changes: dict[str, list[bytes | None]] = field(default_factory=dict)
 
-    def list_objects(self) -> list[SourceObject]:
-        return self.files.list_objects()
-
     @contextmanager
-    def open_object(self, obj: SourceObject) -> Iterator[IO[bytes]]:
-        if self.changes.get(obj.key):
-            content = self.changes[obj.key].pop(0)
-            path = self.files.root / obj.key
+    def open_object(self, obj: StoredObject) -> Iterator[IO[bytes]]:
+        if self.changes.get(obj.name):
+            content = self.changes[obj.name].pop(0)
+            path = self.root / obj.name
             path.unlink() if content is None else path.write_bytes(content)
-        with self.files.open_object(obj) as stream:
+        with super().open_object(obj) as stream:
             yield stream
 
 
-def changing(bucket: Bucket, *contents: bytes | None) -> ChangingSource:
+def changing(bucket: Bucket, *contents: bytes | None) -> ChangingStore:
     bucket.write("data_0.csv", row(value=1))
     bucket.write("data_1.csv", row(value=2))
-    return ChangingSource(DirectorySource(bucket.source), {"Timeseries/data_0.csv": list(contents)})
+    return ChangingStore(bucket.source, changes={"Timeseries/data_0.csv": list(contents)})
 
 
-def load(source: Source | str, bucket: Bucket) -> LoadReport:
+def load(source: Store | str, bucket: Bucket) -> LoadReport:
     return load_timeseries(source=source, warehouse=bucket.warehouse)
 
 
@@ -178,7 +239,7 @@ def test_a_file_overwritten_between_listing_and_reading_is_listed_and_read_again
     assert (report.files_new, report.files_vanished) == (2, ())
     (obj, _) = source.list_objects()
     assert bucket.sql("SELECT key, version, size FROM source_files ORDER BY key")[0] == (
-        obj.key,
+        obj.name,
         obj.version,
         obj.size,
     )
@@ -195,7 +256,7 @@ def test_a_file_gone_between_listing_and_reading_is_recorded_as_vanished_and_the
 
 def test_a_file_overwritten_and_then_gone_is_recorded_as_vanished(bucket: Bucket) -> None:
     source = changing(bucket, CHANGED)
-    listings = iter([source.files.list_objects(), source.files.list_objects()[1:]])
+    listings = iter([source.list_objects(), source.list_objects()[1:]])
     object.__setattr__(source, "list_objects", lambda: next(listings))
     assert load(source, bucket).files_vanished == ("Timeseries/data_0.csv",)
     assert bucket.values() == [2]
@@ -327,23 +388,6 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
-class Waits:
-    """Stands in for the ``time`` module where boto3 waits before it tries again."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
-    waits = Waits()
-    monkeypatch.setattr("botocore.endpoint.time", waits)
-    return waits
-
-
 @dataclass(frozen=True)
 class Objects:
     """A bucket on the server."""
@@ -355,7 +399,7 @@ class Objects:
     def put(self, key: str, content: bytes = CONTENT) -> None:
         self.client.put_object(Bucket=self.name, Key=key, Body=content)
 
-    def source(self, prefix: str = "", **connection: Any) -> Source:
+    def source(self, prefix: str = "", **connection: Any) -> Store:
         options = {"endpoint_url": self.connection.endpoint_url, **CREDENTIALS, **connection}
         return open_source(f"s3://{self.name}{prefix}", S3Connection(**options))
 
@@ -390,8 +434,8 @@ def proxy(server: str) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-def read(source: Source, key: str) -> bytes:
-    obj = next(obj for obj in source.list_objects() if obj.key == key)
+def read(source: Store, key: str) -> bytes:
+    obj = next(obj for obj in source.list_objects() if obj.name == key)
     with source.open_object(obj) as stream:
         return stream.read()
 
@@ -422,7 +466,7 @@ def test_keys_are_relative_to_the_prefix(objects: Objects) -> None:
     objects.put(f"deep/erratic/{KEY}")
     for prefix in ("/deep/er", "/deep/er/"):
         source = objects.source(prefix)
-        assert [obj.key for obj in source.list_objects()] == [KEY]
+        assert [obj.name for obj in source.list_objects()] == [KEY]
         assert read(source, KEY) == CONTENT
 
 
@@ -440,7 +484,7 @@ def test_more_than_a_thousand_keys_are_all_listed(objects: Objects) -> None:
     keys = sorted(f"Timeseries/data_{number}.csv" for number in range(1_003))
     for key in keys:
         s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(objects.name, key, b"")
-    assert [obj.key for obj in objects.source().list_objects()] == keys
+    assert [obj.name for obj in objects.source().list_objects()] == keys
 
 
 def test_odd_keys_are_only_names_and_never_local_paths(
@@ -511,6 +555,18 @@ def test_key_etag_and_size_are_recorded_together(objects: Objects, bucket: Bucke
     ]
 
 
+def test_when_an_object_was_written_is_listed_in_microseconds_and_makes_no_version(objects: Objects) -> None:
+    objects.put(KEY)
+    (before,) = objects.source().list_objects()
+    written = objects.client.head_object(Bucket=objects.name, Key=KEY)["LastModified"]
+    assert abs(before.modified - written.timestamp() * 1e6) < 1e6
+    time.sleep(1.1)  # the server tells the time in seconds
+    objects.put(KEY)
+    (after,) = objects.source().list_objects()
+    assert after == before
+    assert after.modified > before.modified
+
+
 def test_an_object_of_many_parts_whose_etag_is_no_checksum_is_read(objects: Objects) -> None:
     upload = objects.client.create_multipart_upload(Bucket=objects.name, Key=KEY)
     options: Any = {"Bucket": objects.name, "Key": KEY, "UploadId": upload["UploadId"]}
@@ -525,7 +581,7 @@ def test_an_object_of_many_parts_whose_etag_is_no_checksum_is_read(objects: Obje
 def test_a_large_object_is_spooled_to_the_disk_and_read_whole(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_module, "SPOOL_BYTES", 100)
+    monkeypatch.setattr(_s3, "SPOOL_BYTES", 100)
     objects.put(KEY)
     assert read(objects.source(), KEY) == CONTENT
 
@@ -537,7 +593,7 @@ PASSING = ["500", "503", "429", "reset", "hang", "stall", "cut", "short", "flip"
 
 @pytest.fixture
 def quick_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "READ_SECONDS", 1.0)  # a busy machine answers within it
+    monkeypatch.setattr(_connection, "READ_SECONDS", 1.0)  # a busy machine answers within it
 
 
 @pytest.mark.usefixtures("quick_timeouts")
@@ -580,7 +636,7 @@ def test_a_listing_meets_faults_with_retries_too(
     objects.put(KEY)
     source = objects.source(endpoint_url=proxy.url)
     proxy.listing_faults = [fault] * (ATTEMPTS - 1)
-    assert [obj.key for obj in source.list_objects()] == [KEY]
+    assert [obj.name for obj in source.list_objects()] == [KEY]
     assert len(waits.seconds) == ATTEMPTS - 1
     proxy.listing_faults = [fault] * 100
     with pytest.raises(SourceError, match=f"can't list s3://{objects.name}") as caught:
@@ -611,7 +667,7 @@ def assert_clear(error: BaseException) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def assert_fails_at_once(source: Source, bucket: Bucket, match: str, *, may_pass: bool = False) -> None:
+def assert_fails_at_once(source: Store, bucket: Bucket, match: str, *, may_pass: bool = False) -> None:
     started = time.monotonic()
     with pytest.raises(IotPipelineError, match=match) as caught:
         load(source, bucket)
@@ -706,7 +762,7 @@ def test_an_unknown_access_key_is_one_clear_line(objects: Objects, bucket: Bucke
 
 
 def test_no_secret_is_part_of_what_a_source_shows() -> None:
-    source = S3Source("bucket", "", S3Connection(aws_session_token=SECRET, **CREDENTIALS))
+    source = S3Store("bucket", "", S3Connection(aws_session_token=SECRET, **CREDENTIALS))
     assert SECRET not in repr(source)
     assert ACCESS_KEY not in repr(source)
 

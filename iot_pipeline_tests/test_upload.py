@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from iot_pipeline.errors import ConfigurationError, SourceError
-from iot_pipeline.source import open_source
-from iot_pipeline.upload import UploadReport, upload
+from iot_pipeline.store import UploadReport, open_source, upload
 from iot_pipeline_tests.s3_server import running_s3_server
 
 PLACE = "s3://a-bucket/a/prefix"
@@ -36,7 +36,7 @@ def content_of(location: str) -> dict[str, str]:
     found = {}
     for obj in source.list_objects():
         with source.open_object(obj) as stream:
-            found[obj.key] = stream.read().decode()
+            found[obj.name] = stream.read().decode()
     return found
 
 
@@ -52,6 +52,23 @@ def test_a_repeated_upload_sends_only_what_changed(directory: Path) -> None:
     assert upload(directory, PLACE) == UploadReport(uploaded=1, unchanged=2)
     assert content_of(PLACE)["mapping.csv"] == "something else"
     assert upload(directory, PLACE) == UploadReport(uploaded=0, unchanged=3)
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
+def test_a_bucket_is_made_in_the_region_of_the_settings(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    monkeypatch.setenv("AWS_REGION", region)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    bucket = f"bucket-{region}"  # the servers of one process share their buckets
+    assert upload(directory, f"s3://{bucket}").uploaded == 3
+    made = boto3.client("s3").get_bucket_location(Bucket=bucket)["LocationConstraint"]
+    assert (made or "us-east-1") == region
+
+
+def test_a_bucket_that_exists_is_filled(directory: Path) -> None:
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="made-before")
+    assert upload(directory, "s3://made-before").uploaded == 3
 
 
 def test_a_place_that_is_no_bucket_is_refused(directory: Path) -> None:

@@ -53,7 +53,8 @@ def new_source_files(
         return dg.SkipReason(f"{error}. It is tried again in {POLL.seconds // 60} minutes.")
     if not listing:
         return dg.SkipReason("The source holds no files.")
-    fingerprint = hashlib.blake2b(repr(listing).encode(errors="backslashreplace"), digest_size=16).hexdigest()
+    versions = repr([(obj.name, obj.version) for obj in listing]).encode(errors="backslashreplace")
+    fingerprint = hashlib.blake2b(versions, digest_size=16).hexdigest()
     number, _, known = (context.cursor or "0:").partition(":")
     if fingerprint == known:
         return dg.SkipReason(f"Nothing has changed: {len(listing):,} files.")

@@ -86,7 +86,7 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
     that is not one-to-one is not loaded at all; the asset's failure says what is wrong with it.)
     """
     warehouse = open_warehouse(measurements.warehouse)
-    if not any(warehouse.mapping.stamps([MAPPING])):
+    if not any(warehouse.mapping.versions([MAPPING])):
         raise dg.Failure("no mapping has been loaded yet: run: dagster asset materialize --select mapping")
     with readable_failures(), open_mapping(warehouse) as connection:
         ((sensors,),) = connection.execute("SELECT count(*) FROM sensors").fetchall()

@@ -11,14 +11,13 @@ from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 from pydantic import Field
 
-from iot_pipeline.s3 import S3Connection
 from iot_pipeline.settings import get_settings
-from iot_pipeline.source import Source, open_source
+from iot_pipeline.store import S3Connection, Store, open_source
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.query import connect, get_measurements
 
 
-class SourceResource(dg.ConfigurableResource[Source]):
+class SourceResource(dg.ConfigurableResource[Store]):
     """Where the CSV files come from."""
 
     location: str | None = Field(
@@ -31,7 +30,7 @@ class SourceResource(dg.ConfigurableResource[Source]):
         """The directory or the S3 URL."""
         return self.location or get_settings().source
 
-    def open(self) -> Source:
+    def open(self) -> Store:
         """Open the source with the S3 resource's endpoint and credentials."""
         s3 = self.s3
         connection = S3Connection(

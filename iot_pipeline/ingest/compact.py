@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from iot_pipeline.clock import month_bounds
 from iot_pipeline.ingest.convert import READINGS
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store
 from iot_pipeline.warehouse import readings_file
 from iot_pipeline.warehouse.delta import DataFile
 
@@ -102,7 +102,7 @@ class _Rows:
         return same_sensor & np.equal(self.instants[1:], self.instants[:-1])
 
 
-def compact_month(task: MonthTask, bronze: Folder, table: Folder) -> CompactedMonth:
+def compact_month(task: MonthTask, bronze: Store, table: Store) -> CompactedMonth:
     """Write the sorted files of one month.
 
     Args:

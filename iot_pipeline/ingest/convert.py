@@ -18,11 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iot_pipeline.clock import DAY, HOUR, count_by_month
-from iot_pipeline.ingest.parse import KEPT_ROWS, Readings, Rejected, parse_piece
+from iot_pipeline.ingest.parse import (
+    KEPT_ROWS,
+    Readings,
+    Rejected,
+    parse_piece,
+)
 from iot_pipeline.ingest.pieces import UnreadableFileError, read_header, read_pieces, unpack
 from iot_pipeline.ingest.repeated_hour import MARGIN, tell_passes
-from iot_pipeline.source import Source, SourceObject
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store, StoredObject
 from iot_pipeline.warehouse import readings_file, rejects_file
 
 FORMAT = 2
@@ -74,13 +78,13 @@ class FragmentInfo:
     months: dict[str, int]
 
 
-def fragment_name(obj: SourceObject) -> str:
+def fragment_name(obj: StoredObject) -> str:
     """Return the name of the fragment that an object's version is converted to."""
-    identity = "\0".join([obj.key, obj.version, str(FORMAT)])
+    identity = "\0".join([obj.name, obj.version, str(FORMAT)])
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def convert_object(source: Source, obj: SourceObject, bronze: Folder, *, suffix: str = "") -> FragmentInfo:
+def convert_object(source: Store, obj: StoredObject, bronze: Store, *, suffix: str = "") -> FragmentInfo:
     """Convert an object to a fragment, unless that has been done.
 
     Readings from 1970 to a day after the object was last written are good. A file that can't be read to its
@@ -98,7 +102,7 @@ def convert_object(source: Source, obj: SourceObject, bronze: Folder, *, suffix:
         SourceError: It can't be read.
     """
     name = fragment_name(obj) + suffix
-    if any(bronze.stamps([readings_file(name)])):
+    if any(bronze.versions([readings_file(name)])):
         return read_fragment_info(bronze, name)
     with (
         bronze.publish(readings_file(name)) as part,
@@ -106,7 +110,7 @@ def convert_object(source: Source, obj: SourceObject, bronze: Folder, *, suffix:
         source.open_object(obj) as stream,
     ):
         try:
-            text = unpack(stream, obj.key)
+            text = unpack(stream, obj.name)
             with _FragmentWriter(obj, part, rejects_part) as writer:
                 names, header_line = read_header(text)
                 for piece in read_pieces(text, header_line + 1):
@@ -118,7 +122,7 @@ def convert_object(source: Source, obj: SourceObject, bronze: Folder, *, suffix:
                 return writer.finish(fragment=name, error=str(reason))
 
 
-def read_fragment_info(bronze: Folder, fragment: str) -> FragmentInfo:
+def read_fragment_info(bronze: Store, fragment: str) -> FragmentInfo:
     """Read what a fragment holds from its metadata."""
     with bronze.fetch([readings_file(fragment)]) as (path,):
         return FragmentInfo(**json.loads(pq.read_metadata(path).metadata[_METADATA_KEY]))
@@ -127,7 +131,7 @@ def read_fragment_info(bronze: Folder, fragment: str) -> FragmentInfo:
 class _FragmentWriter:
     """Writes the rows of one file, piece by piece; rows of a repeated hour wait for the file's end."""
 
-    def __init__(self, obj: SourceObject, path: Path, rejects_path: Path) -> None:
+    def __init__(self, obj: StoredObject, path: Path, rejects_path: Path) -> None:
         self._obj = obj
         self._readings = pq.ParquetWriter(
             path,
@@ -190,7 +194,7 @@ class _FragmentWriter:
             self._write(rows.sensor_uuid, rows.instants + HOUR * second, rows.values, rows.is_open)
         self._write_rejects([Rejected.sum_up(*item) for item in sorted(self._not_kept.items())])
         info = FragmentInfo(
-            key=self._obj.key,
+            key=self._obj.name,
             version=self._obj.version,
             size=self._obj.size,
             fragment=fragment,
@@ -201,7 +205,7 @@ class _FragmentWriter:
             months=dict(sorted(self._months.items())),
         )
         if sum(info.months.values()) + info.rows_rejected != info.rows_read:
-            raise AssertionError(f"the rows of {self._obj.key} do not add up: {info}")
+            raise AssertionError(f"the rows of {self._obj.name} do not add up: {info}")
         self._readings.add_key_value_metadata({_METADATA_KEY: json.dumps(asdict(info))})
         return info
 
@@ -224,7 +228,7 @@ class _FragmentWriter:
     def _write_rejects(self, rejected: list[Rejected]) -> None:
         if rejected:
             self._rejects = self._rejects or pq.ParquetWriter(self._rejects_path, REJECTS)
-            rows = [{"source_key": self._obj.key, **asdict(row)} for row in rejected]
+            rows = [{"source_key": self._obj.name, **asdict(row)} for row in rejected]
             self._rejects.write_table(pa.Table.from_pylist(rows, REJECTS))
 
 

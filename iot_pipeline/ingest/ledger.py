@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from iot_pipeline.errors import DamagedTableError
 from iot_pipeline.ingest.convert import FragmentInfo
+from iot_pipeline.store import one_line
 from iot_pipeline.warehouse import Warehouse
 from iot_pipeline.warehouse.delta import DataFile, commit
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD
-from iot_pipeline.warehouse.tables import Table, Version, one_line
+from iot_pipeline.warehouse.tables import Table, Version
 
 LEDGER = pa.schema(
     [
@@ -131,7 +132,7 @@ def listed_fragments(warehouse: Warehouse) -> set[str]:
     A file that can't be read belongs to a version that nobody can read.
     """
     folder = warehouse.source_files
-    names = [file.name for file in folder.list_files()]
+    names = [file.name for file in folder.list_objects()]
     names = [name for name in names if "/" not in name and name.endswith(".parquet")]
     fragments: set[str] = set()
     with folder.fetch(names) as paths:

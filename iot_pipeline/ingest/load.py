@@ -23,20 +23,18 @@ from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_n
 from iot_pipeline.ingest.ledger import LoadedFile, listed_fragments, read_ledger, write_ledger
 from iot_pipeline.ingest.pieces import COMPRESSIONS
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
-from iot_pipeline.source import (
+from iot_pipeline.store import (
     ObjectChangedError,
     ObjectVanishedError,
-    S3Source,
-    Source,
-    SourceObject,
+    Store,
+    StoredObject,
     as_source,
+    one_line,
 )
-from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.cleanup import remove_files, remove_old_versions
 from iot_pipeline.warehouse.delta import commit
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD, Pair, clear_damage, readings_tables
-from iot_pipeline.warehouse.tables import one_line
 from iot_pipeline.workers import NO_WORKERS, Workers, open_workers
 
 FOLDER = "timeseries"
@@ -44,7 +42,6 @@ SUFFIXES = (".csv", *COMPRESSIONS)
 PARALLEL_BYTES = 256 * 2**20
 """Less than this is converted sooner than processes have started."""
 BATCH_FILES = 8
-FETCH_THREADS = 3
 RELISTINGS = 3
 
 logger = logging.getLogger(__name__)
@@ -92,7 +89,7 @@ class LoadReport:
 
 def load_timeseries(
     *,
-    source: str | Source | None = None,
+    source: str | Store | None = None,
     warehouse: str | Path | None = None,
     full_reload: bool = False,
     allow_empty: bool = False,
@@ -128,7 +125,7 @@ def load_timeseries(
 
 
 def _load(
-    source: Source, warehouse: Warehouse, *, full_reload: bool, allow_empty: bool, on_progress: OnProgress
+    source: Store, warehouse: Warehouse, *, full_reload: bool, allow_empty: bool, on_progress: OnProgress
 ) -> LoadReport:
     now = datetime.now(UTC)
     tables = readings_tables(warehouse, writing=True)
@@ -165,7 +162,7 @@ def _load(
         _publish(warehouse, files, months, touched=None if full_reload else touched, onto=tables)
     _clean_up(warehouse, {entry.info.fragment for entry in files.values()})
     loaded = [entry for info in fragments if (entry := files[info.key]).info is info]
-    listed = {obj.key for obj in objects}
+    listed = {obj.name for obj in objects}
     return LoadReport(
         files_new=sum(info.key not in recorded for info in fragments),
         files_changed=sum(info.key in recorded for info in fragments),
@@ -185,29 +182,29 @@ def _load(
     )
 
 
-def _list_csv_files(source: Source) -> tuple[list[SourceObject], list[str]]:
+def _list_csv_files(source: Store) -> tuple[list[StoredObject], list[str]]:
     files, skipped = [], []
     for obj in source.list_objects():
-        *folders, name = obj.key.split("/")
+        *folders, name = obj.name.split("/")
         if FOLDER in map(str.lower, folders):
-            printable = obj.key.encode(errors="backslashreplace").decode()
-            if name.lower().endswith(SUFFIXES) and printable == obj.key:
+            printable = obj.name.encode(errors="backslashreplace").decode()
+            if name.lower().endswith(SUFFIXES) and printable == obj.name:
                 files.append(obj)
             else:
                 skipped.append(printable)
     return files, skipped
 
 
-def _is_loaded(obj: SourceObject, recorded: dict[str, LoadedFile]) -> bool:
-    entry = recorded.get(obj.key)
+def _is_loaded(obj: StoredObject, recorded: dict[str, LoadedFile]) -> bool:
+    entry = recorded.get(obj.name)
     return entry is not None and entry.last_fragment.startswith(fragment_name(obj))
 
 
 def _convert(
     workers: Workers,
-    source: Source,
-    objects: Sequence[SourceObject],
-    bronze: Folder,
+    source: Store,
+    objects: Sequence[StoredObject],
+    bronze: Store,
     *,
     suffix: str,
     on_progress: OnProgress,
@@ -241,26 +238,23 @@ def _convert(
         if not overwritten:
             break
         listing, _skipped = _list_csv_files(source)
-        objects = [obj for obj in listing if obj.key in overwritten]
-        vanished.extend(overwritten - {obj.key for obj in objects})
+        objects = [obj for obj in listing if obj.name in overwritten]
+        vanished.extend(overwritten - {obj.name for obj in objects})
     return fragments, vanished, sorted(overwritten)
 
 
 def _convert_batch(
-    source: Source, bronze: Folder, objects: Sequence[SourceObject], *, suffix: str
+    source: Store, bronze: Store, objects: Sequence[StoredObject], *, suffix: str
 ) -> list[tuple[str, FragmentInfo | ObjectVanishedError | ObjectChangedError]]:
-    def convert(obj: SourceObject) -> FragmentInfo | ObjectVanishedError | ObjectChangedError:
+    def convert(obj: StoredObject) -> FragmentInfo | ObjectVanishedError | ObjectChangedError:
         try:
             return convert_object(source, obj, bronze, suffix=suffix)
         except (ObjectVanishedError, ObjectChangedError) as outcome:
             return outcome
 
-    if isinstance(source, S3Source):  # fetch some while another is parsed
-        with ThreadPoolExecutor(FETCH_THREADS) as threads:
-            outcomes = list(threads.map(convert, objects))
-    else:
-        outcomes = list(map(convert, objects))
-    return [(obj.key, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
+    with ThreadPoolExecutor(source.parallel_reads) as threads:  # fetch some while another is parsed
+        outcomes = list(threads.map(convert, objects))
+    return [(obj.name, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
 
 
 def _months_left_by_a_killed_load(tables: Pair) -> set[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from iot_pipeline.errors import MappingError
 from iot_pipeline.ingest.parse import read_uuid
-from iot_pipeline.source import Source, SourceObject, as_source
+from iot_pipeline.store import Store, StoredObject, as_source
 from iot_pipeline.warehouse import MAPPING, open_warehouse, readable_write_errors
 
 FILE_NAME = "mapping.csv"
@@ -35,7 +35,7 @@ class MappingReport:
     sensors: int
 
 
-def load_mapping(*, source: str | Source | None = None, warehouse: str | Path | None = None) -> MappingReport:
+def load_mapping(*, source: str | Store | None = None, warehouse: str | Path | None = None) -> MappingReport:
     """Load the source's ``mapping.csv``, replacing what was loaded before as a whole.
 
     Args:
@@ -52,7 +52,7 @@ def load_mapping(*, source: str | Source | None = None, warehouse: str | Path | 
     folder = open_warehouse(warehouse).mapping
     obj = _find_mapping(origin)
     with origin.open_object(obj) as stream:
-        sensors = read_mapping(stream.read(), obj.key)
+        sensors = read_mapping(stream.read(), obj.name)
     folder.create()
     with (
         readable_write_errors(f"{folder.url}/{MAPPING}"),
@@ -62,13 +62,13 @@ def load_mapping(*, source: str | Source | None = None, warehouse: str | Path | 
     ):
         connection.execute(_SCHEMA)
         connection.executemany("INSERT INTO sensors VALUES (?, ?)", sensors)
-    return MappingReport(obj.key, len(sensors))
+    return MappingReport(obj.name, len(sensors))
 
 
-def _find_mapping(source: Source) -> SourceObject:
-    found = [obj for obj in source.list_objects() if obj.key.split("/")[-1].lower() == FILE_NAME]
+def _find_mapping(source: Store) -> StoredObject:
+    found = [obj for obj in source.list_objects() if obj.name.split("/")[-1].lower() == FILE_NAME]
     if len(found) != 1:
-        keys = ", ".join(obj.key for obj in found) or "none"
+        keys = ", ".join(obj.name for obj in found) or "none"
         raise MappingError(f"the source must hold one {FILE_NAME}, found {keys}: check IOT_SOURCE")
     return found[0]
 

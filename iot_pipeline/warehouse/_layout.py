@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from iot_pipeline.errors import ConfigurationError, WarehouseError
-from iot_pipeline.s3 import one_line
 from iot_pipeline.settings import get_settings
-from iot_pipeline.storage import Folder, LocalFolder
+from iot_pipeline.store import Store, one_line, open_store
 
 MAPPING = "mapping.sqlite"
 """The SQLite file of sensor names."""
@@ -26,8 +24,8 @@ class Warehouse:
         mapping: The folder of ``mapping.sqlite``; the same, unless a setting keeps that file elsewhere.
     """
 
-    root: Folder
-    mapping: Folder
+    root: Store
+    mapping: Store
 
     @property
     def url(self) -> str:
@@ -35,32 +33,32 @@ class Warehouse:
         return self.root.url
 
     @property
-    def bronze(self) -> Folder:
+    def bronze(self) -> Store:
         """The fragments."""
         return self.root / "bronze"
 
     @property
-    def timeseries(self) -> Folder:
+    def timeseries(self) -> Store:
         """The Delta table of readings."""
         return self.root / "timeseries"
 
     @property
-    def source_files(self) -> Folder:
+    def source_files(self) -> Store:
         """The Delta table that lists what has been loaded."""
         return self.root / "source_files"
 
     @property
-    def anomalies(self) -> Folder:
+    def anomalies(self) -> Store:
         """The Delta table of flagged readings."""
         return self.root / "anomalies"
 
     @property
-    def sensor_models(self) -> Folder:
+    def sensor_models(self) -> Store:
         """The Delta table of fitted models."""
         return self.root / "sensor_models"
 
     @property
-    def report(self) -> Folder:
+    def report(self) -> Store:
         """The pictures and the page."""
         return self.root / "report"
 
@@ -88,25 +86,18 @@ def readable_write_errors(url: str) -> Iterator[None]:
         raise WarehouseError(f"can't write {url}: {reason}") from error
 
 
-def open_folder(location: str | Path, setting: str = "IOT_WAREHOUSE") -> Folder:
+def open_folder(location: str | Path, setting: str = "IOT_WAREHOUSE") -> Store:
     """Return the folder at a path or an ``s3://bucket[/prefix]`` URL, which an environment variable names.
 
     Raises:
         ConfigurationError: It can't be one.
     """
     text = str(location)
-    if not text.startswith("s3://"):
-        if ":/" in text:
-            raise ConfigurationError(f"{setting} {text!r} must be a directory or s3://bucket[/prefix]")
-        return LocalFolder(Path(location).absolute(), setting)
-    url = urlsplit(text)
-    if not re.fullmatch(r"s3://[\w.-]+(/[\w.=-]+)*/?", text, re.ASCII):
+    if text.startswith("s3://") and not re.fullmatch(r"s3://[\w.-]+(/[\w.=-]+)*/?", text, re.ASCII):
         raise ConfigurationError(
             f"{setting} {text!r} must be s3://bucket[/prefix] of letters, digits and any of . _ = - /"
         )
-    from iot_pipeline.s3_storage import S3Folder  # noqa: PLC0415 - a directory needs nothing of it
-
-    return S3Folder(url.netloc, url.path.strip("/"), setting=setting)
+    return open_store(location, setting)
 
 
 def open_warehouse(location: str | Path | None = None) -> Warehouse:

@@ -10,8 +10,8 @@ import duckdb
 import pyarrow as pa
 
 from iot_pipeline.clock import TIME_ZONE
-from iot_pipeline.errors import DamagedTableError
-from iot_pipeline.storage import Folder
+from iot_pipeline.errors import DamagedTableError, WarehouseError
+from iot_pipeline.store import Store, query_error
 from iot_pipeline.warehouse._layout import Warehouse, rejects_file
 from iot_pipeline.warehouse.state import HOW_TO_JUDGE, HOW_TO_RELOAD, Pair, State, read_state
 from iot_pipeline.warehouse.tables import Table
@@ -115,17 +115,20 @@ def readable_errors(what: str, remedy: str = HOW_TO_RELOAD) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        reason = str(error).splitlines()[0]  # the statement follows
-        _, is_ours, fault = reason.partition("Error: can't read ")
-        text = f"can't read {fault}" if is_ours else f"can't read {what}: {reason}: if it stays so, {remedy}"
-        raise DamagedTableError(text) from error
+        _, is_ours, rest = str(error).splitlines()[0].partition("Error: can't read ")
+        if is_ours:  # of a view that raises
+            raise DamagedTableError(f"can't read {rest}") from error
+        fault = query_error(f"read {what}", error)
+        if type(fault) is not WarehouseError:  # the object store is the cause
+            raise fault from error
+        raise DamagedTableError(f"{fault}: if it stays so, {remedy}") from error
 
 
-def configure(connection: duckdb.DuckDBPyConnection, root: Folder) -> None:
+def configure(connection: duckdb.DuckDBPyConnection, root: Store) -> None:
     """Let a connection show times in Berlin's zone and read the warehouse's files."""
     connection.execute(f"SET GLOBAL TimeZone = '{TIME_ZONE}'")  # a cursor inherits only global settings
     connection.execute("SET python_enable_replacements = false")
-    root.connect(connection)
+    root.register(connection)
 
 
 def read_parquet_sql(paths: list[str]) -> str:

@@ -14,14 +14,14 @@ from deltalake.exceptions import DeltaError
 
 from iot_pipeline.errors import WarehouseError
 from iot_pipeline.settings import get_settings
-from iot_pipeline.storage import Folder
-from iot_pipeline.warehouse.tables import one_line, open_table
+from iot_pipeline.store import UNFINISHED, Store, one_line
+from iot_pipeline.warehouse.tables import open_table
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def clearing_away(folder: Folder) -> Iterator[None]:
+def clearing_away(folder: Store) -> Iterator[None]:
     """Warn of an error in a block that clears a folder."""
     try:
         yield
@@ -31,7 +31,7 @@ def clearing_away(folder: Folder) -> Iterator[None]:
         )
 
 
-def remove_old_versions(folder: Folder) -> None:
+def remove_old_versions(folder: Store) -> None:
     """Delete the files of a table that no version within the grace period uses, and what a kill left behind.
 
     Delta counts the period in whole hours, so a file may stay for up to one more.
@@ -45,18 +45,18 @@ def remove_old_versions(folder: Folder) -> None:
                 enforce_retention_duration=False,
                 full=True,
             )
-    remove_files(folder, lambda name: name.endswith(".part"))
+    remove_files(folder, lambda name: name.endswith(UNFINISHED))
 
 
-def remove_files(folder: Folder, is_unwanted: Callable[[str], bool]) -> None:
+def remove_files(folder: Store, is_unwanted: Callable[[str], bool]) -> None:
     """Delete files below a folder that are unwanted, by their names, and older than the grace period."""
     with clearing_away(folder):
-        latest = time.time() - _grace_period(folder).total_seconds()
-        for file in list(folder.list_files()):
-            if file.written_at <= latest and is_unwanted(file.name):
+        latest = (time.time() - _grace_period(folder).total_seconds()) * 1e6
+        for file in folder.list_objects():
+            if file.modified <= latest and is_unwanted(file.name):
                 with suppress(FileNotFoundError):
                     folder.delete(file.name)
 
 
-def _grace_period(folder: Folder) -> timedelta:
-    return max(get_settings().grace_period, folder.spares)
+def _grace_period(folder: Store) -> timedelta:
+    return max(get_settings().grace_period, folder.min_deletion_age)

@@ -24,8 +24,8 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 
 from iot_pipeline.errors import WarehouseBusyError, WarehouseError
 from iot_pipeline.settings import get_settings
-from iot_pipeline.storage import Folder
-from iot_pipeline.warehouse.tables import LOG, Version, list_files, one_line, open_table, table_name
+from iot_pipeline.store import Store, table_error
+from iot_pipeline.warehouse.tables import LOG, Version, list_files, open_table, table_name
 
 _LOG_RETENTION = timedelta(days=30)
 _FILE_RETENTION = timedelta(days=7)
@@ -95,14 +95,14 @@ def _plain(value: Any) -> Any:
 
 
 def commit(
-    folder: Folder,
+    folder: Store,
     *,
     onto: int | None,
     schema: pa.Schema,
     add: Sequence[DataFile],
     replace: Collection[str] | None = None,
     partition_by: str | None = None,
-    pin: tuple[Folder, Version] | None = None,
+    pin: tuple[Store, Version] | None = None,
 ) -> Version:
     """Make files the next version of a table, in one commit that is durable when this returns.
 
@@ -128,8 +128,8 @@ def commit(
         WarehouseError: A file is not there, or the commit can't be written. Whether it was is then unknown;
             the next load finds out.
     """
-    stamps = folder.stamps([file.path for file in add])
-    lost = [file.path for file, stamp in zip(add, stamps, strict=True) if not stamp]
+    versions = folder.versions([file.path for file in add])
+    lost = [file.path for file, version in zip(add, versions, strict=True) if not version]
     if lost:
         raise WarehouseError(
             f"{folder.url}/{lost[0]} is not where its worker wrote it: IOT_WAREHOUSE must be a disk that all"
@@ -174,7 +174,7 @@ def commit(
                 app_transactions=[Transaction(table_name(pin[0]), pin[1].number)] if pin else [],
             ),
         )
-        folder.settle(LOG, since=f"{onto:020}" if onto else "")  # a checkpoint may have come with it
+        folder.sync(LOG, since=f"{onto:020}" if onto else "")  # a checkpoint may have come with it
         return version
 
 
@@ -202,13 +202,15 @@ def _retention() -> dict[str, str]:
 
 
 @contextmanager
-def _refused_when_outdated(folder: Folder, onto: int | None) -> Iterator[None]:
+def _refused_when_outdated(folder: Store, onto: int | None) -> Iterator[None]:
     try:
         yield
+    except OSError as error:
+        raise table_error(f"write {folder.url}", error, folder.setting) from error
     except DeltaError as error:
         latest = open_table(folder)
         if (latest.version() if latest else None) == onto:
-            raise WarehouseError(f"can't write {folder.url}: {one_line(error)}") from error
+            raise table_error(f"write {folder.url}", error, folder.setting) from error
         raise WarehouseBusyError(
             f"somebody else has written {folder.url} meanwhile: try again, what was converted is kept"
         ) from error

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
 from iot_pipeline.errors import DamagedTableError, UnknownSensorError
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import Warehouse, open_warehouse
 from iot_pipeline.warehouse._views import configure, connect_to, read_parquet_sql, readable_errors
 from iot_pipeline.warehouse.state import State, read_state
@@ -224,7 +224,7 @@ def read_moment(moment: Moment) -> int:
 
 
 @cache
-def _database_of(_process: int, root: Folder) -> duckdb.DuckDBPyConnection:
+def _database_of(_process: int, root: Store) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     configure(connection, root)
     connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
@@ -234,7 +234,7 @@ def _database_of(_process: int, root: Folder) -> duckdb.DuckDBPyConnection:
 _of_thread = threading.local()
 
 
-def _cursor(root: Folder) -> duckdb.DuckDBPyConnection:
+def _cursor(root: Store) -> duckdb.DuckDBPyConnection:
     """Return the thread's cursor on the process' database; one of before a fork has lost its threads."""
     owner = os.getpid(), root
     if getattr(_of_thread, "owner", None) != owner:

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from iot_pipeline.errors import DamagedTableError, WarehouseError, WarehouseNotReadyError
-from iot_pipeline.storage import Folder
+from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import MAPPING, Warehouse
 from iot_pipeline.warehouse.tables import LOG, Table, TableFile, Version, clear_log, read_table
 
@@ -35,7 +35,7 @@ class Pair:
     second: Table | None = None
     head: Table | None = None
     fault: str = ""
-    damaged: tuple[Folder, ...] = ()
+    damaged: tuple[Store, ...] = ()
 
 
 def readings_tables(warehouse: Warehouse, *, writing: bool = False) -> Pair:
@@ -48,9 +48,9 @@ def verdicts_tables(warehouse: Warehouse, *, writing: bool = False) -> Pair:
     return _read_pair(warehouse.anomalies, warehouse.sensor_models, HOW_TO_JUDGE, writing=writing)
 
 
-def _read_pair(first: Folder, second: Folder, remedy: str, *, writing: bool) -> Pair:
+def _read_pair(first: Store, second: Store, remedy: str, *, writing: bool) -> Pair:
     head = latest = None
-    damaged: tuple[Folder, ...] = (second, first)
+    damaged: tuple[Store, ...] = (second, first)
     try:
         # What a writer is to commit onto comes first: whoever commits in between is found out then.
         head = read_table(first) if writing else None
@@ -65,7 +65,7 @@ def _read_pair(first: Folder, second: Folder, remedy: str, *, writing: bool) -> 
     return Pair(pinned, latest, head)
 
 
-def _read_pinned(folder: Folder, version: Version, head: Table | None) -> Table:
+def _read_pinned(folder: Store, version: Version, head: Table | None) -> Table:
     table = head if head and head.version.number == version.number else read_table(folder, version.number)
     if table is None or version.table_id not in {"", table.version.table_id}:
         raise DamagedTableError(f"can't read {folder.url} (its version {version.number} is gone)")
@@ -175,7 +175,7 @@ def _read_readings(warehouse: Warehouse) -> State:
     return State(warehouse, stamp, tables.second, tables.first, months, read_sensors(warehouse))
 
 
-def _nothing_in(folder: Folder) -> WarehouseNotReadyError:
+def _nothing_in(folder: Store) -> WarehouseNotReadyError:
     return WarehouseNotReadyError(f"nothing has been loaded into {folder.url} yet: {HOW_TO_LOAD}")
 
 
@@ -192,12 +192,12 @@ def _stamp_of_readings(warehouse: Warehouse, source_files: Table) -> tuple[str, 
     """Return what changes with the ledger or the mapping, at the price of three looks at the files."""
     commits = [f"source_files/{name}" for name in _commits(source_files)]
     if warehouse.mapping == warehouse.root:
-        return tuple(warehouse.root.stamps([*commits, MAPPING]))
-    return (*warehouse.root.stamps(commits), *warehouse.mapping.stamps([MAPPING]))
+        return tuple(warehouse.root.versions([*commits, MAPPING]))
+    return (*warehouse.root.versions(commits), *warehouse.mapping.versions([MAPPING]))
 
 
 def _stamp_of_verdicts(warehouse: Warehouse, tables: Pair) -> tuple[str, ...]:
-    return tuple(warehouse.sensor_models.stamps(_commits(tables.second)))
+    return tuple(warehouse.sensor_models.versions(_commits(tables.second)))
 
 
 def _commits(table: Table | None) -> list[str]:
@@ -213,7 +213,7 @@ def _is_latest(stamp: tuple[str, ...]) -> bool:
 
 def read_sensors(warehouse: Warehouse) -> dict[str, str]:
     """Return the uuids by sensor name; none before the mapping has been loaded."""
-    if not any(warehouse.mapping.stamps([MAPPING])):
+    if not any(warehouse.mapping.versions([MAPPING])):
         return {}
     with open_mapping(warehouse) as connection:
         return dict(connection.execute("SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"))

@@ -1,22 +1,18 @@
 """What the log of a Delta table says of a version: its files, and the version of another table it pins."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
-from textwrap import shorten
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from iot_pipeline.errors import DamagedTableError
-from iot_pipeline.storage import Folder
+from iot_pipeline.errors import DamagedTableError, WarehouseError
+from iot_pipeline.store import Store, one_line, table_error
 
 LOG = "_delta_log"
-LONGEST_REASON = 200
 
 
 class Version(NamedTuple):
@@ -69,7 +65,7 @@ class Table:
     pinned: Version | None
 
 
-def read_table(folder: Folder, version: int | None = None, *, pins: Folder | None = None) -> Table | None:
+def read_table(folder: Store, version: int | None = None, *, pins: Store | None = None) -> Table | None:
     """Read what a table's log says of a version, by default the latest; None when there is no such table.
 
     Args:
@@ -94,12 +90,12 @@ def read_table(folder: Folder, version: int | None = None, *, pins: Folder | Non
         )
 
 
-def table_name(folder: Folder) -> str:
+def table_name(folder: Store) -> str:
     """Return what a table is called: the last part of its folder."""
     return folder.url.rsplit("/", 1)[-1]
 
 
-def list_files(folder: Folder, table: DeltaTable) -> Iterator[TableFile]:
+def list_files(folder: Store, table: DeltaTable) -> Iterator[TableFile]:
     """Yield the files of the version that is open."""
     url = folder.url
     for action in pa.table(table.get_add_actions()).to_pylist():
@@ -114,7 +110,7 @@ def list_files(folder: Folder, table: DeltaTable) -> Iterator[TableFile]:
         )
 
 
-def open_table(folder: Folder, version: int | None = None) -> DeltaTable | None:
+def open_table(folder: Store, version: int | None = None) -> DeltaTable | None:
     """Open a version (by default the latest) of a table; None when there is no such table."""
     try:
         return DeltaTable(folder.url, version=version, storage_options=folder.delta_options)
@@ -123,26 +119,20 @@ def open_table(folder: Folder, version: int | None = None) -> DeltaTable | None:
 
 
 @contextmanager
-def _readable_errors(folder: Folder) -> Iterator[None]:
+def _readable_errors(folder: Store) -> Iterator[None]:
     try:
         yield
     except (DeltaError, pa.ArrowException, OSError, ValueError) as error:
-        folder.stamps([LOG])  # says it better when a store doesn't answer
+        fault = table_error(f"read {folder.url}", error, folder.setting)
+        if type(fault) is not WarehouseError:  # the object store is the cause
+            raise fault from error
         raise DamagedTableError(f"can't read {folder.url} ({one_line(error)})") from error
 
 
-def one_line(error: Exception) -> str:
-    """Return an error of the library in one line: its own texts have colours, several lines and a stack."""
-    text = re.sub(r"\x1b\[[0-9;]*m|↳", "", str(error))
-    lines = takewhile(lambda line: not re.match(r"\s*\d+: ", line), text.splitlines())
-    links = [" ".join(line.split()) for line in lines if line.strip()]
-    return shorten(": ".join(links) or type(error).__name__, LONGEST_REASON, placeholder=" …")
-
-
-def clear_log(folder: Folder) -> None:
+def clear_log(folder: Store) -> None:
     """Delete the log of a table that can't be read, so that the next commit makes the table anew.
 
     The oldest files go first: what a kill leaves behind can't be taken for an earlier version.
     """
-    for name in sorted(file.name for file in folder.list_files() if file.name.split("/")[0] == LOG):
+    for name in sorted(file.name for file in folder.list_objects() if file.name.split("/")[0] == LOG):
         folder.delete(name)

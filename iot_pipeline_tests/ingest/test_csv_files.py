@@ -16,7 +16,7 @@ import pytest
 from iot_pipeline.ingest import convert, pieces
 from iot_pipeline.ingest.convert import FragmentInfo
 from iot_pipeline.ingest.pieces import Piece, read_pieces, unpack
-from iot_pipeline.source import DirectorySource
+from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder, readings_file, rejects_file
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, berlin, csv_of, row
 
@@ -369,8 +369,8 @@ QUIRKS = (
 
 def convert_in_pieces(directory: Path, content: bytes, piece_bytes: int) -> tuple[FragmentInfo, Fragment]:
     directory.joinpath("data_0.csv").write_bytes(content)
-    source = DirectorySource(directory)
-    obj = next(obj for obj in source.list_objects() if obj.key == "data_0.csv")
+    source = DirectoryStore(directory)
+    obj = next(obj for obj in source.list_objects() if obj.name == "data_0.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=piece_bytes))
         bronze = open_folder(directory)

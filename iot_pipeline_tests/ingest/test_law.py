@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from iot_pipeline.ingest.convert import convert_object
-from iot_pipeline.source import DirectorySource
+from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder, readings_file
 from iot_pipeline_tests.conftest import OTHER_SENSOR, Bucket, Reading, csv_of, row
 from iot_pipeline_tests.ingest.faults import dying
@@ -54,7 +54,7 @@ def readings_of(content: bytes) -> frozenset[Reading]:
     with tempfile.TemporaryDirectory() as directory:
         bronze = Path(directory)
         bronze.joinpath("data.csv").write_bytes(content)
-        source = DirectorySource(bronze)
+        source = DirectoryStore(bronze)
         info = convert_object(source, source.list_objects()[0], open_folder(bronze))
         rows = pq.read_table(bronze / readings_file(info.fragment))
         instants = rows["timestamp"].to_numpy().astype("datetime64[us]").astype(int)

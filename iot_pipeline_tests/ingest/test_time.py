@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iot_pipeline.ingest.convert import convert_object
-from iot_pipeline.source import DirectorySource
+from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder, readings_file
 from iot_pipeline_tests.conftest import BERLIN, OTHER_SENSOR, SENSOR, Bucket, berlin, csv_of, row
 
@@ -311,7 +311,7 @@ def test_true_instants_come_back_from_naive_wall_times(
     rows = night.rows()
     lines = [row(berlin_wall(second), uuid, i) for i, (uuid, second) in enumerate(rows)]
     directory.joinpath("data_0.csv").write_bytes(csv_of(*lines))
-    source = DirectorySource(directory)
+    source = DirectoryStore(directory)
     info = convert_object(source, source.list_objects()[0], open_folder(directory))
     found = pq.read_table(directory / readings_file(info.fragment)).to_pylist()
     found.sort(key=lambda reading: reading["sensor_value"])

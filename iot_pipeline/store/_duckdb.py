@@ -1,0 +1,98 @@
+"""The objects of an S3 bucket as files that DuckDB can read, without its ``httpfs`` extension.
+
+That extension would have to be downloaded, and verifies no checksum: a byte that was flipped on the way would
+be a wrong reading.
+"""
+
+import threading
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from fsspec import AbstractFileSystem
+
+if TYPE_CHECKING:
+    from iot_pipeline.store._s3 import ObjectInfo, S3Store
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class S3Files(AbstractFileSystem):  # type: ignore[misc]
+    """The files of one store by their URLs, for reading, as long as none of them changes.
+
+    DuckDB keeps what it has read in memory and what is known of the files is kept here, so a question that is
+    asked again costs no request.
+    """
+
+    protocol = "s3"
+    cachable = False
+
+    def __init__(self, store: "S3Store") -> None:
+        """Make the files of a store readable."""
+        super().__init__()
+        self._store = store
+        self._describe = cache(store.describe)
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """Return the path: it is none of a pattern."""
+        return [path]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return a file's size."""
+        return {"name": path, "size": self._describe(self._name(path)).size, "type": "file"}
+
+    def open(self, path: str, *_: Any, **__: Any) -> "S3File":
+        """Open a file for reading."""
+        name = self._name(path)
+        return S3File(self._store, name, self._describe(name))
+
+    def modified(self, _path: str) -> datetime:
+        """Return a time long ago, always the same: no file changes."""
+        return LONG_AGO
+
+    def _name(self, path: str) -> str:
+        return f"s3://{path.removeprefix('s3://')}".removeprefix(f"{self._store.url}/")
+
+
+class S3File:
+    """An open file.
+
+    Each thread has a position of its own: DuckDB moves to a place and reads there in two calls, and another
+    thread may do so in between. It also keeps what it has read last: the length of a Parquet file's footer
+    and the footer itself mostly lie in the same block.
+    """
+
+    def __init__(self, store: "S3Store", name: str, info: "ObjectInfo") -> None:
+        """Open an object."""
+        self._store = store
+        self._name = name
+        self._info = info
+        self.size = info.size
+        self._of_thread = threading.local()
+
+    def tell(self) -> int:
+        """Return the position."""
+        return getattr(self._of_thread, "position", 0)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a position, counted from the start (0), the present one (1) or the end (2)."""
+        position: int = offset + (0, self.tell(), self.size)[whence]
+        self._of_thread.position = position
+        return position
+
+    def read(self, length: int = -1) -> bytes:
+        """Read bytes, by default all that are left."""
+        start = self.tell()
+        end = self.size if length < 0 else min(start + length, self.size)
+        if end <= start:
+            return b""
+        first, content = getattr(self._of_thread, "last", (0, b""))
+        if not first <= start <= end <= first + len(content):
+            first, content = self._of_thread.last = self._store.read_blocks(
+                self._name, self._info, start, end
+            )
+        self._of_thread.position = end
+        return content[start - first : end - first]
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""

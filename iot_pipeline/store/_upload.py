@@ -1,0 +1,58 @@
+"""A directory into an S3 bucket, which is how the sample data gets into an object store."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from iot_pipeline.errors import ConfigurationError
+from iot_pipeline.store._checksums import md5
+from iot_pipeline.store._interface import StoredObject
+from iot_pipeline.store._open import open_source, open_store
+from iot_pipeline.store._s3 import S3Store
+
+THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class UploadReport:
+    """What an upload did.
+
+    Attributes:
+        uploaded: Files that were new or different.
+        unchanged: Files that the bucket had already.
+    """
+
+    uploaded: int
+    unchanged: int
+
+
+def upload(directory: Path, location: str) -> UploadReport:
+    """Put the files below a directory into a bucket, which is made if there is none. Can be repeated.
+
+    Args:
+        directory: Where the files are; their paths below it become the keys.
+        location: ``s3://bucket[/prefix]``.
+
+    Raises:
+        ConfigurationError: There is no such directory, or the location is not in a bucket.
+        SourceError: The bucket can't be made, listed or written to.
+    """
+    target = open_store(location, "IOT_SOURCE")
+    if not directory.is_dir() or not isinstance(target, S3Store):
+        raise ConfigurationError(
+            f"upload needs a directory and s3://bucket[/prefix], not {str(directory)!r} and {location!r}"
+        )
+    target.create_bucket()
+    present = {obj.name: obj.version for obj in target.list_objects()}
+
+    def send(obj: StoredObject) -> bool:
+        path = directory / obj.name
+        with path.open("rb") as file:
+            if present.get(obj.name) == md5(file):
+                return False
+        target.put(obj.name, path)
+        return True
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        sent = list(threads.map(send, open_source(str(directory)).list_objects()))
+    return UploadReport(uploaded=sum(sent), unchanged=len(sent) - sum(sent))
