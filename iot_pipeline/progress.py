@@ -39,6 +39,29 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+class Stage:
+    """A stage of long work, which reports as it is advanced.
+
+    >>> stage = Stage("converting files", total=len(files), on_progress=on_progress)
+    >>> for file in files:
+    ...     stage.advance(rows=convert(file))
+    """
+
+    def __init__(self, name: str, *, total: int, on_progress: OnProgress) -> None:
+        """Begin; the time counts from now."""
+        self._name, self._total, self._on_progress = name, total, on_progress
+        self._started = time.monotonic()
+        self.done = 0
+        self.rows = 0
+
+    def advance(self, done: int = 1, *, rows: int = 0) -> None:
+        """Add what has been done, and its rows."""
+        self.done += done
+        self.rows += rows
+        seconds = time.monotonic() - self._started
+        self._on_progress(Progress(self._name, self.done, self._total, self.rows, seconds))
+
+
 def log_progress(log: Callable[[str], None], *, every_seconds: float = LOG_SECONDS) -> OnProgress:
     """Return a callback that logs a line now and then, and none for short work."""
     logged_at = time.monotonic()

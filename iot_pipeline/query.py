@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -19,7 +18,7 @@ from deltalake import DeltaTable
 
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
 from iot_pipeline.delta import list_files, open_pair
-from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
+from iot_pipeline.errors import ConfigurationError, UnknownSensorError, WarehouseError, WarehouseNotReadyError
 from iot_pipeline.snapshot import HOW_TO_LOAD, Snapshot, forget_snapshot, read_sensors, take_snapshot
 from iot_pipeline.storage import Folder
 from iot_pipeline.warehouse import Warehouse, open_warehouse, rejects_file
@@ -120,8 +119,12 @@ def get_measurements(
     rows = pa.table([pa.array(instants).view(READINGS.field(0).type), pa.array(values)], schema=READINGS)
     if as_ == "arrow":
         return rows
-    import polars as pl  # noqa: PLC0415 - optional
-
+    try:
+        import polars as pl  # noqa: PLC0415 - optional
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "polars is not installed, as as_='polars' needs it: run: pip install 'iot-pipeline[polars]'"
+        ) from error
     return pl.DataFrame(rows)
 
 
@@ -131,9 +134,7 @@ def _fetch(
     """Read a sensor's instants and values between two instants, in the files' order: ascending."""
     sensor_uuid = snapshot.sensors.get(sensor_name)
     if sensor_uuid is None:
-        near = get_close_matches(str(sensor_name), snapshot.sensors, n=3)
-        hint = f": did you mean {', '.join(near)}?" if near else f" among {len(snapshot.sensors)} sensors"
-        raise UnknownSensorError(f"there is no sensor {sensor_name!r}{hint}")
+        raise UnknownSensorError.among(sensor_name, snapshot.sensors, house.url)
     paths = snapshot.paths([sensor_uuid], month_of(first), month_of(last))
     if not paths:
         return np.empty(0, np.int64), np.empty(0, np.float64)
