@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from iot_pipeline.clock import BERLIN
@@ -26,7 +26,8 @@ _COLUMNS = 1000  # about as many as the panels have pixels
 _LEGEND_COLUMNS = 7  # as many as fit into a line
 _LARGEST = 1e100  # matplotlib overflows somewhere above
 _FAR = 1000.0  # times as large as all regular readings, so that these would lie on one line
-_LARGEST_RESIDUAL = 1e6
+_LARGEST_RESIDUAL = 3000.0
+_CROWDED = 300.0  # residual from which there is no room for small ticks
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; the markers differ for print in grey.
 _MODEL = "#0072B2"
@@ -101,9 +102,9 @@ def plot_sensor(
         panel.margins(y=0.08)
         panel.grid(color="#ececec", lw=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-    _label_axes(above, below, unit)
+    _label_axes(above, below, unit, np.abs(residuals).max(initial=0.0))
     if far.any():
-        _mark_far(above, times[far], inside[far], readings[far])
+        _mark_far(figure, above, times[far], inside[far], readings[far])
     if len(times):
         margin = (times[-1] - times[0]) / 200 + np.timedelta64(1, "m")
         below.set_xlim(times[0] - margin, times[-1] + margin)
@@ -187,24 +188,19 @@ def _clip(
     return np.clip(readings, near.min() - margin, near.max() + margin), far
 
 
-def _mark_far(panel: Axes, times: TimeArray, edges: FloatArray, readings: FloatArray) -> None:
-    for sign, marker, offset in ((1, "^", 9), (-1, "v", -9)):
-        here = np.sign(readings) == sign
+def _mark_far(figure: Figure, panel: Axes, times: TimeArray, edges: FloatArray, readings: FloatArray) -> None:
+    """Point from the edge to the readings that lie beyond it."""
+    for sign, marker in ((1, "^"), (-1, "v")):
+        here = np.flatnonzero(np.sign(readings) == sign)
+        chosen = here[thin(times[here], edges[here], _COLUMNS // 4)]
+        outwards = ScaledTranslation(0, sign * 9 / 72, figure.dpi_scale_trans)
         panel.plot(
-            times[here],
-            edges[here],
-            linestyle="none",
-            marker=marker,
-            color="#333333",
-            ms=7,
-            transform=panel.transData + ScaledTranslation(0, offset / 72, panel.figure.dpi_scale_trans),
+            times[chosen], edges[chosen], marker, color="#333333", ms=7, transform=panel.transData + outwards
         )
     furthest = readings[np.argmax(np.abs(readings))]
     noun = "reading lies" if len(readings) == 1 else "readings lie"
     text = f"{len(readings):,} {noun} beyond the edge, as far as {furthest:.3g}"
-    panel.text(
-        0.5, 0.5, text, transform=panel.transAxes, ha="center", va="center", color="#333333", gid="far"
-    )
+    panel.set_title(text, loc="right", size=9, color="#333333", pad=3)
 
 
 def _draw_model(panel: Axes, times: TimeArray, expected: FloatArray, noise: FloatArray) -> None:
@@ -236,13 +232,15 @@ def _style(kind: str) -> tuple[str, str]:
     return _STYLES.get(kind, ("#882255", "*"))
 
 
-def _label_axes(above: Axes, below: Axes, unit: float) -> None:
+def _label_axes(above: Axes, below: Axes, unit: float, largest_residual: float) -> None:
     above.set_ylabel("reading" if unit == 1 else f"reading / {unit:g}")
     above.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     below.set_ylabel("residual (sd)")
     # Linear where the noise lies, logarithmic beyond, so that one huge residual doesn't flatten the rest.
     below.set_yscale("symlog", linthresh=6)
-    below.yaxis.set_major_locator(FixedLocator([-1000, -100, -30, -10, -3, 0, 3, 10, 30, 100, 1000]))
+    ticks = [3, 10, 30, 100] if largest_residual < _CROWDED else [10, 100, 1000]
+    below.yaxis.set_major_locator(FixedLocator([*(-tick for tick in ticks), 0, *ticks]))
+    below.yaxis.set_minor_locator(NullLocator())
     below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     below.set_xlabel("time (Europe/Berlin)")
     locator = AutoDateLocator(tz=BERLIN)  # type: ignore[no-untyped-call]

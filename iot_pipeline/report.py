@@ -25,7 +25,7 @@ _TITLES = {
     "n_events": "events",
     "n_anomalies": "flagged",
     "n_points": "readings",
-    "n_readings": "readings",
+    "n_readings": "flagged",
     "mean_residual": "mean deviation",
 }
 
@@ -104,7 +104,7 @@ def _figures(sensors: pd.DataFrame, events: pd.DataFrame) -> dict[str, str]:
 def _kinds(events: pd.DataFrame) -> pd.DataFrame:
     return events.groupby("kind", as_index=False).agg(
         events=("kind", "size"),
-        readings=("n_readings", "sum"),
+        flagged=("n_readings", "sum"),
         sensors=("sensor_name", "nunique"),
         first=("start", "min"),
         last=("end", "max"),
