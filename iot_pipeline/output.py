@@ -3,6 +3,8 @@
 A file or a pipe gets every row, in batches; only a terminal gets the first rows of a long table.
 """
 
+import csv
+import io
 import json
 import math
 import shutil
@@ -10,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
@@ -18,7 +20,6 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
@@ -99,9 +100,8 @@ def writing(path: Path | None) -> Iterator[IO[bytes]]:
         sys.stdout.flush()
         yield sys.stdout.buffer
         return
-    path = path.resolve()
-    whole = path.exists() and not path.is_file()  # like /dev/stdout, which can't be replaced
-    part = path if whole else path.with_name(f".{path.name}.part")
+    in_place = path.is_symlink() or (path.exists() and not path.is_file())  # like /dev/stdout
+    part = path if in_place else path.with_name(f".{path.name}.part")
     try:
         file = part.open("wb")
     except OSError as error:
@@ -109,10 +109,10 @@ def writing(path: Path | None) -> Iterator[IO[bytes]]:
     try:
         with file:
             yield file
-        if not whole:
+        if not in_place:
             part.replace(path)
     finally:
-        if not whole:
+        if not in_place:
             part.unlink(missing_ok=True)
 
 
@@ -123,27 +123,23 @@ def _write_parquet(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
 
 
 def _write_csv(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
-    empty = _csv_columns(rows.schema.empty_table())
-    options = pa.csv.WriteOptions(quoting_header="needed")
-    with pa.csv.CSVWriter(file, empty.schema, write_options=options) as writer:
-        for batch in rows:
-            writer.write_table(_csv_columns(pa.Table.from_batches([batch])))
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows.schema.names)
+    for batch in rows:
+        writer.writerows(zip(*map(_csv_values, batch.columns), strict=True))
+    text.detach()
 
 
-def _csv_columns(table: pa.Table) -> pa.Table:
-    """Turn the types that CSV has no form for into text."""
-    columns = [
-        _moments(column)
-        if pa.types.is_timestamp(column.type)
-        else pa.array([None if value is None else _text(value) for value in column.to_pylist()], pa.string())
-        if pa.types.is_nested(column.type) or pa.types.is_interval(column.type)
-        else column
-        for column in table.columns
-    ]
-    return pa.table(columns, names=table.column_names)
+def _csv_values(column: pa.Array) -> list[Any]:
+    """Return values that ``csv`` writes exactly: numbers and texts as they are, the rest as text."""
+    values = _values(column)
+    if _is_number(column.type) or pa.types.is_string(column.type):
+        return values
+    return [None if value is None else _text(value) for value in values]
 
 
-def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _moments(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Write times like ``2013-10-05 00:08:00+02:00``, with as many decimals as needed."""
     zone = column.type.tz
     with suppress(pa.ArrowInvalid):  # parts of a second would be lost
@@ -209,8 +205,11 @@ def _show(rows: pa.RecordBatchReader) -> None:
     cells = _cells(shown)
     names = rows.schema.names
     console = Console(markup=False, emoji=False, highlight=False, width=shutil.get_terminal_size().columns)
-    widths = [max(map(len, [name, *column])) for name, column in zip(names, cells, strict=True)]
-    least = sum(min(width, _NARROWEST) for width in widths) + len(_BETWEEN) * (len(names) - 1)
+    widths = [
+        min(max(len(word) for cell in [name, *column] for word in cell.split()), _NARROWEST)
+        for name, column in zip(names, cells, strict=True)
+    ]
+    least = sum(widths) + len(_BETWEEN) * (len(names) - 1)
     if least <= console.width:
         table = Table(box=None, pad_edge=False, padding=(0, len(_BETWEEN), 0, 0), header_style="bold")
         for field, width in zip(rows.schema, widths, strict=True):
@@ -218,7 +217,7 @@ def _show(rows: pa.RecordBatchReader) -> None:
             table.add_column(
                 field.name,
                 justify="right" if number else "left",
-                min_width=min(width, _NARROWEST),
+                min_width=width,
                 overflow="fold",
             )
         for row in zip(*cells, strict=True):
@@ -251,14 +250,13 @@ def _first_rows(rows: pa.RecordBatchReader, count: int) -> pa.Table:
 
 def _cells(rows: pa.Table | pa.RecordBatch) -> list[list[str]]:
     """Return the texts of each column."""
-    return [
-        [_text(value) for value in (_moments(column) if _is_moment(column.type) else column).to_pylist()]
-        for column in rows.columns
-    ]
+    return [[_text(value) for value in _values(column)] for column in rows.columns]
 
 
-def _is_moment(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_timestamp(kind))
+def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return Python values, but times as text."""
+    values: list[Any] = (_moments(column) if pa.types.is_timestamp(column.type) else column).to_pylist()
+    return values
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -269,17 +267,19 @@ def _text(value: Any) -> str:
     """Return a value as one line of a table, without what a terminal would take for a command."""
     match value:
         case None:
-            return ""
+            text = ""
         case float():
-            return f"{value:.10g}"
-        case str():
-            return value if value.isprintable() else value.encode("unicode_escape").decode()
+            text = f"{value:.10g}"
         case bytes():
-            return value.hex()
+            text = value.hex()
+        case pa.MonthDayNano():  # an interval
+            rest = timedelta(days=value.days, microseconds=value.nanoseconds / 1000)
+            text = f"{value.months} months {rest}" if value.months else str(rest)
         case dict() | list():
-            return json.dumps(_jsonable(value), ensure_ascii=False)
+            text = json.dumps(_jsonable(value), ensure_ascii=False)
         case _:
-            return str(value)
+            text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _counted(rows: int) -> str:
