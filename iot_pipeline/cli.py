@@ -279,29 +279,23 @@ def load(*, full_reload: bool) -> None:
         click.echo('The rejected rows, and why: iot-pipeline sql "FROM rejected_rows"')
     if report.files_missing:
         click.echo(f"{report.files_missing:,} files are gone from the source; their readings stay")
-    for what, keys in {
-        "no CSV files, passed over": report.files_skipped,
-        "deleted while they were loaded": report.files_vanished,
-    }.items():
-        if keys:
-            click.echo(f"{len(keys):,} files {what}: {_listed(keys)}")
+    troubles = dict.fromkeys(report.files_skipped, "no CSV file, passed over")
+    troubles |= dict.fromkeys(report.files_vanished, "deleted while it was loaded")
     if report.files_rejected:
         with connect() as connection:
-            files = connection.execute("""
+            quarantined = connection.execute("""
                 SELECT key, error FROM source_files
                 WHERE error IS NOT NULL AND loaded_at = (SELECT max(loaded_at) FROM source_files)
                 ORDER BY key
             """).fetchall()
-        click.echo(f"{report.files_rejected:,} of the files could not be read and are in quarantine:")
-        for key, error in files[:MOST_NAMED]:
-            click.echo(f"  {key}: {error}")
-        if len(files) > MOST_NAMED:
-            click.echo('  and more: iot-pipeline sql "FROM source_files WHERE error IS NOT NULL"')
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = ", …" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+        troubles = {key: f"can't be read, in quarantine: {error}" for key, error in quarantined} | troubles
+    for key, what in list(troubles.items())[:MOST_NAMED]:
+        click.echo(f"{key}: {what}")
+    if len(troubles) > MOST_NAMED:
+        click.echo(
+            f"and {len(troubles) - MOST_NAMED:,} more:"
+            ' iot-pipeline sql "FROM source_files WHERE error IS NOT NULL"'
+        )
 
 
 @_command(

@@ -4,10 +4,13 @@ from typing import Any
 
 import duckdb
 
+# Divided and multiplied by 2**20, which loses nothing, so that error values such as 1.8e308 don't overflow.
 _FOUND = """
     SELECT sensor_name, kind, min(timestamp) AS start, max(timestamp) AS "end", count(*) AS n_readings,
         max(score) AS peak_score,
-        CASE kind WHEN 'gap' THEN NULL ELSE avg(sensor_value - expected_value) END AS mean_residual
+        CASE kind WHEN 'gap' THEN NULL ELSE
+            avg(sensor_value / 1048576 - expected_value / 1048576) * 1048576
+        END AS mean_residual
     FROM anomalies
     GROUP BY sensor_name, event_id, kind
 """
