@@ -84,10 +84,8 @@ def test_a_window_of_time_keeps_the_events_that_reach_into_it(
     flag(views, 1, kind="burst")
     flag(views, 2, kind="burst")
     flag(views, 8, event=1)
-    window: dict[str, Any] = {
-        name: h * HOUR for name, h in {"since": since, "until": until}.items() if h is not None
-    }
-    events = find_events(views, **window)
+    first, last = (None if hour is None else hour * HOUR for hour in (since, until))
+    events = find_events(views, since=first, until=last)
     assert found(events, f"(epoch_us(start) // {HOUR})::INTEGER") == [(hour,) for hour in hours]
 
 
