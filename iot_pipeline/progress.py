@@ -77,17 +77,26 @@ def log_progress(log: Callable[[str], None], *, every_seconds: float = LOG_SECON
 
 @contextmanager
 def terminal_progress() -> Iterator[OnProgress]:
-    """Yield a callback that shows a bar for each stage when stderr is a terminal, and nothing otherwise."""
+    """Yield a callback that shows a bar for each stage when stderr is a terminal, and nothing otherwise.
+
+    Stages come one after another: the next one ends the bar of the one before.
+    """
     bars: dict[str, tqdm[None]] = {}
+
+    def close_all() -> None:
+        for bar in bars.values():
+            bar.close()
 
     def on_progress(progress: Progress) -> None:
         if progress.stage not in bars:
+            close_all()
             bars[progress.stage] = tqdm(desc=progress.stage, total=progress.total, file=sys.stderr)
         bar = bars[progress.stage]
         bar.total = progress.total
         bar.set_postfix_str(f"{progress.rows / max(progress.seconds, 1e-9):,.0f} rows/s", refresh=False)
         bar.update(progress.done - bar.n)
 
-    yield on_progress if sys.stderr.isatty() else lambda _: None
-    for bar in bars.values():
-        bar.close()
+    try:
+        yield on_progress if sys.stderr.isatty() else lambda _: None
+    finally:
+        close_all()

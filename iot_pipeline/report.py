@@ -124,7 +124,7 @@ def _events(events: pd.DataFrame) -> pd.DataFrame:
 
 def _dates(times: Iterable[Any]) -> str:
     berlin = pd.to_datetime(list(times), utc=True).tz_convert(BERLIN)
-    return ", ".join(f"{time:%Y-%m-%d}" for time in berlin)
+    return "\n".join(f"{time:%Y-%m-%d}" for time in berlin)
 
 
 def _duration(hours: float) -> str:

@@ -56,6 +56,18 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "converting files:  50%" in capsys.readouterr().err
 
 
+def test_the_bar_of_a_stage_ends_when_the_next_one_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with terminal_progress() as show:
+        show(HALF)
+        capsys.readouterr()
+        show(Progress("compacting months", done=1, total=2, rows=10, seconds=1.0))
+        shown = capsys.readouterr().err
+    assert shown.index("\n") < shown.index("compacting months:  50%")
+
+
 def test_anything_but_a_terminal_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal_progress() as show:
         show(HALF)
