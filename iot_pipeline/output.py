@@ -50,7 +50,7 @@ class Output:
             ValueError: The suffix is unknown, the file can't be one, or Parquet has no file.
         """
         if path:
-            return cls(format_ or check_file(path, SUFFIXES), path)
+            return cls(check_file(path, SUFFIXES, format_), path)
         if format_ == "parquet":
             raise ValueError("a Parquet file needs a name: add -o FILE")
         return cls(format_ or "table", None)
@@ -73,8 +73,8 @@ class Output:
             raise ValueError(f"{self.format} can't hold these columns: {error}") from error
 
 
-def check_file(path: Path, suffixes: dict[str, str]) -> str:
-    """Return what a file's suffix stands for.
+def check_file(path: Path, suffixes: dict[str, str], format_: str | None = None) -> str:
+    """Return the format of a file to be written: the one asked for, else the one that its suffix stands for.
 
     Raises:
         ValueError: The suffix is not among these, or the file can't be one.
@@ -83,10 +83,10 @@ def check_file(path: Path, suffixes: dict[str, str]) -> str:
         raise ValueError(f"{path} is a directory: name a file in it")
     if not path.parent.is_dir():
         raise ValueError(f"there is no directory {path.parent}: make it first, or choose another file")
-    meaning = suffixes.get(path.suffix.lower())
-    if meaning is None:
+    format_ = format_ or suffixes.get(path.suffix.lower())
+    if format_ is None:
         raise ValueError(f"can't tell the format of {path}: its name must end in {' or '.join(suffixes)}")
-    return meaning
+    return format_
 
 
 @contextmanager
@@ -124,11 +124,13 @@ def _write_parquet(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
 
 def _write_csv(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows.schema.names)
-    for batch in rows:
-        writer.writerows(zip(*map(_csv_values, batch.columns), strict=True))
-    text.detach()
+    try:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(rows.schema.names)
+        for batch in rows:
+            writer.writerows(zip(*map(_csv_values, batch.columns), strict=True))
+    finally:
+        text.detach()  # or it would close the file
 
 
 def _csv_values(column: pa.Array) -> list[Any]:

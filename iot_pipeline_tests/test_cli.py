@@ -109,6 +109,7 @@ def test_an_empty_range_is_said_in_words_together_with_the_range_of_the_readings
         (["query", *RANGE, "-o", "a.xlsx"], "must end in .csv or .json or .parquet or .txt"),
         (["query", *RANGE, "-o", "/usr"], "/usr is a directory"),
         (["query", *RANGE, "-o", "/proc/a.csv"], "can't write /proc/a.csv"),
+        (["query", *RANGE, "-o", "/nowhere/a", "--format", "csv"], "there is no directory /nowhere"),
         (["sql", ""], "there is no statement"),
         (["sql", "SELECT INTERVAL 3 HOUR", "-o", "interval.parquet"], "parquet can't hold these columns"),
         (["sql", "SELECT nothing"], "nothing"),

@@ -123,6 +123,16 @@ def test_a_query_that_fails_half_way_leaves_the_earlier_file_alone(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("format_", ["table", "csv", "json"])
+def test_a_query_that_fails_half_way_to_a_pipe_is_one_line_and_exit_code_1(format_: str) -> None:
+    statement = "SELECT CASE WHEN x > 900000 THEN error('too far') ELSE x END AS x FROM range(1000000) t(x)"
+    command = [sys.executable, "-m", "iot_pipeline.cli", "sql", statement, "--format", format_]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("iot-pipeline: ")
+    assert answer.stderr.count("\n") == 1
+
+
 def test_a_link_and_a_pipe_are_written_to_and_not_replaced(tmp_path: Path) -> None:
     link, path = tmp_path / "link.csv", tmp_path / "rows.csv"
     link.symlink_to(path)
