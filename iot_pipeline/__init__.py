@@ -19,3 +19,8 @@ def __getattr__(name: str) -> Any:
     from iot_pipeline.warehouse import query  # noqa: PLC0415
 
     return getattr(query, name)
+
+
+def __dir__() -> list[str]:
+    # What a Tab offers: the names that are not imported yet, and none that only serve this module.
+    return __all__

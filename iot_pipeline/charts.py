@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from iot_pipeline.kinds import title
 from iot_pipeline.plot import colour_of
 
 MOST_LABELS = 12
@@ -42,9 +43,7 @@ def plot_counts(
     below = np.zeros(len(periods))
     for name, of_series in counts.items():
         above = below + [of_series.get(label, 0) for label in labels]
-        axes.stairs(
-            above, edges, baseline=below, fill=True, color=colour_of(name), label=name.replace("_", " ")
-        )
+        axes.stairs(above, edges, baseline=below, fill=True, color=colour_of(name), label=title(name))
         below = above
     axes.set_xticks(*_spread(labels))
     axes.set_ylim(bottom=0)

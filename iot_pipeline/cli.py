@@ -1,193 +1,337 @@
-"""The shell: ``iot-pipeline query | sql | plot | status | sample-data | upload``.
+"""The shell, ``iot-pipeline``: each command with its options and what it prints.
 
-Errors are one line on stderr and exit code 1; wrong usage is exit code 2.
+Errors are one line on stderr and exit code 1; wrong usage is exit code 2, an interrupt 130.
 """
 
-import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from iot_pipeline.errors import IotPipelineError
+from iot_pipeline.kinds import KINDS, title
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from iot_pipeline.output import Output
 
-TABLE_ROWS = 40
+MOST_NAMED = 10
+"""Files of a load that are named one by one."""
+
+
+class _Commands(click.Group):
+    """Turns the errors of all commands into a line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> None:
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except KeyboardInterrupt:
+            ctx.exit(130)  # as a shell says it
+        except (IotPipelineError, ValueError, OverflowError, OSError) as error:
+            click.echo(f"iot-pipeline: {' '.join(str(error).split())}", err=True)
+            ctx.exit(1)
+
+
+class _ExplainsKinds(click.Command):
+    """Has the kinds of anomalies in its help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Kinds"):
+            formatter.write_dl([(title(kind), text) for kind, text in KINDS.items()])
+        super().format_epilog(ctx, formatter)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = _parser().parse_args(arguments)
     try:
-        options.run(options)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
-    except KeyboardInterrupt:
-        return 130  # as a shell says it
-    except (IotPipelineError, ValueError, OverflowError, OSError) as error:
-        print(f"iot-pipeline: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+        return cli.main(arguments, prog_name="iot-pipeline", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="iot-pipeline", description="Query and picture sensor measurements."
+@click.group(
+    cls=_Commands,
+    epilog="""\b
+Shell completion, here of bash (or zsh_source, fish_source):
+  eval "$(_IOT_PIPELINE_COMPLETE=bash_source iot-pipeline)"
+""",
+)
+@click.version_option(package_name="iot-pipeline", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Load, query and picture sensor measurements.
+
+    IOT_SOURCE says where the CSV files are, IOT_WAREHOUSE where the tables are.
+    """
+
+
+def _command(
+    name: str, *examples: str, cls: type[click.Command] = click.Command
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Add a command whose help ends in examples."""
+    lines = ["\b", "Examples:" if len(examples) > 1 else "Example:", *(f"  {text}" for text in examples)]
+    return cli.command(name, cls, epilog="\n".join(lines))
+
+
+def _rows(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a command that gives rows, which it gets as one ``output``."""
+
+    @click.option(
+        "--format",
+        "format_",
+        type=click.Choice(["table", "csv", "json", "parquet"]),
+        help="By default the file's suffix says it; a table on the screen.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    query = commands.add_parser("query", help="a sensor's readings in a range of time, both ends included")
-    query.add_argument("sensor", metavar="SENSOR", help="like sensor_00000")
-    query.add_argument("start", metavar="START", help="like 2013-01-01; without a zone: Europe/Berlin")
-    query.add_argument("end", metavar="END")
-    query.add_argument("--format", choices=["table", "csv", "parquet", "json"], default="table")
-    query.add_argument("-o", "--output", type=Path, metavar="FILE", help="instead of the screen")
-    query.set_defaults(run=_query)
-
-    sql = commands.add_parser(
-        "sql",
-        help="a query over sensors, measurements, source_files, rejected_rows, anomalies, sensor_models",
+    @click.option(
+        "-o",
+        "--output",
+        "path",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A .csv, .json, .parquet or .txt file, which gets every row.",
     )
-    sql.add_argument("statement", metavar="STATEMENT")
-    sql.set_defaults(run=_sql)
+    @wraps(command)
+    def run(*, format_: str | None, path: Path | None, **others: Any) -> None:
+        from iot_pipeline.output import Output
 
-    plot = commands.add_parser("plot", help="a picture of a sensor's readings, model and anomalies")
-    plot.add_argument("sensor", metavar="SENSOR")
-    plot.add_argument("start", metavar="START", nargs="?")
-    plot.add_argument("end", metavar="END", nargs="?")
-    plot.add_argument("-o", "--output", type=Path, metavar="FILE", help="by default SENSOR.png")
-    plot.set_defaults(run=_plot)
+        command(output=Output.choose(format_, path), **others)
 
-    status = commands.add_parser("status", help="what has been loaded and found")
-    status.set_defaults(run=_status)
-
-    sample = commands.add_parser("sample-data", help="write a bucket of challenge-like CSV files")
-    sample.add_argument("--sensors", type=_at_least(1), default=10, metavar="N")
-    sample.add_argument("--days", type=_at_least(1), default=30, metavar="D")
-    sample.add_argument("--seed", type=_at_least(0), default=0, metavar="S")
-    sample.add_argument(
-        "--start",
-        type=_time,
-        metavar="TIME",
-        help="of the first readings, by default 2012-12-31T23:53; without a zone: Europe/Berlin",
-    )
-    sample.add_argument("directory", type=Path, metavar="DIR")
-    sample.set_defaults(run=_sample_data)
-
-    upload = commands.add_parser("upload", help="put a directory's files into an S3 bucket")
-    upload.add_argument("directory", type=Path, metavar="DIR")
-    upload.add_argument("bucket", metavar="s3://BUCKET[/PREFIX]")
-    upload.set_defaults(run=_upload)
-    return parser
+    return run
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
-        return int(text)
+@_command(
+    "query",
+    "iot-pipeline query sensor_00000 2013-10-05 2013-10-06",
+    "iot-pipeline query sensor_00000 2013-10-05T12:00 2013-10-06 -o readings.csv",
+)
+@click.argument("sensor")
+@click.argument("start")
+@click.argument("end")
+@_rows
+def query(*, sensor: str, start: str, end: str, output: "Output") -> None:
+    """Give the readings of SENSOR from START to END, both included.
 
-    return read
-
-
-def _time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"write it like 2013-01-31T12:00, not {text!r}") from None
-
-
-def _query(options: argparse.Namespace) -> None:
+    Times without a zone mean Europe/Berlin.
+    """
     from iot_pipeline.warehouse.query import get_measurements
 
-    if options.format == "parquet" and options.output is None:
-        raise ValueError("a Parquet file needs a name: add -o FILE")
-    rows = get_measurements(options.sensor, options.start, options.end)
-    if options.format == "parquet":
-        rows.to_parquet(options.output)
-        return
-    text = {"table": _table, "csv": _csv, "json": _json}[options.format](rows)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    rows = get_measurements(sensor, start, end, as_="arrow")
+    output.write(rows.to_reader())
+    if not rows.num_rows:
+        from iot_pipeline.drawing import ALL_TIME, explain_no_readings
+
+        click.echo(explain_no_readings(sensor, get_measurements(sensor, *ALL_TIME)), err=True)
 
 
-def _csv(rows: "pd.DataFrame") -> str:
-    return rows.to_csv(index=False).rstrip("\n")
+@_command(
+    "sql",
+    'iot-pipeline sql "SELECT sensor_name, model, n_anomalies FROM sensor_models"',
+    'iot-pipeline sql "FROM measurements" -o everything.parquet',
+)
+@click.argument("statement")
+@_rows
+def sql(*, statement: str, output: "Output") -> None:
+    """Run a SQL STATEMENT (DuckDB's dialect).
 
-
-def _json(rows: "pd.DataFrame") -> str:
-    moments = [moment.isoformat() for moment in rows["timestamp"]]
-    return json.dumps(
-        [
-            {"timestamp": moment, "sensor_value": value}
-            for moment, value in zip(moments, rows["sensor_value"].tolist(), strict=True)
-        ]
-    )
-
-
-def _table(rows: "pd.DataFrame") -> str:
-    if rows.empty:
-        return "no readings in that range of time"
-    text = rows.to_string(index=False, max_rows=TABLE_ROWS)
-    return f"{text}\n({len(rows):,} rows)"
-
-
-def _sql(options: argparse.Namespace) -> None:
+    There are sensors, measurements, anomalies, sensor_models, source_files and rejected_rows.
+    """
     import duckdb
 
+    from iot_pipeline.output import BATCH_ROWS
     from iot_pipeline.warehouse.query import connect
 
     with connect() as connection:
         try:
-            result = connection.sql(options.statement)
-            if result is not None:
-                print(result)  # only now it is computed
+            result = connection.sql(statement)
+            if result is None:
+                raise ValueError('there is no statement: write one like "SELECT count(*) FROM measurements"')
+            output.write(result.to_arrow_reader(BATCH_ROWS))
         except duckdb.Error as error:
             raise ValueError(error) from error
 
 
-def _plot(options: argparse.Namespace) -> None:
+@_command(
+    "anomalies",
+    "iot-pipeline anomalies --since 2013-10-01",
+    "iot-pipeline anomalies --sensor sensor_00000 -o events.csv",
+    cls=_ExplainsKinds,
+)
+@click.option("--since", metavar="TIME", help="Only events that end then or later.")
+@click.option("--until", metavar="TIME", help="Only events that start then or earlier.")
+@click.option("--sensor", metavar="SENSOR", help="Only events of this sensor.")
+@_rows
+def anomalies(*, since: str | None, until: str | None, sensor: str | None, output: "Output") -> None:
+    """List what is anomalous, event by event, the newest first.
+
+    Times without a zone mean Europe/Berlin. The peak score is in standard deviations of the sensor's noise.
+    """
+    from iot_pipeline.errors import UnknownSensorError
+    from iot_pipeline.events import find_events
+    from iot_pipeline.output import BATCH_ROWS
+    from iot_pipeline.warehouse import open_warehouse
+    from iot_pipeline.warehouse.query import connect, read_moment
+
+    first, last = (read_moment(moment) if moment else None for moment in (since, until))
+    if first is not None and last is not None and first > last:
+        raise ValueError(f"--since {since} is after --until {until}")
+    with connect() as connection:
+        names = [name for (name,) in connection.execute("SELECT sensor_name FROM sensors").fetchall()]
+        if sensor is not None and sensor not in names:
+            raise UnknownSensorError.among(sensor, names, open_warehouse().url)
+        events = find_events(connection, sensor_name=sensor, since=first, until=last)
+        shown = events.project("* EXCLUDE (mean_residual) REPLACE (round(peak_score, 1) AS peak_score)")
+        output.write(shown.to_arrow_reader(BATCH_ROWS))
+
+
+@_command("sensors", "iot-pipeline sensors", "iot-pipeline sensors -o sensors.csv")
+@_rows
+def sensors(*, output: "Output") -> None:
+    """List all sensors: their readings, models and anomalies."""
+    from iot_pipeline.output import BATCH_ROWS
+    from iot_pipeline.warehouse.query import connect
+
+    with connect() as connection:
+        rows = connection.sql("""
+            SELECT sensor_name, sensor_uuid, first, last, coalesce(n_readings, 0) AS n_readings, model,
+                n_anomalies
+            FROM sensors
+            LEFT JOIN (
+                SELECT sensor_uuid, min(timestamp) AS first, max(timestamp) AS last, count(*) AS n_readings
+                FROM readings GROUP BY sensor_uuid
+            ) USING (sensor_uuid)
+            LEFT JOIN sensor_models USING (sensor_name)
+            ORDER BY sensor_name
+        """)
+        output.write(rows.to_arrow_reader(BATCH_ROWS))
+
+
+@_command(
+    "plot",
+    "iot-pipeline plot sensor_00000",
+    "iot-pipeline plot sensor_00000 2013-10-05 2013-10-12 -o week.svg",
+)
+@click.argument("sensor")
+@click.argument("start", required=False)
+@click.argument("end", required=False)
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .png, .svg or .pdf file; by default SENSOR.png.",
+)
+def plot(*, sensor: str, start: str | None, end: str | None, path: Path | None) -> None:
+    """Draw the readings of SENSOR, its model and its anomalies.
+
+    The model is fitted to all readings; START and END say which part is shown.
+    """
     from iot_pipeline.drawing import draw_sensor
+    from iot_pipeline.output import check_file, writing
 
-    picture = draw_sensor(options.sensor, options.start, options.end)
-    path = options.output or Path(f"{options.sensor}.png")
-    path.write_bytes(picture)
-    print(path)
+    path = path or Path(f"{sensor.replace('/', '_')}.png")
+    picture_format = check_file(path, {".png": "png", ".svg": "svg", ".pdf": "pdf"})
+    picture = draw_sensor(sensor, start, end, picture_format=picture_format)
+    with writing(path) as file:
+        file.write(picture)
+    click.echo(path)
 
 
-def _status(_options: argparse.Namespace) -> None:
+@_command("status", "iot-pipeline status")
+def status() -> None:
+    """Say what has been loaded and found."""
     from iot_pipeline.warehouse.status import describe, read_status
 
-    print(describe(read_status()))
+    click.echo(describe(read_status()))
 
 
-def _sample_data(options: argparse.Namespace) -> None:
+@_command("load", "iot-pipeline load", "iot-pipeline load --full-reload")
+@click.option("--full-reload", is_flag=True, help="Start from nothing: hold only what the source holds now.")
+def load(*, full_reload: bool) -> None:
+    """Load the mapping and all new and changed files of the source.
+
+    Rows and files that can't be read are put into quarantine and named; the rest is loaded.
+    """
+    from iot_pipeline.ingest import load_mapping, load_timeseries
+    from iot_pipeline.settings import get_settings
+    from iot_pipeline.warehouse.query import connect
+
+    settings = get_settings()
+    click.echo(f"Loading {settings.source} into {settings.warehouse}")
+    mapping = load_mapping()
+    report = load_timeseries(full_reload=full_reload)
+    click.echo(
+        f"{mapping.sensors:,} sensors in {mapping.source_key}\n"
+        f"{report.files_new:,} new, {report.files_changed:,} changed and"
+        f" {report.files_unchanged:,} unchanged files\n"
+        f"{report.rows_read:,} rows read: {report.rows_loaded:,} loaded,"
+        f" {report.rows_duplicate:,} there already, {report.rows_rejected:,} rejected"
+    )
+    if report.rows_rejected:
+        click.echo('The rejected rows, and why: iot-pipeline sql "FROM rejected_rows"')
+    if report.files_missing:
+        click.echo(f"{report.files_missing:,} files are gone from the source; their readings stay")
+    troubles = dict.fromkeys(report.files_skipped, "no CSV file, passed over")
+    troubles |= dict.fromkeys(report.files_vanished, "deleted while it was loaded")
+    if report.files_rejected:
+        with connect() as connection:
+            quarantined = connection.execute("""
+                SELECT key, error FROM source_files
+                WHERE error IS NOT NULL AND loaded_at = (SELECT max(loaded_at) FROM source_files)
+                ORDER BY key
+            """).fetchall()
+        troubles = {key: f"can't be read, in quarantine: {error}" for key, error in quarantined} | troubles
+    for key, what in list(troubles.items())[:MOST_NAMED]:
+        click.echo(f"{key}: {what}")
+    if len(troubles) > MOST_NAMED:
+        click.echo(
+            f"and {len(troubles) - MOST_NAMED:,} more:"
+            ' iot-pipeline sql "FROM source_files WHERE error IS NOT NULL"'
+        )
+
+
+@_command(
+    "sample-data",
+    "iot-pipeline sample-data --sensors 500 --days 1096 --seed 1 /tmp/bucket",
+)
+@click.option("--sensors", "n_sensors", type=click.IntRange(1), default=10, show_default=True, metavar="N")
+@click.option("--days", type=click.IntRange(1), default=30, show_default=True, metavar="D")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S")
+@click.option(
+    "--start",
+    type=datetime.fromisoformat,
+    metavar="TIME",
+    help="Of the first readings, like 2013-01-31T12:00 (Europe/Berlin); by default 2012-12-31T23:53.",
+)
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+def sample_data(*, n_sensors: int, days: int, seed: int, start: datetime | None, directory: Path) -> None:
+    """Write a bucket of made-up sensors into the directory DIR."""
     from iot_pipeline.sample_data import FIRST_READING, write_sample_bucket
 
     report = write_sample_bucket(
-        options.directory,
-        sensors=options.sensors,
-        days=options.days,
-        seed=options.seed,
-        start=options.start or FIRST_READING,
+        directory, sensors=n_sensors, days=days, seed=seed, start=start or FIRST_READING
     )
     size = f"{report.bytes / 1e6:,.1f} MB"
-    print(f"{options.directory}: {report.rows:,} readings in {report.files:,} files, {size}")
+    click.echo(f"{directory}: {report.rows:,} readings in {report.files:,} files, {size}")
 
 
-def _upload(options: argparse.Namespace) -> None:
-    from iot_pipeline.store import upload
+@_command("upload", "iot-pipeline upload data/sample s3://bucket/prefix")
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("bucket", metavar="s3://BUCKET[/PREFIX]")
+def upload(*, directory: Path, bucket: str) -> None:
+    """Put the files of the directory DIR into an S3 bucket."""
+    from iot_pipeline.store import upload as upload_directory
 
-    report = upload(options.directory, options.bucket)
-    print(f"{options.bucket}: {report.uploaded:,} files uploaded, {report.unchanged:,} there already")
+    report = upload_directory(directory, bucket)
+    click.echo(f"{bucket}: {report.uploaded:,} files uploaded, {report.unchanged:,} there already")
 
 
 if __name__ == "__main__":

@@ -8,17 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from iot_pipeline.charts import plot_counts
-from iot_pipeline.clock import TIME_ZONE
 from iot_pipeline.detection import detect_anomalies
-from iot_pipeline.errors import WarehouseNotReadyError
-from iot_pipeline.plot import plot_sensor, png
+from iot_pipeline.errors import IotPipelineError, WarehouseNotReadyError
+from iot_pipeline.events import find_events, rank_sensors
+from iot_pipeline.plot import plot_sensor, render
 from iot_pipeline.report import render_report
+from iot_pipeline.settings import get_settings
+from iot_pipeline.store import Store
 from iot_pipeline.warehouse import open_warehouse, readable_write_errors
 from iot_pipeline.warehouse.query import Moment, connect, get_measurements, read_moment
 
 ALL_TIME = ("1970-01-01", "2199-12-31")
+MOST_PICTURES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +32,12 @@ class ReportFiles:
     Attributes:
         page: Where the HTML page is.
         pictures: The PNG pictures of the worst sensors by sensor name, the worst first.
+        failed: What went wrong, by the name of the sensor that could not be drawn.
     """
 
     page: str
     pictures: dict[str, bytes]
+    failed: dict[str, str]
 
 
 def draw_sensor(
@@ -39,6 +45,7 @@ def draw_sensor(
     start: Moment | None = None,
     end: Moment | None = None,
     *,
+    picture_format: str = "png",
     warehouse: str | Path | None = None,
 ) -> bytes:
     """Draw a sensor's readings, its model and what is anomalous.
@@ -49,17 +56,17 @@ def draw_sensor(
         sensor_name: Like ``sensor_00000``.
         start: As for ``get_measurements``; by default the first reading.
         end: Likewise; by default the last reading.
+        picture_format: One of matplotlib's: png, svg, pdf …
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
-
-    Returns:
-        A PNG picture.
 
     Raises:
         UnknownSensorError: The mapping has no such sensor.
-        ValueError: A time can't be read, or the range holds no reading.
+        ValueError: A time can't be read, the start is after the end, or the range holds no reading.
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
     bounds = [np.datetime64(read_moment(m), "us") if m is not None else None for m in (start, end)]
+    if bounds[0] is not None and bounds[1] is not None and bounds[0] > bounds[1]:
+        raise ValueError(f"start {start} is after end {end}")
     readings = get_measurements(sensor_name, *ALL_TIME, warehouse=warehouse)
     timestamps = readings["timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
     values = readings["sensor_value"].to_numpy()
@@ -69,9 +76,24 @@ def draw_sensor(
     if bounds[1] is not None:
         shown &= timestamps <= bounds[1]
     if not shown.any():
-        raise ValueError(f"{sensor_name} has no readings to draw in that range of time")
+        raise ValueError(explain_no_readings(sensor_name, readings))
     detection = detect_anomalies(timestamps, values)
-    return png(plot_sensor(sensor_name, timestamps, values, detection, start=bounds[0], end=bounds[1]))
+    figure = plot_sensor(sensor_name, timestamps, values, detection, start=bounds[0], end=bounds[1])
+    return render(figure, picture_format)
+
+
+def explain_no_readings(sensor_name: str, readings: pd.DataFrame) -> str:
+    """Say that a range of time holds nothing, and where a sensor's readings are.
+
+    Args:
+        sensor_name: The sensor's name.
+        readings: All its readings, as ``get_measurements`` returns them.
+    """
+    if readings.empty:
+        return f"{sensor_name} has no readings at all"
+    first, last = readings["timestamp"].iloc[[0, -1]]
+    span = f"from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}"
+    return f"{sensor_name} has no readings in that range of time: it has some {span}"
 
 
 def draw_readings_per_month(*, warehouse: str | Path | None = None) -> bytes | None:
@@ -86,7 +108,7 @@ def draw_readings_per_month(*, warehouse: str | Path | None = None) -> bytes | N
             FROM (SELECT unnest(months) AS month, unnest(month_rows) AS rows FROM source_files)
             GROUP BY month
         """).fetchall()
-    return png(plot_counts({"readings": dict(months)}, what="readings", per="month")) if months else None
+    return render(plot_counts({"readings": dict(months)}, what="readings", per="month")) if months else None
 
 
 def draw_anomalies_per_week(*, warehouse: str | Path | None = None) -> bytes | None:
@@ -103,13 +125,16 @@ def draw_anomalies_per_week(*, warehouse: str | Path | None = None) -> bytes | N
     counts: dict[str, dict[str, int]] = {}
     for kind, week, count in weeks:
         counts.setdefault(kind, {})[week] = count
-    return png(plot_counts(counts, what="anomalous readings", per="week")) if counts else None
+    return render(plot_counts(counts, what="anomalous readings", per="week")) if counts else None
 
 
-def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
-    """Write the page about all sensors and the pictures of the worst ones.
+def write_report(*, source: str | None = None, warehouse: str | Path | None = None) -> ReportFiles:
+    """Write the page about all sensors and the pictures of the worst ones; earlier pictures go.
+
+    A sensor that can't be drawn is named on the page.
 
     Args:
+        source: Where the readings come from, as the page names it; by default the setting's.
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
 
     Raises:
@@ -118,25 +143,45 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
     """
     opened = open_warehouse(warehouse)
     with connect(warehouse) as connection:
-        anomalies = connection.sql("FROM anomalies").to_arrow_table().to_pandas()
-        models = connection.sql("FROM sensor_models").to_arrow_table().to_pandas()
-    if models.empty:
+        sensors = rank_sensors(connection).to_arrow_table().to_pandas()
+        events = find_events(connection).to_arrow_table().to_pandas()
+    if sensors.empty:
         raise WarehouseNotReadyError(
             f"no models have been fitted in {opened.url} yet:"
             " run: dagster asset materialize --select anomalies"
         )
-    anomalies["timestamp"] = anomalies["timestamp"].dt.tz_convert(TIME_ZONE)
+    report = opened.report
     pictures: dict[str, bytes] = {}
+    failed: dict[str, str] = {}
+    files = {"index.html"}
+    worst = sensors.loc[sensors["n_anomalies"] > 0, "sensor_name"].head(MOST_PICTURES)
+    for rank, sensor_name in enumerate(worst, start=1):
+        try:
+            pictures[sensor_name] = draw_sensor(sensor_name, warehouse=warehouse)
+        except Exception as error:
+            if isinstance(error, IotPipelineError):  # the warehouse's fault, not the sensor's
+                raise
+            failed[sensor_name] = f"{type(error).__name__}: {error}"
+            continue
+        name = f"worst-{rank:02}.png"
+        files.add(name)
+        _publish(report, name, pictures[sensor_name])
+    html = render_report(
+        sensors,
+        events,
+        source=source or get_settings().source,
+        warehouse=opened.url,
+        created=datetime.now(UTC),
+        pictures=pictures,
+        failures=failed,
+    )
+    _publish(report, "index.html", html.encode())
+    for file in report.list_objects():
+        if file.name.startswith("worst-") and file.name not in files:
+            report.delete(file.name)
+    return ReportFiles(f"{report.url}/index.html", pictures, failed)
 
-    def picture(sensor_name: str) -> bytes:
-        image = pictures[sensor_name] = draw_sensor(sensor_name, warehouse=warehouse)
-        name = f"worst-{len(pictures):02}.png"
-        with readable_write_errors(f"{opened.report.url}/{name}"), opened.report.publish(name) as part:
-            part.write_bytes(image)
-        return image
 
-    html = render_report(anomalies, models, picture=picture, created=datetime.now(UTC))
-    page = f"{opened.report.url}/index.html"
-    with readable_write_errors(page), opened.report.publish("index.html") as part:
-        part.write_text(html, encoding="utf-8")
-    return ReportFiles(page, pictures)
+def _publish(report: Store, name: str, content: bytes) -> None:
+    with readable_write_errors(f"{report.url}/{name}"), report.publish(name) as part:
+        part.write_bytes(content)

@@ -1,5 +1,9 @@
 """The errors that a user can mend. Each one's text is a single line that says what to do."""
 
+import re
+from collections.abc import Collection
+from typing import Self
+
 
 class IotPipelineError(Exception):
     """The base of all errors that this project raises on purpose.
@@ -57,3 +61,28 @@ class WarehouseNotReadyError(IotPipelineError):
 
 class UnknownSensorError(IotPipelineError, LookupError):
     """No sensor has this name."""
+
+    @classmethod
+    def among(cls, name: str, sensors: Collection[str], warehouse: str) -> Self:
+        """Return the error for a name that is not among a warehouse's sensors, with the three nearest names.
+
+        First come those of the same number, then those that start alike, then those spelled alike.
+        """
+        from difflib import get_close_matches  # noqa: PLC0415 - the shell starts faster without it
+
+        text = str(name)
+        number = _number(text)
+        near = [
+            *(sensor for sensor in sorted(sensors) if number is not None and _number(sensor) == number),
+            *(sensor for sensor in sorted(sensors) if text and sensor.startswith(text)),
+            *get_close_matches(text, sensors),
+        ]
+        best = list(dict.fromkeys(near))[:3]
+        hint = f"did you mean {', '.join(best)}?" if best else "`iot-pipeline sensors` lists all"
+        return cls(f"there is no sensor {name!r} among the {len(sensors):,} of {warehouse}: {hint}")
+
+
+def _number(name: str) -> int | None:
+    """Return the number that a sensor's name ends in."""
+    digits = re.search(r"[0-9]{1,18}$", name)
+    return int(digits[0]) if digits else None

@@ -11,10 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from iot_pipeline.clock import BERLIN
 from iot_pipeline.detection import Detection
+from iot_pipeline.kinds import title
 
 FloatArray = npt.NDArray[np.float64]
 TimeArray = npt.NDArray[np.datetime64]
@@ -22,6 +24,10 @@ IndexArray = npt.NDArray[np.intp]
 
 _COLUMNS = 1000  # about as many as the panels have pixels
 _LEGEND_COLUMNS = 7  # as many as fit into a line
+_LARGEST = 1e100  # matplotlib overflows somewhere above
+_FAR = 1000.0  # times as large as all regular readings, so that these would lie on one line
+_LARGEST_RESIDUAL = 3000.0
+_CROWDED = 300.0  # residual from which there is no room for small ticks
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; the markers differ for print in grey.
 _MODEL = "#0072B2"
@@ -57,7 +63,8 @@ def plot_sensor(
         end: The last time to be drawn, UTC, included; the last reading unless given.
 
     Returns:
-        The figure, 1200 by 650 pixels, with two panels: readings, and residuals in standard deviations.
+        The figure, 1200 by 650 pixels, with two panels: readings, and residuals in standard deviations. A
+        reading so large that the others would lie on one line is drawn at the edge, and said to lie beyond.
     """
     model = detection.model
     shown = np.isfinite(values) & np.isfinite(detection.expected)
@@ -68,7 +75,11 @@ def plot_sensor(
     order = np.flatnonzero(shown)[np.argsort(timestamps[shown], kind="stable")]
     times, readings, expected = timestamps[order], values[order], detection.expected[order]
     noise = np.maximum(model.noise_at(times), np.finfo(np.float64).tiny)
-    residuals = (readings - expected) / noise
+    with np.errstate(over="ignore"):
+        residuals = np.clip((readings - expected) / noise, -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL)
+    unit = _unit(expected, noise)
+    expected, noise = expected / unit, noise / unit
+    inside, far = _clip(readings / unit, expected, noise)
 
     figure = Figure(figsize=(12, 6.5), dpi=100)
     FigureCanvasAgg(figure)
@@ -77,7 +88,7 @@ def plot_sensor(
     figure.text(0.075, 0.955, name, size=14, weight="bold", parse_math=False)
     figure.text(0.985, 0.955, f"{model.name}, noise sd {model.noise_sd:.3g}", color="#555555", ha="right")
     for panel, points, centre, spread in (
-        (above, readings, expected, noise),
+        (above, inside, expected, noise),
         (below, residuals, np.zeros_like(expected), np.ones_like(noise)),
     ):
         panel.plot(*_thin_line(times, points), color=_READINGS, lw=0.7, label="readings")
@@ -91,7 +102,9 @@ def plot_sensor(
         panel.margins(y=0.08)
         panel.grid(color="#ececec", lw=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-    _label_axes(above, below)
+    _label_axes(above, below, unit, np.abs(residuals).max(initial=0.0))
+    if far.any():
+        _mark_far(figure, above, times[far], inside[far], readings[far])
     if len(times):
         margin = (times[-1] - times[0]) / 200 + np.timedelta64(1, "m")
         below.set_xlim(times[0] - margin, times[-1] + margin)
@@ -109,10 +122,10 @@ def plot_sensor(
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """Render a figure as a PNG."""
+def render(figure: Figure, picture_format: str = "png") -> bytes:
+    """Render a figure in one of matplotlib's formats, such as png, svg or pdf."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format=picture_format)
     return buffer.getvalue()
 
 
@@ -156,6 +169,40 @@ def _thin_line(times: TimeArray, values: FloatArray) -> tuple[TimeArray, FloatAr
     return np.insert(times, breaks, times[breaks]), np.insert(values, breaks, np.nan)
 
 
+def _unit(expected: FloatArray, noise: FloatArray) -> float:
+    """Return 1, or the power of ten to divide by where even regular readings are too large to be drawn."""
+    largest = max(np.abs(expected).max(initial=0.0), noise.max(initial=0.0))
+    return float(10.0 ** np.floor(np.log10(largest))) if largest > _LARGEST else 1.0
+
+
+def _clip(
+    readings: FloatArray, expected: FloatArray, noise: FloatArray
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Move readings that are far beyond all others to the edge, and say which, bool[n]."""
+    low, high = expected - 3 * noise, expected + 3 * noise
+    far = np.abs(readings) > _FAR * max(np.abs(low).max(initial=1.0), np.abs(high).max(initial=1.0))
+    if not far.any():
+        return readings, far
+    near = np.concatenate((readings[~far], low, high))
+    margin = 0.25 * float(np.ptp(near)) or 1.0
+    return np.clip(readings, near.min() - margin, near.max() + margin), far
+
+
+def _mark_far(figure: Figure, panel: Axes, times: TimeArray, edges: FloatArray, readings: FloatArray) -> None:
+    """Point from the edge to the readings that lie beyond it."""
+    for sign, marker in ((1, "^"), (-1, "v")):
+        here = np.flatnonzero(np.sign(readings) == sign)
+        chosen = here[thin(times[here], edges[here], _COLUMNS // 4)]
+        outwards = ScaledTranslation(0, sign * 9 / 72, figure.dpi_scale_trans)
+        panel.plot(
+            times[chosen], edges[chosen], marker, color="#333333", ms=7, transform=panel.transData + outwards
+        )
+    furthest = readings[np.argmax(np.abs(readings))]
+    noun = "reading lies" if len(readings) == 1 else "readings lie"
+    text = f"{len(readings):,} {noun} beyond the edge, as far as {furthest:.3g}"
+    panel.set_title(text, loc="right", size=9, color="#333333", pad=3)
+
+
 def _draw_model(panel: Axes, times: TimeArray, expected: FloatArray, noise: FloatArray) -> None:
     """Draw the model's mean over each pixel column: a season that is faster would make a solid block."""
     if len(times) == 0:
@@ -175,7 +222,7 @@ def _draw_flags(panel: Axes, times: TimeArray, values: FloatArray, kinds: npt.ND
         # A marker covers some pixels.
         chosen = here[thin(times[here], values[here], _COLUMNS // 4)]
         colour, marker = _style(kind)
-        label = f"{kind.replace('_', ' ')} ({len(here):,})"
+        label = f"{title(kind)} ({len(here):,})"
         panel.plot(
             times[chosen], values[chosen], marker, ms=6, mec="white", mew=0.4, color=colour, label=label
         )
@@ -185,13 +232,15 @@ def _style(kind: str) -> tuple[str, str]:
     return _STYLES.get(kind, ("#882255", "*"))
 
 
-def _label_axes(above: Axes, below: Axes) -> None:
-    above.set_ylabel("reading")
+def _label_axes(above: Axes, below: Axes, unit: float, largest_residual: float) -> None:
+    above.set_ylabel("reading" if unit == 1 else f"reading / {unit:g}")
     above.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     below.set_ylabel("residual (sd)")
     # Linear where the noise lies, logarithmic beyond, so that one huge residual doesn't flatten the rest.
     below.set_yscale("symlog", linthresh=6)
-    below.yaxis.set_major_locator(FixedLocator([-1000, -100, -30, -10, -3, 0, 3, 10, 30, 100, 1000]))
+    ticks = [3, 10, 30, 100] if largest_residual < _CROWDED else [10, 100, 1000]
+    below.yaxis.set_major_locator(FixedLocator([*(-tick for tick in ticks), 0, *ticks]))
+    below.yaxis.set_minor_locator(NullLocator())
     below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     below.set_xlabel("time (Europe/Berlin)")
     locator = AutoDateLocator(tz=BERLIN)  # type: ignore[no-untyped-call]

@@ -39,6 +39,29 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+class Stage:
+    """A stage of long work, which reports as it is advanced.
+
+    >>> stage = Stage("converting files", total=len(files), on_progress=on_progress)
+    >>> for file in files:
+    ...     stage.advance(rows=convert(file))
+    """
+
+    def __init__(self, name: str, *, total: int, on_progress: OnProgress) -> None:
+        """Begin; the time counts from now."""
+        self._name, self._total, self._on_progress = name, total, on_progress
+        self._started = time.monotonic()
+        self.done = 0
+        self.rows = 0
+
+    def advance(self, done: int = 1, *, rows: int = 0) -> None:
+        """Add what has been done, and its rows."""
+        self.done += done
+        self.rows += rows
+        seconds = time.monotonic() - self._started
+        self._on_progress(Progress(self._name, self.done, self._total, self.rows, seconds))
+
+
 def log_progress(log: Callable[[str], None], *, every_seconds: float = LOG_SECONDS) -> OnProgress:
     """Return a callback that logs a line now and then, and none for short work."""
     logged_at = time.monotonic()
@@ -54,17 +77,26 @@ def log_progress(log: Callable[[str], None], *, every_seconds: float = LOG_SECON
 
 @contextmanager
 def terminal_progress() -> Iterator[OnProgress]:
-    """Yield a callback that shows a bar for each stage when stderr is a terminal, and nothing otherwise."""
+    """Yield a callback that shows a bar for each stage when stderr is a terminal, and nothing otherwise.
+
+    Stages come one after another: the next one ends the bar of the one before.
+    """
     bars: dict[str, tqdm[None]] = {}
+
+    def close_all() -> None:
+        for bar in bars.values():
+            bar.close()
 
     def on_progress(progress: Progress) -> None:
         if progress.stage not in bars:
+            close_all()
             bars[progress.stage] = tqdm(desc=progress.stage, total=progress.total, file=sys.stderr)
         bar = bars[progress.stage]
         bar.total = progress.total
         bar.set_postfix_str(f"{progress.rows / max(progress.seconds, 1e-9):,.0f} rows/s", refresh=False)
         bar.update(progress.done - bar.n)
 
-    yield on_progress if sys.stderr.isatty() else lambda _: None
-    for bar in bars.values():
-        bar.close()
+    try:
+        yield on_progress if sys.stderr.isatty() else lambda _: None
+    finally:
+        close_all()

@@ -4,119 +4,94 @@ Puts frames and pictures on a page; it neither reads the warehouse nor draws.
 """
 
 import base64
-import html
-from collections.abc import Callable, Hashable, Iterable
+import math
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from pandas.api.types import is_numeric_dtype
 
 from iot_pipeline.clock import BERLIN
+from iot_pipeline.kinds import KINDS, title
 
 _TIME = "%Y-%m-%d %H:%M"
-_SEVERITY = (
-    "A score is in standard deviations of the noise. An event scores as its highest reading; "
-    "a sensor is as severe as its events' scores add up to."
-)
-_GAP = "A gap stands at the reading that ends it."
-_STYLE = """
-:root { color-scheme: light dark;
-  --ink: #1d2530; --soft: #5d6877; --line: #dfe3e8; --back: #fff; --tile: #f4f6f8 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ed; --soft: #97a2b0; --line: #333b45; --back: #14181d; --tile: #1d232a }
+_NOTHING = "-"
+_LEAST, _MOST = 1e-4, 1e7
+"""Between these people read a number more easily without an exponent."""
+_TITLES = {
+    "sensor_name": "sensor",
+    "n_events": "events",
+    "n_anomalies": "flagged",
+    "n_points": "readings",
+    "n_readings": "flagged",
+    "mean_residual": "mean deviation",
 }
-body { margin: 2rem auto; max-width: 92rem; padding: 0 1.5rem; color: var(--ink); background: var(--back);
-  font: 15px/1.5 system-ui, sans-serif }
-h1 { margin-bottom: 0 }
-h2 { margin: 2.5rem 0 .5rem }
-p, figcaption { color: var(--soft); max-width: 60rem }
-dl { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.5rem 0 }
-dl div { flex: 1; min-width: 8rem; padding: .6rem 1rem; border-radius: .5rem; background: var(--tile) }
-dt { color: var(--soft); font-size: .85em; white-space: nowrap }
-dd { margin: 0; font-size: 1.6em; font-variant-numeric: tabular-nums }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-size: .9em }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-th { color: var(--soft); font-weight: 600; white-space: nowrap }
-td.number, th.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
-figure { margin: 1.5rem 0 2.5rem; max-width: 76rem }
-img { width: 100%; border-radius: .5rem; background: #fff }
-"""
 
 
 def render_report(
-    anomalies: pd.DataFrame,
-    sensor_models: pd.DataFrame,
+    sensors: pd.DataFrame,
+    events: pd.DataFrame,
     *,
-    picture: Callable[[str], bytes],
+    source: str,
+    warehouse: str,
     created: datetime,
-    most_pictures: int = 12,
+    pictures: Mapping[str, bytes],
+    failures: Mapping[str, str],
     most_events: int = 500,
 ) -> str:
     """Render the page.
 
     Args:
-        anomalies: One row per flagged reading: sensor_name, timestamp (with a time zone), sensor_value,
-            expected_value, score, kind, event_id (unique within a sensor).
-        sensor_models: One row per sensor: sensor_name, model, breakpoints (a sequence of times), noise_sd,
-            n_points, n_anomalies, n_events, reasoning.
-        picture: Gives a sensor's picture as PNG; called for the most severe sensors only.
+        sensors: One row per sensor, the most severe first, with the columns of `rank_sensors`: sensor_name,
+            severity, n_events, n_anomalies, n_points, noise_sd, model, breakpoints (a sequence of times),
+            reasoning.
+        events: One row per event, with the columns of `find_events`: sensor_name, kind, start, end (with a
+            time zone), duration_h, n_readings, peak_score, mean_residual (NaN where it has no meaning).
+        source: Where the readings come from, a directory or a URL.
+        warehouse: Where they have been loaded to, likewise.
         created: The time to be named as the report's, with a time zone.
-        most_pictures: How many sensors are shown in pictures.
+        pictures: Pictures as PNG by the names of the sensors to be shown.
+        failures: What went wrong, by the names of the sensors that could not be drawn.
         most_events: How many events are listed, those of the highest score.
 
     Returns:
         A complete HTML document; all times in it are Europe/Berlin, all pictures are part of it.
     """
-    events = _events(anomalies)
-    severity = sensor_models["sensor_name"].map(events.groupby("sensor_name")["score"].sum()).fillna(0.0)
-    sensors = sensor_models.assign(severity=severity.astype(float))
-    sensors = sensors.sort_values(["severity", "sensor_name"], ascending=[False, True])
-    worst = sensors[sensors["n_anomalies"] > 0].head(most_pictures)
+    events = events.sort_values(["peak_score", "sensor_name", "start"], ascending=[False, True, True])
+    events = events.assign(kind=events["kind"].map(title))
     listed = events.head(most_events)
-    return "\n".join(
-        [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>Sensor anomalies</title><style>{_STYLE}</style></head><body>",
-            "<h1>Sensor anomalies</h1>",
-            f"<p>Created {created.astimezone(BERLIN):{_TIME}}. All times are Europe/Berlin.</p>",
-            _summary(sensors, events),
-            _table(_kinds(events)),
-            "<h2>Most severe sensors</h2>",
-            f"<p>{_SEVERITY if len(worst) else 'Nothing was flagged.'}</p>",
-            *(_figure(sensor, picture) for sensor in worst.to_dict("records")),
-            "<h2>All sensors</h2>",
-            _table(_sensors(sensors)),
-            "<h2>Events</h2>",
-            f"<p>{len(listed):,} of {len(events):,}, the highest scores first. {_GAP}</p>",
-            _table(listed),
-            "</body></html>\n",
-        ]
+    shown = sensors[sensors["sensor_name"].isin([*pictures, *failures])]
+    # PackageLoader looks at the disk: not at import.
+    page = Environment(
+        loader=PackageLoader("iot_pipeline"), autoescape=True, undefined=StrictUndefined
+    ).get_template("report.html")
+    return page.render(
+        source=source,
+        warehouse=warehouse,
+        created=f"{created.astimezone(BERLIN):{_TIME}}",
+        figures=_figures(sensors, events),
+        kinds=_table(_kinds(events)),
+        glossary={title(kind): text for kind, text in KINDS.items()},
+        worst=[
+            {
+                "name": sensor["sensor_name"],
+                "picture": base64.b64encode(pictures.get(sensor["sensor_name"], b"")).decode(),
+                "failure": failures.get(sensor["sensor_name"]),
+                "reasoning": sensor["reasoning"],
+            }
+            for sensor in shown.to_dict("records")
+        ],
+        sensors=_table(_sensors(sensors)),
+        listed=f"{len(listed):,} of {len(events):,}",
+        events=_table(_events(listed)),
     )
 
 
-def _events(anomalies: pd.DataFrame) -> pd.DataFrame:
-    """Fold flagged readings into events, the highest score first."""
-    readings = anomalies.assign(
-        timestamp=anomalies["timestamp"].dt.tz_convert(BERLIN),
-        mean_deviation=anomalies["sensor_value"] - anomalies["expected_value"],
-    )
-    events = readings.groupby(["sensor_name", "event_id", "kind"], as_index=False).agg(
-        start=("timestamp", "min"),
-        end=("timestamp", "max"),
-        readings=("timestamp", "size"),
-        mean_deviation=("mean_deviation", "mean"),
-        score=("score", "max"),
-    )
-    events = events.sort_values(["score", "sensor_name", "start"], ascending=[False, True, True])
-    return events.drop(columns="event_id")
-
-
-def _summary(sensors: pd.DataFrame, events: pd.DataFrame) -> str:
+def _figures(sensors: pd.DataFrame, events: pd.DataFrame) -> dict[str, str]:
     readings, flagged = int(sensors["n_points"].sum()), int(sensors["n_anomalies"].sum())
-    figures = {
+    return {
         "sensors": f"{len(sensors):,}",
         "without anomalies": f"{int((sensors['n_anomalies'] == 0).sum()):,}",
         "readings": f"{readings:,}",
@@ -124,14 +99,12 @@ def _summary(sensors: pd.DataFrame, events: pd.DataFrame) -> str:
         "share flagged": f"{flagged / max(readings, 1):.2%}",
         "events": f"{len(events):,}",
     }
-    tiles = (f"<div><dt>{label}</dt><dd>{figure}</dd></div>" for label, figure in figures.items())
-    return f"<dl>{''.join(tiles)}</dl>"
 
 
 def _kinds(events: pd.DataFrame) -> pd.DataFrame:
     return events.groupby("kind", as_index=False).agg(
         events=("kind", "size"),
-        readings=("readings", "sum"),
+        flagged=("n_readings", "sum"),
         sensors=("sensor_name", "nunique"),
         first=("start", "min"),
         last=("end", "max"),
@@ -139,38 +112,47 @@ def _kinds(events: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sensors(sensors: pd.DataFrame) -> pd.DataFrame:
-    titles = {"n_events": "events", "n_anomalies": "anomalies", "n_points": "readings"}
-    columns = ["sensor_name", "severity", *titles, "noise_sd", "model", "breakpoints", "reasoning"]
-    return sensors.assign(breakpoints=sensors["breakpoints"].map(_dates))[columns].rename(columns=titles)
+    columns = ["sensor_name", "severity", "n_events", "n_anomalies", "n_points", "noise_sd", "model"]
+    columns += ["breakpoints", "reasoning"]
+    return sensors.assign(breakpoints=sensors["breakpoints"].map(_dates))[columns]
+
+
+def _events(events: pd.DataFrame) -> pd.DataFrame:
+    columns = ["sensor_name", "kind", "start", "end", "duration", "n_readings", "mean_residual", "peak_score"]
+    return events.assign(duration=events["duration_h"].map(_duration))[columns]
 
 
 def _dates(times: Iterable[Any]) -> str:
     berlin = pd.to_datetime(list(times), utc=True).tz_convert(BERLIN)
-    return ", ".join(f"{time:%Y-%m-%d}" for time in berlin)
+    return "\n".join(f"{time:%Y-%m-%d}" for time in berlin)
 
 
-def _figure(sensor: dict[Hashable, Any], picture: Callable[[str], bytes]) -> str:
-    name = html.escape(sensor["sensor_name"])
-    image = base64.b64encode(picture(sensor["sensor_name"])).decode()
-    return (
-        f'<figure><img alt="{name}" src="data:image/png;base64,{image}">'
-        f"<figcaption><b>{name}</b>: {html.escape(sensor['reasoning'])}</figcaption></figure>"
+def _duration(hours: float) -> str:
+    """Write a length of time, such as ``2 d 4 h``; a single moment has none."""
+    minutes = round(hours * 60)
+    days, rest = divmod(minutes, 24 * 60)
+    parts = {"d": days, "h": rest // 60, "min": 0 if days else rest % 60}
+    return " ".join(f"{count:,} {unit}" for unit, count in parts.items() if count) or _NOTHING
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return the texts of a frame's head and rows, each with the style of its column."""
+    kinds = [_style(str(name), dtype) for name, dtype in frame.dtypes.items()]
+    titles = [_TITLES.get(column, column.replace("_", " ")) for column in frame.columns]
+    return {
+        "head": list(zip(kinds, titles, strict=True)),
+        "rows": [list(zip(kinds, map(_text, row), strict=True)) for row in frame.itertuples(index=False)],
+    }
+
+
+def _style(column: str, dtype: Any) -> str:
+    if is_numeric_dtype(dtype):
+        return "number"
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return "time"
+    return {"reasoning": "prose", "sensor_name": "name", "kind": "name", "duration": "name"}.get(
+        column, "text"
     )
-
-
-def _table(frame: pd.DataFrame) -> str:
-    kinds = ["number" if is_numeric_dtype(dtype) else "text" for dtype in frame.dtypes]
-    titles = (column.replace("_", " ") for column in frame.columns)
-    head = _row("th", titles, kinds)
-    body = "".join(_row("td", map(_text, row), kinds) for row in frame.itertuples(index=False))
-    return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-
-
-def _row(tag: str, texts: Iterable[str], kinds: list[str]) -> str:
-    cells = (
-        f'<{tag} class="{kind}">{html.escape(text)}</{tag}>' for text, kind in zip(texts, kinds, strict=True)
-    )
-    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _text(value: object) -> str:
@@ -178,8 +160,19 @@ def _text(value: object) -> str:
         case int():
             return f"{value:,}"
         case float():
-            return f"{value:,.4g}"
+            return _number(value)
         case datetime():
-            return f"{value:{_TIME}}"
+            return f"{value.astimezone(BERLIN):{_TIME}}"
         case _:
             return str(value)
+
+
+def _number(value: float) -> str:
+    """Write a number with four significant digits."""
+    if math.isnan(value):
+        return _NOTHING
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value and not _LEAST <= abs(value) < _MOST:
+        return f"{value:.3e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"  # noqa: PLR2004 - four digits

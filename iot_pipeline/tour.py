@@ -3,6 +3,8 @@
 from datetime import datetime, time, timedelta
 
 from iot_pipeline.clock import BERLIN
+from iot_pipeline.events import rank_sensors
+from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.query import connect, get_measurements
 from iot_pipeline.warehouse.status import describe, read_status
@@ -10,23 +12,26 @@ from iot_pipeline.warehouse.status import describe, read_status
 
 def main() -> None:
     """Print the tour."""
+    print(f"{'source:':<15}{get_settings().source}")
     print(describe(read_status()))
     with connect() as connection:
-        worst = connection.execute("""
-            SELECT sensor_name, epoch_us(max_by(timestamp, score)), max_by(reasoning, score)
-            FROM anomalies JOIN sensor_models USING (sensor_name)
-            GROUP BY sensor_name ORDER BY count(*) DESC, sensor_name LIMIT 1
-        """).fetchone()
-    if worst:
-        sensor, instant, reasoning = worst
-        moment = datetime.fromtimestamp(instant / 1e6, BERLIN)
+        # The first picture of the report shows the same sensor.
+        severe = rank_sensors(connection).filter("n_anomalies > 0").limit(1)
+        worst = severe.project("sensor_name, reasoning").fetchall()
+        moments = connection.execute("""
+            SELECT sensor_name, epoch_us(max_by(timestamp, score)) FROM anomalies GROUP BY sensor_name
+        """).fetchall()
+    for sensor, reasoning in worst:
+        moment = datetime.fromtimestamp(dict(moments)[sensor] / 1e6, BERLIN)
         start = datetime.combine(moment, time())
         end = start + timedelta(days=1)
-        print(f"\nThe sensor with the most anomalies is {sensor}. {reasoning}")
+        print(f"\nThe most severe sensor is {sensor}. {reasoning}")
         print(f'\n>>> get_measurements("{sensor}", "{start:%Y-%m-%d}", "{end:%Y-%m-%d}")')
         print(get_measurements(sensor, start, end).to_string(max_rows=8))
     report = open_warehouse().report.url
-    print(f"\nPicture:  {report}/worst-01.png\nReport:   {report}/index.html")
+    if worst:
+        print(f"\nPicture:  {report}/worst-01.png")
+    print(f"Report:   {report}/index.html")
     print("Web page: make dev, then open http://127.0.0.1:3000")
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from iot_pipeline import get_measurements, status
-from iot_pipeline.cli import main
+from iot_pipeline import drawing, get_measurements, status
+from iot_pipeline.cli import cli, main
+from iot_pipeline.kinds import KINDS
+from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
 RANGE = ("sensor_00003", "2013-10-05", "2013-10-06")
 
@@ -33,6 +35,36 @@ def test_a_table_shows_the_readings_and_how_many_they_are(
     assert f"({len(readings):,} rows)" in out
 
 
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_the_help_of_a_command_ends_in_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"Usage: iot-pipeline {name} " in out
+    assert f"\n    iot-pipeline {name}" in out.split("Example", 1)[1]
+
+
+def test_version_names_the_release(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("iot-pipeline 0.")
+
+
+def test_a_shell_gets_what_completes_commands_and_options() -> None:
+    for typed, offered in {"iot-pipeline anom": "anomalies", "iot-pipeline load --": "--full-reload"}.items():
+        environment = {
+            "_IOT_PIPELINE_COMPLETE": "bash_complete",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(typed.count(" ")),
+        }
+        answer = subprocess.run(
+            [Path(sys.executable).with_name("iot-pipeline")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert f"plain,{offered}" in answer.stdout.splitlines()
+
+
 def test_json_gives_the_exact_values(capsys: pytest.CaptureFixture[str], readings: pd.DataFrame) -> None:
     assert main(["query", *RANGE, "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -51,41 +83,89 @@ def test_parquet_gives_the_same_frame(tmp_path: Path, readings: pd.DataFrame) ->
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a.parquet"), readings)
 
 
-def test_an_empty_range_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["query", "sensor_00003", "1999-01-01", "1999-01-02"]) == 0
-    assert capsys.readouterr().out == "no readings in that range of time\n"
+def test_an_empty_range_is_said_in_words_together_with_the_range_of_the_readings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["query", "sensor_00003", "1999-01-01", "1999-01-02", "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "timestamp,sensor_value\n"
+    assert err == (
+        "sensor_00003 has no readings in that range of time:"
+        " it has some from 2013-10-03 16:07 to 2013-11-03 15:02\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["query", "sensor_0003", "2013-10-05", "2013-10-06"], "there is no sensor 'sensor_0003'"),
+        (["query", "sensor_0003", *RANGE[1:]], "there is no sensor 'sensor_0003'"),
+        (["query", "sensor_0", *RANGE[1:]], "did you mean sensor_00000, sensor_00001, sensor_00002?"),
+        (["query", "7", *RANGE[1:]], "did you mean sensor_00007?"),
+        (["query", "nothing", *RANGE[1:]], "`iot-pipeline sensors` lists all"),
         (["query", "sensor_00003", "soon", "2013-10-06"], "can't read the time 'soon'"),
         (["query", "sensor_00003", "2013-10-07", "2013-10-06"], "is after end"),
         (["query", *RANGE, "--format", "parquet"], "add -o FILE"),
-        (["query", *RANGE, "-o", "/nowhere/a.txt"], "/nowhere"),
+        (["query", *RANGE, "-o", "/nowhere/a.txt"], "there is no directory /nowhere"),
+        (["query", *RANGE, "-o", "a.xlsx"], "must end in .csv or .json or .parquet or .txt"),
+        (["query", *RANGE, "-o", "/usr"], "/usr is a directory"),
+        (["query", *RANGE, "-o", "/proc/a.csv"], "can't write /proc/a.csv"),
+        (["query", *RANGE, "-o", "/nowhere/a", "--format", "csv"], "there is no directory /nowhere"),
+        (["sql", ""], "there is no statement"),
+        (["sql", "SELECT INTERVAL 3 HOUR", "-o", "interval.parquet"], "parquet can't hold these columns"),
         (["sql", "SELECT nothing"], "nothing"),
         (["sql", "SELECT 'a'::INTEGER"], "Conversion Error"),
-        (["plot", "sensor_00003", "1999-01-01", "1999-01-02"], "no readings to draw"),
+        (["plot", "sensor_00003", "1999-01-01", "1999-01-02"], "it has some from 2013-10-03 16:07 to"),
+        (["plot", "sensor_00003", "2013-10-07", "2013-10-06"], "is after end"),
+        (["plot", "sensor_00003", "-o", "/nowhere/a.png"], "there is no directory /nowhere"),
+        (["plot", "sensor_00003", "-o", "a.gif"], "must end in .png or .svg or .pdf"),
+        (["plot", "sensor_00003", "-o", "/usr"], "/usr is a directory"),
+        (["plot", "sensor_00003", "-o", "/proc/a.png"], "can't write /proc/a.png"),
+        (["anomalies", "--since", "soon"], "can't read the time 'soon'"),
+        (["anomalies", "--since", "2014-01-01", "--until", "2013-01-01"], "is after --until"),
+        (["anomalies", "--sensor", "sensor_3"], "did you mean sensor_00003"),
         (["sample-data", "/proc/nowhere"], "/proc/nowhere"),
     ],
     ids=" ".join,
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_1(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(arguments) == 1
+    assert list(tmp_path.iterdir()) == []
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert said in captured.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["query"], ["sample-data", "--sensors", "0", "x"], ["dance"]])
-def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
+def test_an_unknown_sensor_is_missed_in_a_certain_warehouse(
+    sample_warehouse: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["query", "nothing", *RANGE[1:]]) == 1
+    assert f"among the 12 of {sample_warehouse}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["query"],
+        ["sample-data", "--sensors", "0", "x"],
+        ["sample-data", "--start", "soon", "x"],
+        ["sql", "FROM sensors", "--format", "xml"],
+        ["dance"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_says_how_to_use_it(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert "Usage: iot-pipeline" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_silent_and_the_exit_code_of_a_shell(
@@ -126,6 +206,98 @@ def test_plot_writes_a_picture_and_says_where(
     assert main(["plot", "sensor_00003"]) == 0
     assert capsys.readouterr().out == "sensor_00003.png\n"
     assert (tmp_path / "sensor_00003.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("PNG", b"\x89PNG")])
+def test_the_suffix_of_a_picture_chooses_its_format(tmp_path: Path, suffix: str, start: bytes) -> None:
+    path = tmp_path / f"picture.{suffix}"
+    assert main(["plot", RANGE[0], *RANGE[1:], "-o", str(path)]) == 0
+    assert path.read_bytes().startswith(start)
+
+
+def test_the_picture_of_a_sensor_with_a_slash_in_its_name_is_a_file_in_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(drawing, "draw_sensor", lambda *args, **options: b"picture")
+    assert main(["plot", "../hall/7"]) == 0
+    assert capsys.readouterr().out == ".._hall_7.png\n"
+    assert (tmp_path / ".._hall_7.png").read_bytes() == b"picture"
+
+
+def test_anomalies_are_events_with_the_newest_first(tmp_path: Path) -> None:
+    path = tmp_path / "events.json"
+    assert main(["anomalies", "-o", str(path)]) == 0
+    events = json.loads(path.read_text())
+    assert list(events[0]) == [
+        *("sensor_name", "kind", "start", "end", "duration_h", "n_readings", "peak_score"),
+    ]
+    starts = [pd.Timestamp(event["start"]) for event in events]
+    assert len(starts) == 15
+    assert starts == sorted(starts, reverse=True)
+
+
+def test_anomalies_can_be_asked_for_by_time_and_sensor(capsys: pytest.CaptureFixture[str]) -> None:
+    window = ["--since", "2013-10-16", "--until", "2013-10-16T20:00", "--sensor", "sensor_00001"]
+    assert main(["anomalies", *window, "--format", "json"]) == 0
+    (event,) = json.loads(capsys.readouterr().out)
+    assert (event["kind"], event["start"]) == ("burst", "2013-10-16T16:17:00+02:00")
+
+
+def test_the_help_of_anomalies_explains_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["anomalies", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert all(text in words for text in KINDS.values())
+
+
+def test_sensors_are_listed_with_their_readings_and_anomalies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sensors", "--format", "json"]) == 0
+    sensors = json.loads(capsys.readouterr().out)
+    assert [sensor["sensor_name"] for sensor in sensors] == [f"sensor_{n:05}" for n in range(12)]
+    assert sum(sensor["n_readings"] for sensor in sensors) == 35_626
+    assert sensors[1] == {
+        "sensor_name": "sensor_00001",
+        "sensor_uuid": "55a5e6ca-c8f6-44d4-a8f6-c4836c5a3726",
+        "first": "2013-10-03T16:07:00+02:00",
+        "last": "2013-11-03T15:00:00+01:00",
+        "n_readings": 2979,
+        "model": "linear",
+        "n_anomalies": 35,
+    }
+
+
+def test_load_says_in_words_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(SAMPLE))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(tmp_path / "warehouse"))
+    assert main(["load"]) == 0
+    out = capsys.readouterr().out
+    assert f"Loading {SAMPLE} into {tmp_path / 'warehouse'}" in out
+    assert "12 sensors in mapping/mapping.csv" in out
+    assert "30 new, 0 changed and 0 unchanged files" in out
+    assert "35,626 loaded" in out
+    assert main(["load"]) == 0
+    assert "0 new, 0 changed and 30 unchanged files" in capsys.readouterr().out
+    assert main(["load", "--full-reload"]) == 0
+    assert "30 new, 0 changed and 0 unchanged files" in capsys.readouterr().out
+
+
+def test_load_names_the_files_in_quarantine_and_is_no_failure(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
+    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    bucket.write("good.csv", row(), row(value="x"))
+    bucket.write("bad.csv", b"who;knows\n1;2\n")
+    bucket.write("notes.txt", b"")
+    assert main(["load"]) == 0
+    out = capsys.readouterr().out
+    assert "1 rejected" in out
+    assert "FROM rejected_rows" in out
+    assert "Timeseries/bad.csv: can't be read, in quarantine: " in out
+    assert "Timeseries/notes.txt: no CSV file, passed over" in out
 
 
 def test_sample_data_writes_a_bucket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,17 @@ def test_the_detector_needs_no_files_and_no_frames() -> None:
     assert not modules & {"duckdb", "pandas", "pyarrow", "deltalake", "iot_pipeline.warehouse"}
 
 
+def test_the_shell_starts_without_what_only_its_commands_need() -> None:
+    modules = imported_by("import iot_pipeline.cli")
+    assert not modules & {"dagster", "duckdb", "jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "rich"}
+
+
+def test_a_tab_offers_the_public_names_of_the_package_and_nothing_else() -> None:
+    code = "import iot_pipeline; print(*dir(iot_pipeline))"
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert answer.stdout.split() == ["connect", "get_measurements"]
+
+
 def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
     import iot_pipeline  # noqa: PLC0415
 
@@ -92,5 +103,7 @@ def test_outside_the_project_an_installed_package_keeps_its_data_in_the_current_
     run("from iot_pipeline.anomalies import flag_anomalies; flag_anomalies()")
     assert "sensors:       2" in run(cli.format("['status']"))
     assert (tmp_path / "data" / "warehouse" / "mapping.sqlite").exists()
+    run("from iot_pipeline.drawing import write_report; write_report()")  # its template is in the wheel
+    assert "Sensor anomalies" in (tmp_path / "data" / "warehouse" / "report" / "index.html").read_text()
     assert run("import iot_pipeline; print(iot_pipeline.__file__)").startswith(str(installed))
     run("import iot_pipeline.definitions")

@@ -10,9 +10,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 
-from iot_pipeline.detection import Detection, Event, SensorModel
+from iot_pipeline.detection import Detection, Event, SensorModel, detect_anomalies
 from iot_pipeline.detection.types import Curve
-from iot_pipeline.plot import plot_sensor, png, thin
+from iot_pipeline.plot import plot_sensor, render, thin
 from iot_pipeline.sample_series import ANOMALIES
 
 MINUTE = np.timedelta64(1, "m")
@@ -167,7 +167,7 @@ def test_the_order_of_the_readings_does_not_matter() -> None:
     values, detection = values_and_detection({10: "spike"})
     upside_down = replace(detection, kinds=detection.kinds[::-1])
 
-    assert png(plot_sensor("sensor_00000", TIMES, values, detection)) == png(
+    assert render(plot_sensor("sensor_00000", TIMES, values, detection)) == render(
         plot_sensor("sensor_00000", TIMES[::-1], values[::-1], upside_down)
     )
 
@@ -184,15 +184,15 @@ def test_a_window_limits_what_is_drawn() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_hardly_any_readings_make_a_picture(count: int) -> None:
-    assert png(plot_sensor("sensor_00000", TIMES[:count], *head(count)))
+    assert render(plot_sensor("sensor_00000", TIMES[:count], *head(count)))
 
 
 def test_a_name_is_not_read_as_a_formula() -> None:
-    assert png(plot_sensor(r"$\frac{", TIMES, *values_and_detection()))
+    assert render(plot_sensor(r"$\frac{", TIMES, *values_and_detection()))
 
 
 def test_a_picture_is_a_png_of_1200_by_650_pixels() -> None:
-    picture = png(plot_sensor("sensor_00000", TIMES, *values_and_detection()))
+    picture = render(plot_sensor("sensor_00000", TIMES, *values_and_detection()))
 
     assert picture.startswith(b"\x89PNG")
     assert (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])) == (1200, 650)
@@ -213,3 +213,85 @@ def test_the_legend_of_all_kinds_fits_above_the_panels() -> None:
     assert legend.x0 >= 0
     assert legend.x1 <= figure.bbox.x1
     assert legend.y0 >= figure.axes[0].get_window_extent().y1
+
+
+LARGEST = np.finfo(np.float64).max
+
+
+def title_of(panel: Axes) -> str:
+    return panel.get_title(loc="right")
+
+
+@pytest.mark.parametrize("value", [1e290, 1e299, 1e300, 1e305, LARGEST])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_reading_far_beyond_all_others_is_drawn_at_the_edge_and_the_picture_says_so(
+    value: float, sign: int
+) -> None:
+    values, detection = values_and_detection({10: "spike"})
+    values[10] = sign * value
+    figure = plot_sensor("sensor_00000", TIMES, values, detection)
+
+    above, below = figure.axes
+    assert title_of(above) == f"1 reading lies beyond the edge, as far as {sign * value:.3g}"
+    ((at, height),) = drawn(above, "spike")
+    assert at == on_axis(TIMES[10])
+    assert 130 < sign * (height - 100) + 100 < 200
+    assert np.ptp(drawn(above, "readings")[:, 1]) < 150  # the others are no flat line
+    assert np.isfinite(drawn(below, "spike")).all()
+    assert render(figure).startswith(b"\x89PNG")
+
+
+def test_readings_far_beyond_on_both_sides_are_counted_together() -> None:
+    values, detection = values_and_detection({10: "spike", 20: "spike"})
+    values[10], values[20] = LARGEST, -1e300
+    figure = plot_sensor("sensor_00000", TIMES, values, detection)
+
+    assert title_of(figure.axes[0]) == "2 readings lie beyond the edge, as far as 1.8e+308"
+    assert [line.get_marker() for line in figure.axes[0].lines][-2:] == ["^", "v"]
+    assert render(figure)
+
+
+def test_an_ordinary_spike_is_drawn_where_it_is() -> None:
+    values, detection = values_and_detection({10: "spike"})
+    values[10] = 20_000
+    above, _ = plot_sensor("sensor_00000", TIMES, values, detection).axes
+
+    assert drawn(above, "spike")[:, 1].tolist() == [20_000]
+    assert title_of(above) == ""
+
+
+@pytest.mark.parametrize("scale", [1e150, 1e290, 1e306])
+def test_a_sensor_all_of_whose_readings_are_huge_is_drawn_in_a_unit_of_its_own(scale: float) -> None:
+    values, detection = values_and_detection()
+    model = replace(
+        detection.model,
+        trend=Curve(np.array([0.0]), np.array([100 * scale])),
+        noise=Curve(np.array([0.0]), np.array([10 * scale])),
+    )
+    huge = replace(detection, expected=detection.expected * scale, model=model)
+    figure = plot_sensor("sensor_00000", TIMES, values * scale, huge)
+
+    above, _ = figure.axes
+    assert above.get_ylabel() == f"reading / {100 * scale:g}"
+    assert drawn(above, "readings")[:, 1].mean() == pytest.approx(1, abs=0.05)
+    assert render(figure)
+
+
+@pytest.mark.parametrize("fault", ["one", "alternating", "constant", "many"])
+@pytest.mark.parametrize("value", [1e290, LARGEST])
+def test_what_the_detector_makes_of_error_values_can_be_drawn(fault: str, value: float) -> None:
+    values, _ = values_and_detection()
+    where = {
+        "one": slice(70, 71),
+        "alternating": slice(None, None, 2),
+        "constant": slice(None),
+        "many": slice(40, 90),
+    }
+    values[where[fault]] = value
+    if fault == "alternating":
+        values[1::2] = -value
+    with np.errstate(all="ignore"):
+        detection = detect_anomalies(TIMES, values)
+
+    assert render(plot_sensor("sensor_00000", TIMES, values, detection)).startswith(b"\x89PNG")
+    assert fault != "one" or detection.flags[70]

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iot_pipeline import connect, get_measurements
-from iot_pipeline.errors import UnknownSensorError, WarehouseError, WarehouseNotReadyError
+from iot_pipeline.errors import ConfigurationError, UnknownSensorError, WarehouseError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.warehouse import _views, query
 from iot_pipeline.warehouse.state import State, read_state
@@ -192,6 +192,14 @@ def test_an_unknown_sensor_is_a_lookup_error_that_names_near_names(sample_wareho
     with pytest.raises(LookupError, match="did you mean sensor_00011") as caught:
         get_measurements("sensor_0011", "2013-10-05", "2013-10-06", warehouse=sample_warehouse)
     assert isinstance(caught.value, UnknownSensorError)
+
+
+def test_polars_that_is_not_installed_is_one_line_that_says_what_to_run(
+    sample_warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'iot-pipeline\[polars\]'"):
+        get_measurements("sensor_00000", "2013-10-05", "2013-10-06", as_="polars", warehouse=sample_warehouse)
 
 
 def test_a_sensor_name_with_sql_in_it_is_only_a_name(sample_warehouse: Path) -> None:

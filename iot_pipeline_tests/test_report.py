@@ -1,45 +1,53 @@
 import base64
+import html
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from iot_pipeline.charts import plot_counts
+from iot_pipeline.kinds import KINDS
+from iot_pipeline.plot import render as render_figure
 from iot_pipeline.report import render_report
+from iot_pipeline_tests.web_page import running_browser
 
 CREATED = datetime(2016, 1, 1, 12, 0, tzinfo=UTC)
 
 
-def flagged(
-    sensor: str, time: str, *, score: float, kind: str = "spike", event: int = 0
+def event(
+    sensor: str, start: str, *, score: float, kind: str = "spike", hours: float = 0.0, readings: int = 1
 ) -> dict[str, object]:
+    begin = pd.Timestamp(start, tz="UTC")
     return {
         "sensor_name": sensor,
-        "timestamp": pd.Timestamp(time, tz="UTC"),
-        "sensor_value": 150.0,
-        "expected_value": 100.0,
-        "score": score,
         "kind": kind,
-        "event_id": event,
+        "start": begin,
+        "end": begin + pd.Timedelta(hours=hours),
+        "duration_h": hours,
+        "n_readings": readings,
+        "peak_score": score,
+        "mean_residual": np.nan if kind == "gap" else 50.0,
     }
 
 
-ANOMALIES = pd.DataFrame(
+EVENTS = pd.DataFrame(
     [
-        flagged("sensor_00001", "2013-10-27 00:30", score=9.0),
-        flagged("sensor_00002", "2013-03-01 11:00", score=5.0, kind="burst"),
-        flagged("sensor_00002", "2013-03-01 11:15", score=7.0, kind="burst"),
-        flagged("sensor_00002", "2013-05-01 10:00", score=6.0, event=1),
+        event("sensor_00002", "2013-05-01 10:00", score=6.0),
+        event("sensor_00001", "2013-10-27 00:30", score=9.0),
+        event("sensor_00002", "2013-03-01 11:00", score=7.0, kind="burst", hours=0.25, readings=2),
     ]
 )
 
 
-def model(sensor: str, **others: object) -> dict[str, object]:
-    n_anomalies = int((ANOMALIES["sensor_name"] == sensor).sum())
+def model(sensor: str, *, severity: float = 0.0, n_anomalies: int = 0, **others: object) -> dict[str, object]:
     return {
         "sensor_name": sensor,
+        "severity": severity,
         "model": "linear",
         "breakpoints": [],
         "noise_sd": 10.0,
@@ -51,34 +59,31 @@ def model(sensor: str, **others: object) -> dict[str, object]:
     }
 
 
-MODELS = pd.DataFrame([model(f"sensor_{number:05d}") for number in range(3)])
+SENSORS = pd.DataFrame(
+    [
+        model("sensor_00002", severity=13.0, n_anomalies=3),
+        model("sensor_00001", severity=9.0, n_anomalies=1),
+        model("sensor_00000"),
+    ]
+)
+PICTURES = {"sensor_00002": b"picture of 2", "sensor_00001": b"picture of 1"}
 
 
-def picture_of(name: str) -> bytes:
-    return f"picture of {name}".encode()
-
-
-def render(
-    anomalies: pd.DataFrame = ANOMALIES,
-    models: pd.DataFrame = MODELS,
-    *,
-    most_pictures: int = 12,
-    most_events: int = 500,
-) -> str:
-    return render_report(
-        anomalies,
-        models,
-        picture=picture_of,
-        created=CREATED,
-        most_pictures=most_pictures,
-        most_events=most_events,
-    )
+def render(sensors: pd.DataFrame = SENSORS, events: pd.DataFrame = EVENTS, **options: Any) -> str:
+    defaults: dict[str, Any] = {
+        "source": "s3://bucket/prefix",
+        "warehouse": "/srv/warehouse",
+        "created": CREATED,
+        "pictures": PICTURES,
+        "failures": {},
+    }
+    return render_report(sensors, events, **{**defaults, **options})
 
 
 def rows(page: str, title: str) -> list[list[str]]:
     """Give the cells of the first table behind a heading."""
     table = page.split(f">{title}<", 1)[1].split("<tbody>", 1)[1].split("</tbody>", 1)[0]
-    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("</tr>")[:-1]]
+    return [re.findall(r"(?s)<td[^>]*>(.*?)</td>", row) for row in table.split("</tr>")[:-1]]
 
 
 class Tags(HTMLParser):
@@ -107,29 +112,72 @@ def parse(page: str) -> Tags:
     return tags
 
 
-def test_sensors_are_sorted_by_severity() -> None:
-    table = rows(render(), "All sensors")
+def test_the_page_names_its_source_its_warehouse_and_when_it_was_made() -> None:
+    page = render()
 
-    assert [row[:2] for row in table] == [
-        ["sensor_00002", "13"],
-        ["sensor_00001", "9"],
-        ["sensor_00000", "0"],
+    assert "From <code>s3://bucket/prefix</code>, loaded into <code>/srv/warehouse</code>." in page
+    assert "Created 2016-01-01 13:00. All times are Europe/Berlin." in page
+
+
+def test_sensors_are_listed_in_the_order_given_with_their_severity() -> None:
+    assert [row[:5] for row in rows(render(), "All sensors")] == [
+        ["sensor_00002", "13", "3", "3", "1,000"],
+        ["sensor_00001", "9", "1", "1", "1,000"],
+        ["sensor_00000", "0", "0", "0", "1,000"],
     ]
 
 
-def test_readings_are_folded_into_events_with_the_highest_score_first() -> None:
+def test_events_are_listed_with_the_highest_score_first_and_how_long_they_lasted() -> None:
     assert rows(render(), "Events") == [
-        ["sensor_00001", "spike", "2013-10-27 02:30", "2013-10-27 02:30", "1", "50", "9"],
-        ["sensor_00002", "burst", "2013-03-01 12:00", "2013-03-01 12:15", "2", "50", "7"],
-        ["sensor_00002", "spike", "2013-05-01 12:00", "2013-05-01 12:00", "1", "50", "6"],
+        ["sensor_00001", "spike", "2013-10-27 02:30", "2013-10-27 02:30", "-", "1", "50", "9"],
+        ["sensor_00002", "burst", "2013-03-01 12:00", "2013-03-01 12:15", "15 min", "2", "50", "7"],
+        ["sensor_00002", "spike", "2013-05-01 12:00", "2013-05-01 12:00", "-", "1", "50", "6"],
     ]
 
 
-def test_the_summary_counts_anomalies_by_kind_and_says_when() -> None:
-    assert rows(render(), "Sensor anomalies") == [
+@pytest.mark.parametrize(
+    ("hours", "written"),
+    [(0.02, "1 min"), (1.0, "1 h"), (9.67, "9 h 40 min"), (49.5, "2 d 1 h"), (24, "1 d")],
+)
+def test_a_gap_has_a_length_and_no_deviation(hours: float, written: str) -> None:
+    gap = event("sensor_00001", "2013-10-27 00:30", score=9.0, kind="gap", hours=hours)
+    ((_, kind, _, _, duration, _, deviation, _),) = rows(render(events=pd.DataFrame([gap])), "Events")
+
+    assert (kind, duration, deviation) == ("gap", written, "-")
+
+
+def test_the_summary_counts_events_by_kind_and_says_when() -> None:
+    assert rows(render(), "What was found") == [
         ["burst", "1", "2", "1", "2013-03-01 12:00", "2013-03-01 12:15"],
         ["spike", "2", "2", "2", "2013-05-01 12:00", "2013-10-27 02:30"],
     ]
+
+
+def test_every_kind_is_explained() -> None:
+    page = html.unescape(render())
+
+    for kind, text in KINDS.items():
+        assert f"<dt>{kind.replace('_', ' ')}</dt><dd>{text}</dd>" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0.0, "0"),
+        (1234567.8, "1,234,568"),
+        (-297123.4, "-297,123"),
+        (12.345678, "12.35"),
+        (0.00012345, "0.0001234"),
+        (1e290, "1.000e+290"),
+        (-1.7976931348623157e308, "-1.798e+308"),
+        (np.inf, "∞"),
+        (-np.inf, "-∞"),
+    ],
+)
+def test_numbers_of_any_size_are_short(value: float, written: str) -> None:
+    events = EVENTS.head(1).assign(mean_residual=value)
+
+    assert rows(render(events=events), "Events")[0][6] == written
 
 
 @pytest.mark.parametrize(
@@ -147,16 +195,20 @@ def test_the_summary_gives_the_figures(label: str, figure: str) -> None:
     assert f"<dt>{label}</dt><dd>{figure}</dd>" in render()
 
 
-def test_the_most_severe_sensors_have_pictures_with_their_reasoning() -> None:
-    page = render(most_pictures=1)
+def test_the_sensors_shown_have_pictures_with_their_reasoning_in_the_order_of_severity() -> None:
+    page = render()
 
     pictures = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]*)"', page)]
-    assert pictures == [b"picture of sensor_00002"]
+    assert pictures == [b"picture of 2", b"picture of 1"]
     assert "<b>sensor_00002</b>: A straight line is enough for sensor_00002.</figcaption>" in page
 
 
-def test_a_sensor_without_anomalies_has_no_picture() -> None:
-    assert render().count("<figure>") == 2
+def test_a_sensor_that_could_not_be_drawn_is_named_in_its_place() -> None:
+    page = render(pictures={"sensor_00001": b"1"}, failures={"sensor_00002": "OverflowError: too <large>"})
+
+    assert "<b>sensor_00002</b> could not be drawn (OverflowError: too &lt;large&gt;)" in page
+    assert page.index("sensor_00002</b>") < page.index("sensor_00001</b>")
+    assert page.count("<img") == 1
 
 
 def test_only_the_events_of_the_highest_score_are_listed() -> None:
@@ -168,23 +220,23 @@ def test_only_the_events_of_the_highest_score_are_listed() -> None:
 
 def test_breakpoints_are_listed_as_berlin_dates() -> None:
     times = np.array(["2013-04-30T23:00", "2014-01-15T12:00"], dtype="datetime64[us]")
-    page = render(models=pd.DataFrame([model("sensor_00001", breakpoints=times)]))
+    page = render(pd.DataFrame([model("sensor_00001", breakpoints=times)]))
 
-    assert "2013-05-01, 2014-01-15" in rows(page, "All sensors")[0]
+    assert "2013-05-01\n2014-01-15" in rows(page, "All sensors")[0]
 
 
 def test_markup_in_values_is_escaped() -> None:
     name = "<script>alert('x')</script>"
-    anomalies = ANOMALIES.assign(sensor_name=name, kind="<b>&")
-    models = pd.DataFrame([model(name, model="<i>", reasoning='"><script>', n_anomalies=4)])
-    page = render(anomalies, models)
+    events = EVENTS.assign(sensor_name=name, kind="<b>&")
+    sensors = pd.DataFrame([model(name, model="<i>", reasoning='"><script>', n_anomalies=4)])
+    page = render(sensors, events, source="<script>", warehouse="<script>", pictures={name: b"1"})
 
     assert "script" not in parse(page).seen
     assert "&lt;script&gt;alert(" in page
 
 
 def test_the_page_refers_to_nothing_outside_itself() -> None:
-    page = render()
+    page = render(source="data/sample")
 
     assert parse(page).links
     assert all(link.startswith("data:image/png;base64,") for link in parse(page).links)
@@ -196,7 +248,7 @@ def test_the_page_is_well_formed() -> None:
 
 
 def test_without_anomalies_the_page_says_so() -> None:
-    page = render(ANOMALIES.head(0), MODELS.assign(n_anomalies=0, n_events=0))
+    page = render(SENSORS.assign(n_anomalies=0, n_events=0), EVENTS.head(0), pictures={})
 
     assert "Nothing was flagged." in page
     assert parse(page).open == []
@@ -204,8 +256,44 @@ def test_without_anomalies_the_page_says_so() -> None:
 
 
 def test_without_sensors_there_is_still_a_page() -> None:
-    assert "Nothing was flagged." in render(ANOMALIES.head(0), MODELS.head(0))
+    assert "Nothing was flagged." in render(SENSORS.head(0), EVENTS.head(0), pictures={})
 
 
-def test_the_time_of_creation_is_berlin() -> None:
-    assert "Created 2016-01-01 13:00." in render()
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a page with all that is wide: long names, places and texts, and a real picture."""
+    words = "of 2,910 readings 6 lie beyond 3 sd of the noise, where chance alone gives 8; " * 5
+    name = "sensor_in_the_hall_on_the_left_" * 3
+    times = np.arange("2013-01-01", "2013-03-01", dtype="datetime64[us]", step=np.timedelta64(10, "D"))
+    sensors = pd.DataFrame(
+        [model(name, reasoning=words, breakpoints=times, n_anomalies=3), *SENSORS.to_dict("records")]
+    )
+    picture = render_figure(plot_counts({"readings": {"2013-01": 3}}, what="readings", per="month"))
+    page = render(
+        sensors,
+        EVENTS.assign(sensor_name=name),
+        source="s3://a-bucket/" + "with-a-long-prefix/" * 8,
+        pictures={name: picture},
+    )
+    path = tmp_path_factory.mktemp("page") / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_page_is_as_wide_as_its_window_and_its_text_stands_out(
+    page_file: Path, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    with (
+        running_browser() as browser,
+        browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme) as page,
+    ):
+        page.goto(page_file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        brightness = page.evaluate("""
+            ['color', 'backgroundColor'].map(name =>
+                Number(getComputedStyle(document.body)[name].match(/\\d+/)[0]))
+        """)
+        ink, back = brightness
+        assert (ink < 80 and back > 200) if scheme == "light" else (ink > 200 and back < 80)

@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import date, datetime, time
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -16,7 +15,11 @@ import pandas as pd
 import pyarrow as pa
 
 from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
-from iot_pipeline.errors import DamagedTableError, UnknownSensorError
+from iot_pipeline.errors import (
+    ConfigurationError,
+    DamagedTableError,
+    UnknownSensorError,
+)
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import Warehouse, open_warehouse
 from iot_pipeline.warehouse._views import configure, connect_to, read_parquet_sql, readable_errors
@@ -104,8 +107,12 @@ def get_measurements(
     rows = pa.table([pa.array(instants).view(READINGS.field(0).type), pa.array(values)], schema=READINGS)
     if as_ == "arrow":
         return rows
-    import polars as pl  # noqa: PLC0415 - optional
-
+    try:
+        import polars as pl  # noqa: PLC0415 - optional
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "polars is not installed, as as_='polars' needs it: run: pip install 'iot-pipeline[polars]'"
+        ) from error
     return pl.DataFrame(rows)
 
 
@@ -128,9 +135,7 @@ def _fetch(
     """Read a sensor's instants and values between two instants, in the files' order: ascending."""
     sensor_uuid = state.uuid_of(sensor_name)
     if sensor_uuid is None:
-        near = get_close_matches(str(sensor_name), state.sensors, n=3)
-        hint = f": did you mean {', '.join(near)}?" if near else f" among {len(state.sensors)} sensors"
-        raise UnknownSensorError(f"there is no sensor {sensor_name!r}{hint}")
+        raise UnknownSensorError.among(sensor_name, state.sensors, state.warehouse.url)
     paths = state.paths([sensor_uuid], month_of(first), month_of(last))
     if not paths:
         return np.empty(0, np.int64), np.empty(0, np.float64)

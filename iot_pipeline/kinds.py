@@ -1,0 +1,17 @@
+"""The kinds of anomalies in words, for every place that shows them to people."""
+
+KINDS = {
+    "spike": "one or two readings far from where the sensor should be; the next ones are regular again",
+    "burst": "a few readings in a row, up to a hundred, far from where the sensor should be",
+    "level_shift": "a longer time in which all readings lie too high or too low by about the same amount",
+    "drift": "readings that move away from where the sensor should be, or back to it, step by step",
+    "stuck": "the same value over and over, from a sensor whose values usually change",
+    "variance": "readings that scatter much more than this sensor's usually do",
+    "gap": "no readings for much longer than usual, from the last reading before to the first one after",
+}
+"""What each kind means to somebody who looks after the sensors, by the name that the tables use."""
+
+
+def title(kind: str) -> str:
+    """Return a kind as people write it, like ``level shift``."""
+    return kind.replace("_", " ")
