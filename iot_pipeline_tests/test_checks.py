@@ -17,6 +17,7 @@ from iot_pipeline.ingest import load_mapping
 from iot_pipeline.ingest.ledger import read_ledger, write_ledger
 from iot_pipeline.warehouse import MAPPING, open_warehouse, quality
 from iot_pipeline.warehouse.state import readings_tables
+from iot_pipeline.warehouse.status import read_status
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 from iot_pipeline_tests.runs import (
     check_of,
@@ -175,6 +176,32 @@ def test_a_row_that_is_not_accounted_for_is_an_error_that_fails_the_run(
     evaluation = check_of(result, "every_row_is_accounted_for")
     assert (evaluation.passed, evaluation.severity) == (not tampered, ERROR)
     assert result.success is not tampered
+
+
+def test_a_flood_of_refused_rows_is_accounted_for_and_counted_by_reason(bucket: Bucket) -> None:
+    bucket.write("a.csv", row(), *["no row"] * 1_500)
+    bucket.load()
+    result = evaluate(checks.every_row_is_accounted_for, bucket.warehouse)
+    assert verdict(result) is True
+    assert shown(result)["rows_in_quarantine"] == 1_500
+    rejected = shown(evaluate(checks.few_rows_are_rejected, bucket.warehouse))
+    assert rejected["reasons_and_rows"] == "wrong number of fields: 1500"
+    assert read_status(bucket.warehouse).rejected_rows == {"wrong number of fields": 1_500}
+
+
+def test_a_file_that_broke_is_an_error_that_names_it_until_it_is_mended(bucket: Bucket) -> None:
+    bucket.write("a.csv", row())
+    bucket.load()
+    bucket.write("a.csv", b"<html></html>")
+    for _ in range(2):
+        bucket.load()
+        result = evaluate(checks.no_file_is_quarantined, bucket.warehouse)
+        assert verdict(result) is ERROR
+        assert shown(result)["files_and_reasons"].startswith("Timeseries/a.csv: ")
+        assert verdict(evaluate(checks.every_row_is_accounted_for, bucket.warehouse)) is True
+    bucket.write("a.csv", row())
+    bucket.load()
+    assert verdict(evaluate(checks.no_file_is_quarantined, bucket.warehouse)) is True
 
 
 def test_a_file_that_is_quarantined_is_an_error_that_names_it_and_the_reason(bucket: Bucket) -> None:

@@ -163,6 +163,17 @@ def test_full_reload_is_run_config(bucket: Bucket) -> None:
     assert len(bucket.content()) == 1
 
 
+def test_a_full_reload_that_may_empty_the_table_is_run_config(bucket: Bucket) -> None:
+    bucket.write("a.csv", row())
+    bucket.load()
+    bucket.delete("a.csv")
+    definitions = definitions_on(bucket.source, bucket.warehouse)
+    for options, succeeds in (({}, False), ({"allow_empty": True}, True)):
+        config = {"ops": {"timeseries": {"config": {"full_reload": True, **options}}}}
+        assert materialize(definitions, "timeseries", config=config).success is succeeds
+    assert bucket.content() == []
+
+
 @pytest.mark.parametrize(
     ("asset", "said"),
     [
