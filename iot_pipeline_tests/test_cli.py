@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from iot_pipeline import get_measurements, status
+from iot_pipeline import get_measurements
 from iot_pipeline.cli import main
+from iot_pipeline.warehouse import status
 
 RANGE = ("sensor_00003", "2013-10-05", "2013-10-06")
 
