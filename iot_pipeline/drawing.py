@@ -17,6 +17,7 @@ from iot_pipeline.plot import plot_sensor, png
 from iot_pipeline.report import render_report
 from iot_pipeline.warehouse import open_warehouse, readable_write_errors
 from iot_pipeline.warehouse.query import Moment, connect, get_measurements, read_moment
+from iot_pipeline.warehouse.views import readable_errors
 
 ALL_TIME = ("1970-01-01", "2199-12-31")
 
@@ -80,7 +81,7 @@ def draw_readings_per_month(*, warehouse: str | Path | None = None) -> bytes | N
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
-    with connect(warehouse) as connection:
+    with connect(warehouse) as connection, readable_errors():
         months = connection.execute("""
             SELECT month, sum(rows.loaded)::BIGINT
             FROM (SELECT unnest(months) AS month, unnest(month_rows) AS rows FROM source_files)
@@ -95,7 +96,7 @@ def draw_anomalies_per_week(*, warehouse: str | Path | None = None) -> bytes | N
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
-    with connect(warehouse) as connection:
+    with connect(warehouse) as connection, readable_errors():
         weeks = connection.execute("""
             SELECT kind, date_trunc('week', timestamp)::DATE::VARCHAR, count(*)
             FROM anomalies GROUP BY ALL ORDER BY ALL
@@ -117,7 +118,7 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
         WarehouseError: The disk is full, or another fault in writing. What was written before stays.
     """
     opened = open_warehouse(warehouse)
-    with connect(warehouse) as connection:
+    with connect(warehouse) as connection, readable_errors():
         anomalies = connection.sql("FROM anomalies").to_arrow_table().to_pandas()
         models = connection.sql("FROM sensor_models").to_arrow_table().to_pandas()
     if models.empty:

@@ -10,6 +10,7 @@ import pytest
 
 from iot_pipeline import connect, get_measurements
 from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.drawing import draw_anomalies_per_week, write_report
 from iot_pipeline.errors import DamagedTableError, IotPipelineError, WarehouseError
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.warehouse.status import read_status
@@ -286,6 +287,16 @@ def test_a_status_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
     with pytest.raises(WarehouseError, match=r"^can't read .*/anomalies .*: run: dagster asset") as caught:
         read_status(healthy.warehouse)
     assert "\n" not in str(caught.value)
+
+
+def test_a_report_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
+    cut_the_last_commit(healthy.warehouse / "anomalies")
+    for draw in (write_report, draw_anomalies_per_week):
+        with pytest.raises(
+            WarehouseError, match=r"^can't read .*/anomalies .*: run: dagster asset"
+        ) as caught:
+            draw(warehouse=healthy.warehouse)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA, *LOSSES], ids=named)

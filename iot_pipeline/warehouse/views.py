@@ -104,7 +104,7 @@ def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str
 
 
 @contextmanager
-def readable_errors(what: str, remedy: str = HOW_TO_RELOAD) -> Iterator[None]:
+def readable_errors(what: str = "the tables", remedy: str = HOW_TO_RELOAD) -> Iterator[None]:
     """Raise an error of DuckDB in reading tables as a ``DamagedTableError``, a line that says what to run."""
     try:
         yield
