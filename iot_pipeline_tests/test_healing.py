@@ -1,7 +1,7 @@
 """Files of the warehouse that were damaged or lost: one line says what to run, and running it mends them."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,11 +105,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
 
 
 @pytest.fixture
-def healthy(template: Bucket, tmp_path: Path) -> Bucket:
-    shutil.copytree(template.warehouse, tmp_path / "warehouse")
-    # With the files' times, which are part of their versions.
-    shutil.copytree(template.source, tmp_path / "source")
-    return Bucket(tmp_path / "source", tmp_path / "warehouse")
+def healthy(template: Bucket, tmp_path: Path) -> Iterator[Bucket]:
+    yield replace(template, warehouse=shutil.copytree(template.warehouse, tmp_path / "warehouse"))
+    (template.source / "Timeseries" / "c.csv").unlink(missing_ok=True)
 
 
 def one_line_of(reading: Callable[[], object]) -> str:
