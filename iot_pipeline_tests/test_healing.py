@@ -243,6 +243,7 @@ def test_damage_to_fragments_is_one_line_and_a_full_reload_mends_it(healthy: Buc
     assert ask(healthy) == 24
     healthy.write("c.csv", row("2013-01-31 12:00"))
     assert "bronze" in one_line_of(healthy.load)
+    healthy.delete("c.csv")
     healthy.load(full_reload=True)
     assert committed_content(healthy) == before
 
