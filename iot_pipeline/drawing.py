@@ -20,6 +20,7 @@ from iot_pipeline.settings import get_settings
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse import open_warehouse, readable_write_errors
 from iot_pipeline.warehouse.query import Moment, connect, get_measurements, read_moment
+from iot_pipeline.warehouse.views import readable_errors
 
 ALL_TIME = ("1970-01-01", "2199-12-31")
 MOST_PICTURES = 12
@@ -102,7 +103,7 @@ def draw_readings_per_month(*, warehouse: str | Path | None = None) -> bytes | N
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
-    with connect(warehouse) as connection:
+    with connect(warehouse) as connection, readable_errors():
         months = connection.execute("""
             SELECT month, sum(rows.loaded)::BIGINT
             FROM (SELECT unnest(months) AS month, unnest(month_rows) AS rows FROM source_files)
@@ -117,7 +118,7 @@ def draw_anomalies_per_week(*, warehouse: str | Path | None = None) -> bytes | N
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
-    with connect(warehouse) as connection:
+    with connect(warehouse) as connection, readable_errors():
         weeks = connection.execute("""
             SELECT kind, date_trunc('week', timestamp)::DATE::VARCHAR, count(*)
             FROM anomalies GROUP BY ALL ORDER BY ALL
@@ -142,7 +143,7 @@ def write_report(*, source: str | None = None, warehouse: str | Path | None = No
         WarehouseError: The disk is full, or another fault in writing. What was written before stays.
     """
     opened = open_warehouse(warehouse)
-    with connect(warehouse) as connection:
+    with connect(warehouse) as connection, readable_errors():
         sensors = rank_sensors(connection).to_arrow_table().to_pandas()
         events = find_events(connection).to_arrow_table().to_pandas()
     if sensors.empty:

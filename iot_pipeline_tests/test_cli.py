@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from iot_pipeline import drawing, get_measurements, status
+from iot_pipeline import drawing, get_measurements
 from iot_pipeline.cli import cli, main
 from iot_pipeline.kinds import KINDS
+from iot_pipeline.warehouse import status
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
 RANGE = ("sensor_00003", "2013-10-05", "2013-10-06")

@@ -1,7 +1,7 @@
 """Files of the warehouse that were damaged or lost: one line says what to run, and running it mends them."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 
 from iot_pipeline import connect, get_measurements
 from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.drawing import draw_anomalies_per_week, write_report
 from iot_pipeline.errors import DamagedTableError, IotPipelineError, WarehouseError
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.warehouse.status import read_status
@@ -104,11 +105,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
 
 
 @pytest.fixture
-def healthy(template: Bucket, tmp_path: Path) -> Bucket:
-    shutil.copytree(template.warehouse, tmp_path / "warehouse")
-    # With the files' times, which are part of their versions.
-    shutil.copytree(template.source, tmp_path / "source")
-    return Bucket(tmp_path / "source", tmp_path / "warehouse")
+def healthy(template: Bucket, tmp_path: Path) -> Iterator[Bucket]:
+    yield replace(template, warehouse=shutil.copytree(template.warehouse, tmp_path / "warehouse"))
+    (template.source / "Timeseries" / "c.csv").unlink(missing_ok=True)
 
 
 def one_line_of(reading: Callable[[], object]) -> str:
@@ -244,6 +243,7 @@ def test_damage_to_fragments_is_one_line_and_a_full_reload_mends_it(healthy: Buc
     assert ask(healthy) == 24
     healthy.write("c.csv", row("2013-01-31 12:00"))
     assert "bronze" in one_line_of(healthy.load)
+    healthy.delete("c.csv")
     healthy.load(full_reload=True)
     assert committed_content(healthy) == before
 
@@ -286,6 +286,16 @@ def test_a_status_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
     with pytest.raises(WarehouseError, match=r"^can't read .*/anomalies .*: run: dagster asset") as caught:
         read_status(healthy.warehouse)
     assert "\n" not in str(caught.value)
+
+
+def test_a_report_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
+    cut_the_last_commit(healthy.warehouse / "anomalies")
+    for draw in (write_report, draw_anomalies_per_week):
+        with pytest.raises(
+            WarehouseError, match=r"^can't read .*/anomalies .*: run: dagster asset"
+        ) as caught:
+            draw(warehouse=healthy.warehouse)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA, *LOSSES], ids=named)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from iot_pipeline import connect, get_measurements
 from iot_pipeline.errors import ConfigurationError, UnknownSensorError, WarehouseError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline.warehouse import _views, query
+from iot_pipeline.warehouse import query, views
 from iot_pipeline.warehouse.state import State, read_state
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
@@ -134,7 +134,7 @@ def test_a_connection_is_opened_although_the_files_it_knew_were_deleted(
     monkeypatch.setenv("IOT_GRACE_DAYS", "0")
     bucket.write("a.csv", row("2013-01-01 12:00"), "refused")
     bucket.load()
-    load_meanwhile(bucket, monkeypatch, _views)
+    load_meanwhile(bucket, monkeypatch, views)
     assert bucket.sql("SELECT count(*) FROM measurements") == [(2,)]
     assert bucket.sql("SELECT count(*) FROM rejected_rows") == [(1,)]
 

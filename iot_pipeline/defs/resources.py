@@ -15,6 +15,7 @@ from iot_pipeline.settings import get_settings
 from iot_pipeline.store import S3Connection, Store, open_source
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.query import connect, get_measurements
+from iot_pipeline.warehouse.views import readable_errors
 
 
 class SourceResource(dg.ConfigurableResource[Store]):
@@ -66,6 +67,7 @@ class MeasurementsResource(dg.ConfigurableResource[None]):
         """Open a connection with the views of ``iot_pipeline.connect``, closed at the end of the block."""
         with self.duckdb.get_connection() as connection:
             try:
-                yield connect(self.warehouse, connection=connection)
+                with readable_errors():
+                    yield connect(self.warehouse, connection=connection)
             finally:
                 connection.close()

@@ -22,8 +22,8 @@ from iot_pipeline.errors import (
 )
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import Warehouse, open_warehouse
-from iot_pipeline.warehouse._views import configure, connect_to, read_parquet_sql, readable_errors
 from iot_pipeline.warehouse.state import State, read_state
+from iot_pipeline.warehouse.views import configure, connect_to, read_parquet_sql, readable_errors
 
 if TYPE_CHECKING:
     import polars as pl

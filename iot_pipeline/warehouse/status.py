@@ -8,7 +8,7 @@ import duckdb
 
 from iot_pipeline.clock import BERLIN
 from iot_pipeline.warehouse._layout import open_warehouse
-from iot_pipeline.warehouse._views import connect_to, readable_errors
+from iot_pipeline.warehouse.views import connect_to, readable_errors
 
 
 @dataclass(frozen=True, slots=True)

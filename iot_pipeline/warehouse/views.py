@@ -91,13 +91,13 @@ def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str
     else:
         make("anomalies", _urls(verdicts.first), HOW_TO_JUDGE)
         make("sensor_models", _urls(verdicts.second if verdicts.first else None), HOW_TO_JUDGE)
-    if "source_files" not in faults:
+    try:
         with readable_errors(warehouse.source_files.url):
-            rejecting = connection.execute(
-                "SELECT fragment FROM source_files WHERE rows_rejected > 0"
-            ).fetchall()
-        bronze = warehouse.bronze.url
-        make("rejected_rows", [f"{bronze}/{rejects_file(fragment)}" for (fragment,) in rejecting])
+            rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0")
+            files = [rejects_file(fragment) for (fragment,) in rejecting.fetchall()]
+    except DamagedTableError as error:
+        return {"source_files": error} | faults
+    make("rejected_rows", [f"{warehouse.bronze.url}/{name}" for name in files])
     sensors = {"sensor_name": list(state.sensors), "sensor_uuid": list(state.sensors.values())}
     connection.register("new_sensors", pa.table(sensors, SENSORS))
     connection.execute("CREATE OR REPLACE TABLE sensors AS FROM new_sensors")
@@ -110,7 +110,7 @@ def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str
 
 
 @contextmanager
-def readable_errors(what: str, remedy: str = HOW_TO_RELOAD) -> Iterator[None]:
+def readable_errors(what: str = "the tables", remedy: str = HOW_TO_RELOAD) -> Iterator[None]:
     """Raise an error of DuckDB in reading tables as a ``DamagedTableError``, a line that says what to run."""
     try:
         yield
