@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 run: .venv/installed
 	@echo "Materializing all assets …"
 	@$(DAGSTER)/dg launch --assets '*' > $(RUN_LOG) 2>&1 || { tail -n 40 $(RUN_LOG); exit 1; }
-	@$(BIN)/python -m iot_pipeline.tour
+	@$(BIN)/python -m iot_pipeline.cli.tour
 
 test: lint
 	$(BIN)/pytest

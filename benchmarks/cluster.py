@@ -33,11 +33,12 @@ import pyarrow as pa
 
 from iot_pipeline import connect, get_measurements, workers
 from iot_pipeline.anomalies import flag_anomalies
-from iot_pipeline.ingest import compact, load_mapping, load_timeseries
-from iot_pipeline.ingest.compact import MonthTask
-from iot_pipeline.ingest.convert import FragmentInfo
+from iot_pipeline.ingest import load_mapping, load_timeseries
+from iot_pipeline.ingest import month as month_of_fragments
+from iot_pipeline.ingest.fragment import FragmentInfo
 from iot_pipeline.ingest.ledger import LoadedFile, read_ledger, write_ledger
-from iot_pipeline.sample_data import write_sample_bucket
+from iot_pipeline.ingest.month import MonthTask
+from iot_pipeline.samples.bucket import write_sample_bucket
 from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import Warehouse, open_folder, open_warehouse
 from iot_pipeline.warehouse.delta import DataFile, commit
@@ -336,9 +337,9 @@ def report_passes(bucket: Path) -> None:
         task = MonthTask(month, tuple(info.fragment for info in files if month in info.months), n_rows)
         print(f"\n| passes over a month of {n_rows:,} rows | s |\n|---:|---:|")
         for passes in (1, 4, 10):
-            compact.PASS_ROWS = -(-n_rows // passes)
+            month_of_fragments.PASS_ROWS = -(-n_rows // passes)
             started = time.perf_counter()
-            compact.compact_month(task, warehouse.bronze, warehouse.timeseries)
+            month_of_fragments.compact_month(task, warehouse.bronze, warehouse.timeseries)
             print(f"| {passes} | {time.perf_counter() - started:.2f} |")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_pipeline.detection import detect_anomalies
-from iot_pipeline.sample_series import ANOMALIES, FAMILIES, NOISES, irregular_timestamps, make_series
+from iot_pipeline.samples.series import ANOMALIES, FAMILIES, NOISES, irregular_timestamps, make_series
 
 DEVELOPMENT, HELD_OUT = 0, 3000
 FULL_SIZE = 105_000

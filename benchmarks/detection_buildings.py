@@ -12,8 +12,8 @@ import argparse
 import numpy as np
 
 from iot_pipeline.detection import Detection, detect_anomalies
-from iot_pipeline.sample_buildings import KINDS, make_building, regular_timestamps
-from iot_pipeline.sample_series import LabelledSeries
+from iot_pipeline.samples.series import LabelledSeries
+from iot_pipeline_tests.detection.buildings import KINDS, make_building, regular_timestamps
 
 SAMPLINGS = [(15, 1_095), (5, 365), (5, 60), (1, 60), (1, 20)]  # minutes between readings, days
 MEMORIES = [0.0, 0.5, 0.7, 0.9]

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_pipeline.detection import detect_anomalies
-from iot_pipeline.sample_series import (
+from iot_pipeline.samples.series import (
     ANOMALIES,
     FAMILIES,
     LabelledSeries,

@@ -27,7 +27,7 @@ import duckdb
 import pandas as pd
 
 from iot_pipeline.ingest import load_timeseries
-from iot_pipeline.sample_data import write_sample_bucket
+from iot_pipeline.samples.bucket import write_sample_bucket
 
 ROUNDS = 2
 ROW_BY_ROW_FILES = 2

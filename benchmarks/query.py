@@ -29,9 +29,9 @@ import pandas as pd
 import polars as pl
 
 from iot_pipeline import get_measurements
-from iot_pipeline.clock import BERLIN, month_of, to_instant
+from iot_pipeline.berlin import BERLIN, month_of, to_instant
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline.sample_data import write_sample_bucket
+from iot_pipeline.samples.bucket import write_sample_bucket
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.state import State, read_state
 

@@ -15,7 +15,7 @@ from query import ours, questions
 
 from iot_pipeline import connect
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline.sample_data import write_sample_bucket
+from iot_pipeline.samples.bucket import write_sample_bucket
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.state import read_state
 

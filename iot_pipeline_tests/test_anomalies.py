@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from iot_pipeline import anomalies, anomaly_tables, connect, detection
-from iot_pipeline.anomalies import FlagReport, flag_anomalies
+from iot_pipeline import connect, detection
+from iot_pipeline.anomalies import FlagReport, flag_anomalies, judge, tables
 from iot_pipeline.detection import Detection, detect_anomalies
-from iot_pipeline.drawing import draw_sensor, write_report
 from iot_pipeline.errors import WarehouseError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
-from iot_pipeline.sample_series import ANOMALIES
+from iot_pipeline.report import draw_sensor, write_report
+from iot_pipeline.samples.series import ANOMALIES
 from iot_pipeline.store import DirectoryStore, Store
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.state import verdicts_tables
@@ -44,7 +44,7 @@ def raise_detector_version(monkeypatch: pytest.MonkeyPatch) -> None:
 def verdicts(warehouse: Path) -> tuple[list[dict[str, object]], ...]:
     """Return the rows of both tables, the sensors' fingerprints included."""
     opened = open_warehouse(warehouse)
-    found = anomaly_tables.read_verdicts(opened, verdicts_tables(opened))
+    found = tables.read_verdicts(opened, verdicts_tables(opened))
     return found.anomalies.to_pylist(), found.models.drop_columns("inputs").to_pylist()
 
 
@@ -138,14 +138,14 @@ def test_a_reader_never_sees_flags_of_one_run_with_models_of_another(
     flag_anomalies(warehouse=warehouse)
     with connect(warehouse) as connection:
         before = connection.execute("SELECT count(*) FROM anomalies").fetchall()
-    publish = anomaly_tables._publish
+    publish = tables._publish
 
     def die_between_the_tables(folder: Store, rows: object, onto: Any, **options: Any) -> Any:
         if folder.url.endswith("sensor_models"):
             raise KeyboardInterrupt
-        return publish(folder, anomaly_tables.ANOMALIES.empty_table(), onto, **options)
+        return publish(folder, tables.ANOMALIES.empty_table(), onto, **options)
 
-    monkeypatch.setattr(anomaly_tables, "_publish", die_between_the_tables)
+    monkeypatch.setattr(tables, "_publish", die_between_the_tables)
     raise_detector_version(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         flag_anomalies(warehouse=warehouse)
@@ -233,7 +233,7 @@ def test_when_nothing_is_new_nothing_is_read_or_written_and_the_report_is_the_sa
     before_versions = versions(sensors.bucket.warehouse)
     raise_detector_version(monkeypatch)
     first = sensors.judge()
-    monkeypatch.setattr(anomalies, "read_readings", None)
+    monkeypatch.setattr(judge, "read_readings", None)
     second = sensors.judge()
     assert second == replace(first, sensors_refitted=0)
     assert sensors.verdicts()[0] == before[0]
@@ -306,15 +306,14 @@ def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
     expected = sensors.verdicts()
     warehouse = open_warehouse(sensors.bucket.warehouse)
     shutil.rmtree(warehouse.sensor_models.url)
-    fields = [field for field in anomaly_tables.SENSOR_MODELS if field.name not in {"fingerprint", "inputs"}]
+    fields = [field for field in tables.SENSOR_MODELS if field.name not in {"fingerprint", "inputs"}]
     with monkeypatch.context() as patch:
-        patch.setattr(anomaly_tables, "SENSOR_MODELS", pa.schema(fields))
-        old = anomaly_tables.Verdicts(
-            pa.Table.from_pylist(expected[0], anomaly_tables.ANOMALIES),
+        patch.setattr(tables, "SENSOR_MODELS", pa.schema(fields))
+        old = tables.Verdicts(
+            pa.Table.from_pylist(expected[0], tables.ANOMALIES),
             pa.Table.from_pylist(expected[1], pa.schema(fields)),
         )
-        tables = verdicts_tables(warehouse, writing=True)
-        anomaly_tables.publish_verdicts(warehouse, old, onto=tables)
+        tables.publish_verdicts(warehouse, old, onto=verdicts_tables(warehouse, writing=True))
     assert sensors.judge().sensors_refitted == 3
     assert sensors.verdicts() == expected
     columns = DeltaTable(warehouse.sensor_models.url).schema().fields

@@ -5,9 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from iot_pipeline.charts import MOST_LABELS, plot_counts
-from iot_pipeline.drawing import draw_anomalies_per_week, draw_readings_per_month
-from iot_pipeline.plot import colour_of
+from iot_pipeline.report import draw_anomalies_per_week, draw_readings_per_month
+from iot_pipeline.report.charts import MOST_LABELS, plot_counts
+from iot_pipeline.report.plot import colour_of
 from iot_pipeline_tests.conftest import Bucket
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iot_pipeline import drawing
 from iot_pipeline.anomalies import flag_anomalies
-from iot_pipeline.drawing import draw_sensor, write_report
 from iot_pipeline.errors import WarehouseUnreachableError
 from iot_pipeline.ingest import load_mapping
+from iot_pipeline.report import draw_sensor, write_report
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 
 NAMES = {"a": SENSOR, "b": OTHER_SENSOR}
@@ -59,7 +58,7 @@ def test_a_sensor_that_cannot_be_drawn_costs_its_own_picture_and_is_named(
             raise OverflowError("too large")
         return draw_sensor(name, warehouse=bucket.warehouse)
 
-    monkeypatch.setattr(drawing, "draw_sensor", draw)
+    monkeypatch.setattr(draw, "draw_sensor", draw)
     report = write_report(warehouse=bucket.warehouse)
     assert report.failed == {"a": "OverflowError: too large"}
     assert list(report.pictures) == ["b"]
@@ -74,7 +73,7 @@ def test_a_warehouse_that_does_not_answer_is_not_taken_for_a_sensor_that_cannot_
     def draw(name: str, **options: object) -> bytes:
         raise WarehouseUnreachableError("no answer")
 
-    monkeypatch.setattr(drawing, "draw_sensor", draw)
+    monkeypatch.setattr(draw, "draw_sensor", draw)
     with pytest.raises(WarehouseUnreachableError):
         write_report(warehouse=bucket.warehouse)
 

@@ -7,8 +7,8 @@ import duckdb
 import pytest
 
 from iot_pipeline import connect
-from iot_pipeline.clock import HOUR
-from iot_pipeline.events import find_events, rank_sensors
+from iot_pipeline.berlin import HOUR
+from iot_pipeline.warehouse.events import find_events, rank_sensors
 from iot_pipeline.warehouse.query import read_moment
 
 

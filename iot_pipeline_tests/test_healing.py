@@ -10,9 +10,9 @@ import pytest
 
 from iot_pipeline import connect, get_measurements
 from iot_pipeline.anomalies import flag_anomalies
-from iot_pipeline.drawing import draw_anomalies_per_week, write_report
 from iot_pipeline.errors import DamagedTableError, IotPipelineError, WarehouseError
 from iot_pipeline.ingest import load_mapping
+from iot_pipeline.report import draw_anomalies_per_week, write_report
 from iot_pipeline.warehouse.status import read_status
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, Reading, csv_of, row
 from iot_pipeline_tests.ingest.faults import dying

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from iot_pipeline.cli import main
-from iot_pipeline.output import BATCH_ROWS, SCREEN_ROWS, Output
+from iot_pipeline.cli.output import BATCH_ROWS, SCREEN_ROWS, Output
 from iot_pipeline_tests.terminal import run_in_terminal
 
 MANY = "FROM range(1000) t(x)"

@@ -103,7 +103,7 @@ def test_outside_the_project_an_installed_package_keeps_its_data_in_the_current_
     run("from iot_pipeline.anomalies import flag_anomalies; flag_anomalies()")
     assert "sensors:       2" in run(cli.format("['status']"))
     assert (tmp_path / "data" / "warehouse" / "mapping.sqlite").exists()
-    run("from iot_pipeline.drawing import write_report; write_report()")  # its template is in the wheel
+    run("from iot_pipeline.report import write_report; write_report()")  # its template is in the wheel
     assert "Sensor anomalies" in (tmp_path / "data" / "warehouse" / "report" / "index.html").read_text()
     assert run("import iot_pipeline; print(iot_pipeline.__file__)").startswith(str(installed))
     run("import iot_pipeline.definitions")

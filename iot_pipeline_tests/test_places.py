@@ -25,7 +25,6 @@ from pytest import MonkeyPatch  # noqa: PT013 - a context of its own
 from iot_pipeline import connect, get_measurements
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.cli import main
-from iot_pipeline.drawing import write_report
 from iot_pipeline.errors import (
     ConfigurationError,
     DamagedTableError,
@@ -35,6 +34,7 @@ from iot_pipeline.errors import (
     WarehouseUnreachableError,
 )
 from iot_pipeline.ingest import load_mapping, load_timeseries
+from iot_pipeline.report import write_report
 from iot_pipeline.store import S3Store
 from iot_pipeline.warehouse import open_folder, open_warehouse, query
 from iot_pipeline.warehouse.delta import DataFile, commit

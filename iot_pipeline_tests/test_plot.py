@@ -12,8 +12,8 @@ from matplotlib.dates import date2num
 
 from iot_pipeline.detection import Detection, Event, SensorModel, detect_anomalies
 from iot_pipeline.detection.types import Curve
-from iot_pipeline.plot import plot_sensor, render, thin
-from iot_pipeline.sample_series import ANOMALIES
+from iot_pipeline.report.plot import plot_sensor, render, thin
+from iot_pipeline.samples.series import ANOMALIES
 
 MINUTE = np.timedelta64(1, "m")
 START = np.datetime64("2013-10-27T00:00", "us")

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iot_pipeline.charts import plot_counts
 from iot_pipeline.kinds import KINDS
-from iot_pipeline.plot import render as render_figure
-from iot_pipeline.report import render_report
+from iot_pipeline.report.charts import plot_counts
+from iot_pipeline.report.page import render_report
+from iot_pipeline.report.plot import render as render_figure
 from iot_pipeline_tests.web_page import running_browser
 
 CREATED = datetime(2016, 1, 1, 12, 0, tzinfo=UTC)

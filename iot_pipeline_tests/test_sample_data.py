@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from iot_pipeline.sample_data import SampleReport, write_sample_bucket
-from iot_pipeline.sample_series import ANOMALIES
+from iot_pipeline.samples.bucket import SampleReport, write_sample_bucket
+from iot_pipeline.samples.series import ANOMALIES
 
 BERLIN = ZoneInfo("Europe/Berlin")
 START = datetime(2013, 10, 3, 16, 7, tzinfo=BERLIN)

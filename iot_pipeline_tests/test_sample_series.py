@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iot_pipeline.sample_series import (
+from iot_pipeline.samples.series import (
     ANOMALIES,
     FAMILIES,
     NOISES,

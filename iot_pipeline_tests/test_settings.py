@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from iot_pipeline import connect, get_measurements
-from iot_pipeline.drawing import write_report
 from iot_pipeline.errors import ConfigurationError, SourceError, WarehouseNotReadyError
 from iot_pipeline.ingest import load_mapping, load_timeseries
+from iot_pipeline.report import write_report
 from iot_pipeline.settings import PROJECT_ROOT, get_settings
 from iot_pipeline.store import open_source
 from iot_pipeline.warehouse import open_warehouse

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from iot_pipeline import tour
-from iot_pipeline.drawing import write_report
+from iot_pipeline.cli import tour
+from iot_pipeline.report import write_report
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import dagster as dg
 
 from iot_pipeline.anomalies import flag_anomalies
-from iot_pipeline.clock import TIME_ZONE
+from iot_pipeline.berlin import TIME_ZONE
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource, SourceResource
-from iot_pipeline.drawing import draw_anomalies_per_week, draw_readings_per_month, write_report
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.progress import log_progress
+from iot_pipeline.report import draw_anomalies_per_week, draw_readings_per_month, write_report
 from iot_pipeline.warehouse.quality import find_damaged_files
 from iot_pipeline.warehouse.status import read_status
 

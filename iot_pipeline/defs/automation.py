@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from iot_pipeline.clock import TIME_ZONE
+from iot_pipeline.berlin import TIME_ZONE
 from iot_pipeline.defs.failures import PATIENCE
 from iot_pipeline.defs.orphans import fail_orphaned_runs
 from iot_pipeline.defs.resources import SourceResource

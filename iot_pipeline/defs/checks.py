@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from iot_pipeline.clock import BERLIN
+from iot_pipeline.berlin import BERLIN
 from iot_pipeline.defs.assets import mapping, timeseries
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from iot_pipeline.clock import TIME_ZONE
+from iot_pipeline.berlin import TIME_ZONE
 
 KEPT = timedelta(days=90)
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]

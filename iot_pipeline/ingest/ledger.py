@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iot_pipeline.errors import DamagedTableError
-from iot_pipeline.ingest.convert import FragmentInfo
+from iot_pipeline.ingest.fragment import FragmentInfo
 from iot_pipeline.store import one_line
 from iot_pipeline.warehouse import Warehouse
 from iot_pipeline.warehouse.delta import DataFile, commit

@@ -18,9 +18,9 @@ from uuid import uuid4
 import pyarrow as pa
 
 from iot_pipeline.errors import ConfigurationError, DamagedTableError
-from iot_pipeline.ingest.compact import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
-from iot_pipeline.ingest.convert import FragmentInfo, convert_object, fragment_name
+from iot_pipeline.ingest.fragment import FragmentInfo, convert_object, fragment_name
 from iot_pipeline.ingest.ledger import LoadedFile, listed_fragments, read_ledger, write_ledger
+from iot_pipeline.ingest.month import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
 from iot_pipeline.ingest.pieces import COMPRESSIONS
 from iot_pipeline.progress import OnProgress, Progress, terminal_progress
 from iot_pipeline.store import (

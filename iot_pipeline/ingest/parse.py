@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
-from iot_pipeline.clock import Timestamp, read_timestamp
+from iot_pipeline.berlin import Timestamp, read_timestamp
 from iot_pipeline.ingest.pieces import BOM, COLUMNS, NEWLINE, RAW_BYTES, Piece
 
 KEPT_ROWS = 1_000

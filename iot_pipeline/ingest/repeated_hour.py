@@ -15,7 +15,7 @@ Four kinds of evidence are asked in this order, and each decides what it can:
 import numpy as np
 import numpy.typing as npt
 
-from iot_pipeline.clock import HOUR
+from iot_pipeline.berlin import HOUR
 
 MARGIN = HOUR
 """How far beside the hour rows are evidence."""

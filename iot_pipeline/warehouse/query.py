@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from iot_pipeline.clock import TIME_ZONE, month_of, to_instant
+from iot_pipeline.berlin import TIME_ZONE, month_of, to_instant
 from iot_pipeline.errors import (
     ConfigurationError,
     DamagedTableError,

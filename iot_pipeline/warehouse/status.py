@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from iot_pipeline.clock import BERLIN
+from iot_pipeline.berlin import BERLIN
 from iot_pipeline.warehouse._layout import open_warehouse
 from iot_pipeline.warehouse.views import connect_to, readable_errors
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import duckdb
 import pyarrow as pa
 
-from iot_pipeline.clock import TIME_ZONE
+from iot_pipeline.berlin import TIME_ZONE
 from iot_pipeline.errors import DamagedTableError, WarehouseError
 from iot_pipeline.store import Store, query_error
 from iot_pipeline.warehouse._layout import Warehouse, rejects_file

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from iot_pipeline.sample_series import LabelledSeries, irregular_timestamps, make_series
+from iot_pipeline.samples.series import LabelledSeries, irregular_timestamps, make_series
 
 POINTS = 20_000
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iot_pipeline.detection import Detection, detect_anomalies
-from iot_pipeline.sample_series import ANOMALIES, FAMILIES, NOISES, LabelledSeries
+from iot_pipeline.samples.series import ANOMALIES, FAMILIES, NOISES, LabelledSeries
 from iot_pipeline_tests.detection.series import sensor
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from iot_pipeline.detection import Detection, detect_anomalies
 from iot_pipeline.detection.summer_time import clock_changes
-from iot_pipeline.sample_buildings import KINDS, make_building, regular_timestamps
-from iot_pipeline.sample_series import LabelledSeries
+from iot_pipeline.samples.series import LabelledSeries
+from iot_pipeline_tests.detection.buildings import KINDS, make_building, regular_timestamps
 
 SAMPLINGS = [(15, 1_095), (15, 120), (5, 365), (5, 60), (1, 60), (1, 20)]  # minutes, days
 A_WHILE = 40  # days, beyond which two weeks may be missing

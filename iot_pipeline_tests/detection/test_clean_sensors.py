@@ -5,7 +5,7 @@ import pytest
 from scipy import signal
 
 from iot_pipeline.detection import detect_anomalies
-from iot_pipeline.sample_series import FAMILIES, NOISES
+from iot_pipeline.samples.series import FAMILIES, NOISES
 from iot_pipeline_tests.detection.series import POINTS, sensor
 
 TIMES = np.datetime64("2013-01-01", "s") + (np.arange(POINTS) * 900).astype("timedelta64[s]")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iot_pipeline.detection import Detection, detect_anomalies
-from iot_pipeline.sample_series import ANOMALIES
+from iot_pipeline.samples.series import ANOMALIES
 from iot_pipeline_tests.detection.series import sensor
 
 START = np.datetime64("2013-01-01", "s")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iot_pipeline.detection import detect_anomalies
-from iot_pipeline.sample_series import ANOMALIES, FAMILIES
+from iot_pipeline.samples.series import ANOMALIES, FAMILIES
 from iot_pipeline_tests.detection.series import sensor
 
 NAMES = {

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from iot_pipeline.ingest import convert, pieces
-from iot_pipeline.ingest.convert import FragmentInfo
+from iot_pipeline.ingest import fragment, pieces
+from iot_pipeline.ingest.fragment import FragmentInfo
 from iot_pipeline.ingest.pieces import Piece, read_pieces, unpack
 from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder, readings_file, rejects_file
@@ -148,7 +148,7 @@ def test_a_month_larger_than_memory_allows_is_sorted_in_passes_with_the_same_res
     bucket.write("data_1.csv", *rows[::2], row("2013-01-01 00:00:00", uuids[0], 9))
     expected = bucket.load()
     content = bucket.content()
-    monkeypatch.setattr("iot_pipeline.ingest.compact.PASS_ROWS", pass_rows)
+    monkeypatch.setattr("iot_pipeline.ingest.month.PASS_ROWS", pass_rows)
     report = bucket.load(full_reload=True)
     assert bucket.content() == content
     assert (report.rows_duplicate, report.rows_conflicting) == (8, 1)
@@ -315,7 +315,7 @@ def test_a_packed_file_is_loaded_like_the_csv_in_it(bucket: Bucket, suffix: str)
 def test_a_cut_or_broken_packed_file_is_quarantined_whole(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, suffix: str, damage: Callable[[bytes], bytes]
 ) -> None:
-    monkeypatch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=200))
+    monkeypatch.setattr(fragment, "read_pieces", partial(read_pieces, piece_bytes=200))
     many = csv_of("refused", *(row(f"2013-01-01 {i // 60:02}:{i % 60:02}", value=i) for i in range(600)))
     bucket.write(f"data_0{suffix}", damage(PACK[suffix](many)))
     bucket.write("data_1.csv", *ROWS)
@@ -372,9 +372,9 @@ def convert_in_pieces(directory: Path, content: bytes, piece_bytes: int) -> tupl
     source = DirectoryStore(directory)
     obj = next(obj for obj in source.list_objects() if obj.name == "data_0.csv")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=piece_bytes))
+        patch.setattr(fragment, "read_pieces", partial(read_pieces, piece_bytes=piece_bytes))
         bronze = open_folder(directory)
-        info = convert.convert_object(source, obj, bronze, suffix=f"-{piece_bytes}")
+        info = fragment.convert_object(source, obj, bronze, suffix=f"-{piece_bytes}")
     return info, read_fragment(directory, info)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from iot_pipeline.ingest import compact, load_mapping
+from iot_pipeline.ingest import load_mapping, month
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.state import State, read_state
 from iot_pipeline_tests.conftest import Bucket, row
@@ -16,7 +16,7 @@ SENSORS = [f"{digit * 8}-1111-4111-8111-111111111111" for digit in "0123456789"]
 @pytest.fixture
 def state(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> State:
     """Return the state of a warehouse with three readings of ten sensors each, in files of at least five."""
-    monkeypatch.setattr(compact, "FILE_ROWS", 5)
+    monkeypatch.setattr(month, "FILE_ROWS", 5)
     bucket.write("a.csv", *(row(f"2013-01-0{day} 12:00", uuid=uuid) for day in (3, 1, 2) for uuid in SENSORS))
     bucket.load()
     bucket.write("b.csv", *(row(f"2013-02-0{day} 12:00", uuid=uuid) for day in (3, 1, 2) for uuid in SENSORS))

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from iot_pipeline.ingest.convert import convert_object
+from iot_pipeline.ingest.fragment import convert_object
 from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder, readings_file
 from iot_pipeline_tests.conftest import OTHER_SENSOR, Bucket, Reading, csv_of, row

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot_pipeline.ingest import convert
+from iot_pipeline.ingest import fragment
 from iot_pipeline.ingest.parse import KEPT_ROWS, parse_piece, readable
 from iot_pipeline.ingest.pieces import RAW_BYTES, Piece, UnreadableFileError, read_header, read_pieces
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, csv_of, row
@@ -188,7 +188,7 @@ def test_of_a_flood_of_bad_rows_some_are_kept_in_full_and_the_rest_is_summed_up(
 def test_rows_are_kept_up_to_a_number_for_the_whole_file_and_not_for_each_piece(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convert, "read_pieces", partial(read_pieces, piece_bytes=1_000))
+    monkeypatch.setattr(fragment, "read_pieces", partial(read_pieces, piece_bytes=1_000))
     bucket.write("data_0.csv", *["x"] * 3_000, GOOD[0])
     bucket.load()
     assert bucket.sql("SELECT count(line_number), count(*), sum(n)::BIGINT FROM rejected_rows") == [

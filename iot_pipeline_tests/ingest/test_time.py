@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot_pipeline.ingest.convert import convert_object
+from iot_pipeline.ingest.fragment import convert_object
 from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder, readings_file
 from iot_pipeline_tests.conftest import BERLIN, OTHER_SENSOR, SENSOR, Bucket, berlin, csv_of, row

@@ -13,7 +13,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pandas.api.types import is_numeric_dtype
 
-from iot_pipeline.clock import BERLIN
+from iot_pipeline.berlin import BERLIN
 from iot_pipeline.kinds import KINDS, title
 
 _TIME = "%Y-%m-%d %H:%M"

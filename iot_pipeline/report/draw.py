@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iot_pipeline.charts import plot_counts
 from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.errors import IotPipelineError, WarehouseNotReadyError
-from iot_pipeline.events import find_events, rank_sensors
-from iot_pipeline.plot import plot_sensor, render
-from iot_pipeline.report import render_report
+from iot_pipeline.report.charts import plot_counts
+from iot_pipeline.report.page import render_report
+from iot_pipeline.report.plot import plot_sensor, render
 from iot_pipeline.settings import get_settings
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse import open_warehouse, readable_write_errors
+from iot_pipeline.warehouse.events import find_events, rank_sensors
 from iot_pipeline.warehouse.query import Moment, connect, get_measurements, read_moment
 from iot_pipeline.warehouse.views import readable_errors
 

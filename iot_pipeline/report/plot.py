@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from iot_pipeline.clock import BERLIN
+from iot_pipeline.berlin import BERLIN
 from iot_pipeline.detection import Detection
 from iot_pipeline.kinds import title
 

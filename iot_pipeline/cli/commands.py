@@ -17,7 +17,7 @@ from iot_pipeline.errors import IotPipelineError
 from iot_pipeline.kinds import KINDS, title
 
 if TYPE_CHECKING:
-    from iot_pipeline.output import Output
+    from iot_pipeline.cli.output import Output
 
 MOST_NAMED = 10
 """Files of a load that are named one by one."""
@@ -100,7 +100,7 @@ def _rows(command: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(command)
     def run(*, format_: str | None, path: Path | None, **others: Any) -> None:
-        from iot_pipeline.output import Output
+        from iot_pipeline.cli.output import Output
 
         command(output=Output.choose(format_, path), **others)
 
@@ -126,7 +126,8 @@ def query(*, sensor: str, start: str, end: str, output: "Output") -> None:
     rows = get_measurements(sensor, start, end, as_="arrow")
     output.write(rows.to_reader())
     if not rows.num_rows:
-        from iot_pipeline.drawing import ALL_TIME, explain_no_readings
+        from iot_pipeline.report import explain_no_readings
+        from iot_pipeline.report.draw import ALL_TIME
 
         click.echo(explain_no_readings(sensor, get_measurements(sensor, *ALL_TIME)), err=True)
 
@@ -145,7 +146,7 @@ def sql(*, statement: str, output: "Output") -> None:
     """
     import duckdb
 
-    from iot_pipeline.output import BATCH_ROWS
+    from iot_pipeline.cli.output import BATCH_ROWS
     from iot_pipeline.warehouse.query import connect
 
     with connect() as connection:
@@ -173,10 +174,10 @@ def anomalies(*, since: str | None, until: str | None, sensor: str | None, outpu
 
     Times without a zone mean Europe/Berlin. The peak score is in standard deviations of the sensor's noise.
     """
+    from iot_pipeline.cli.output import BATCH_ROWS
     from iot_pipeline.errors import UnknownSensorError
-    from iot_pipeline.events import find_events
-    from iot_pipeline.output import BATCH_ROWS
     from iot_pipeline.warehouse import open_warehouse
+    from iot_pipeline.warehouse.events import find_events
     from iot_pipeline.warehouse.query import connect, read_moment
 
     first, last = (read_moment(moment) if moment else None for moment in (since, until))
@@ -195,7 +196,7 @@ def anomalies(*, since: str | None, until: str | None, sensor: str | None, outpu
 @_rows
 def sensors(*, output: "Output") -> None:
     """List all sensors: their readings, models and anomalies."""
-    from iot_pipeline.output import BATCH_ROWS
+    from iot_pipeline.cli.output import BATCH_ROWS
     from iot_pipeline.warehouse.query import connect
 
     with connect() as connection:
@@ -234,8 +235,8 @@ def plot(*, sensor: str, start: str | None, end: str | None, path: Path | None) 
 
     The model is fitted to all readings; START and END say which part is shown.
     """
-    from iot_pipeline.drawing import draw_sensor
-    from iot_pipeline.output import check_file, writing
+    from iot_pipeline.cli.output import check_file, writing
+    from iot_pipeline.report import draw_sensor
 
     path = path or Path(f"{sensor.replace('/', '_')}.png")
     picture_format = check_file(path, {".png": "png", ".svg": "svg", ".pdf": "pdf"})
@@ -314,7 +315,7 @@ def load(*, full_reload: bool) -> None:
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 def sample_data(*, n_sensors: int, days: int, seed: int, start: datetime | None, directory: Path) -> None:
     """Write a bucket of made-up sensors into the directory DIR."""
-    from iot_pipeline.sample_data import FIRST_READING, write_sample_bucket
+    from iot_pipeline.samples.bucket import FIRST_READING, write_sample_bucket
 
     report = write_sample_bucket(
         directory, sensors=n_sensors, days=days, seed=seed, start=start or FIRST_READING
@@ -332,7 +333,3 @@ def upload(*, directory: Path, bucket: str) -> None:
 
     report = upload_directory(directory, bucket)
     click.echo(f"{bucket}: {report.uploaded:,} files uploaded, {report.unchanged:,} there already")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

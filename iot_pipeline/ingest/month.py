@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iot_pipeline.clock import month_bounds
-from iot_pipeline.ingest.convert import READINGS
+from iot_pipeline.berlin import month_bounds
+from iot_pipeline.ingest.fragment import READINGS
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse import readings_file
 from iot_pipeline.warehouse.delta import DataFile

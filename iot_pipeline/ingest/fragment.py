@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iot_pipeline.clock import DAY, HOUR, count_by_month
+from iot_pipeline.berlin import DAY, HOUR, count_by_month
 from iot_pipeline.ingest.parse import (
     KEPT_ROWS,
     Readings,

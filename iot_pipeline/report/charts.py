@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from iot_pipeline.kinds import title
-from iot_pipeline.plot import colour_of
+from iot_pipeline.report.plot import colour_of
 
 MOST_LABELS = 12
 

@@ -1,7 +1,7 @@
 """Synthetic sensors of a building, with labels: people's days and weeks by the clock, noise with a memory.
 
-Other than in `sample_series`, what is regular here can't be written down as a function of time: some days are
-busier than others, and the weather takes its own way.
+Unlike those of `samples.series`, they follow no function of time: some days are busier than others, and the
+weather takes its own way.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import signal
 
-from iot_pipeline.clock import TIME_ZONE
-from iot_pipeline.sample_series import LabelledSeries
+from iot_pipeline.berlin import TIME_ZONE
+from iot_pipeline.samples.series import LabelledSeries
 
 FloatArray = npt.NDArray[np.float64]
 TimeArray = npt.NDArray[np.datetime64]

@@ -1,7 +1,7 @@
 """Writes a bucket like the challenge's: the mapping, and measurement files with every quirk of the real ones.
 
 The rows are clean; only their spelling varies, so what a load must find in them is known exactly. What one
-sensor measures, and what is anomalous about it, comes from `sample_series`.
+sensor measures, and what is anomalous about it, comes from `samples.series`.
 """
 
 import itertools
@@ -18,8 +18,8 @@ import pyarrow as pa
 from pyarrow import csv
 from tqdm import tqdm
 
-from iot_pipeline.clock import BERLIN
-from iot_pipeline.sample_series import (
+from iot_pipeline.berlin import BERLIN
+from iot_pipeline.samples.series import (
     ANOMALIES,
     FAMILIES,
     NOISES,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from iot_pipeline.anomaly_tables import (
+from iot_pipeline.anomalies.tables import (
     ANOMALIES,
     SENSOR_MODELS,
     TIME,

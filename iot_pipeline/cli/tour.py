@@ -2,10 +2,10 @@
 
 from datetime import datetime, time, timedelta
 
-from iot_pipeline.clock import BERLIN
-from iot_pipeline.events import rank_sensors
+from iot_pipeline.berlin import BERLIN
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.events import rank_sensors
 from iot_pipeline.warehouse.query import connect, get_measurements
 from iot_pipeline.warehouse.status import describe, read_status
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot_pipeline.clock import (
+from iot_pipeline.berlin import (
     BERLIN,
     HOUR,
     count_by_month,

@@ -1,0 +1,5 @@
+"""The shell, ``iot-pipeline``."""
+
+from iot_pipeline.cli.commands import cli, main
+
+__all__ = ["cli", "main"]
