@@ -134,11 +134,11 @@ def _load(
     objects, skipped = _list_csv_files(source)
     if full_reload and not objects and not allow_empty:
         raise ConfigurationError(
-            f"a full reload would empty the table, for there are no CSV files in a folder {FOLDER!r} of the"
-            " source: check IOT_SOURCE, or say allow_empty as well if that is what you want"
+            f"a full reload would empty the table, for there are no CSV files in a folder {FOLDER!r} of"
+            f" {source.url}: check IOT_SOURCE, or say allow_empty as well if that is what you want"
         )
     if not objects:
-        logger.warning("there are no CSV files in a folder %r of the source: check IOT_SOURCE", FOLDER)
+        logger.warning("no CSV files in a folder %r of %s: check IOT_SOURCE", FOLDER, source.url)
     wanted = [obj for obj in objects if not _is_loaded(obj, recorded)]
     # A full reload trusts no fragment made before, and leaves those alone that the old state needs.
     suffix = f"-{uuid4().hex[:8]}" if full_reload else ""
