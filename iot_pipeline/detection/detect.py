@@ -85,14 +85,14 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
         autocorrelation=verdict.autocorrelation,
         n_points=n,
         misfit=misfit,
-        reasoning=reasoning(fit, verdict, share=flagged / n, misfit=misfit),
+        reasoning="",
         origin=readings.origin,
         trend=Curve((fit.curve.x + 1.0) * seconds, readings.centre + readings.scale * fit.curve.y),
         cycles=tuple(replace(cycle, table=cycle.table * readings.scale) for cycle in fit.cycles),
         noise=Curve((noise.x + 1.0) * seconds, readings.scale * noise.y),
         noise_cycle=rhythm,
     )
-    return _aligned(
+    detection = _aligned(
         times,
         raw,
         readings.order,
@@ -101,6 +101,8 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
         runs=[] if misfit else verdict.runs,
         model=model,
     )
+    words = reasoning(fit, verdict, detection.events, share=flagged / n, misfit=misfit)
+    return replace(detection, model=replace(model, reasoning=words))
 
 
 def _aligned(

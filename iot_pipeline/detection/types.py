@@ -105,7 +105,7 @@ class SensorModel:
         autocorrelation: The correlation of the noise of neighbouring readings; 0 where insignificant.
         n_points: How many readings the model was fitted to.
         misfit: Whether so much would be flagged that the model is at fault, and nothing was.
-        reasoning: Why this model, and why these anomalies, in one sentence.
+        reasoning: What the sensor does and which readings don't fit, in words; then, in figures, why.
         origin: datetime64[us], UTC, the zero of the curves' time.
         trend: The trend over seconds since `origin`, in the unit of the values.
         cycles: The repeating parts over seconds since `origin`, in the unit of the values.

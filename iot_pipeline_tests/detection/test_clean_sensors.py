@@ -64,4 +64,4 @@ def test_a_sensor_that_no_model_describes_is_a_misfit_rather_than_a_flood() -> N
     result = detect_anomalies(TIMES, sun)
     assert result.model.misfit
     assert not result.flags.any()
-    assert "doesn't describe this sensor" in result.model.reasoning
+    assert "doesn't describe the sensor" in result.model.reasoning
