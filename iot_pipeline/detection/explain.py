@@ -7,6 +7,7 @@ import numpy as np
 from scipy import special
 
 from iot_pipeline.detection.cycles import DAY, WEEK
+from iot_pipeline.detection.follow import Followed
 from iot_pipeline.detection.judge import Verdict
 from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.types import Event, FloatArray
@@ -57,25 +58,36 @@ def model_parameters(fit: Fit, span: float, scale: float) -> tuple[tuple[str, fl
     return tuple(pairs)
 
 
-def reasoning(fit: Fit, verdict: Verdict, events: Sequence[Event], *, share: float, misfit: bool) -> str:
+def reasoning(
+    fit: Fit, events: Sequence[Event], verdict: Verdict | Followed, *, correlation: float | None = None
+) -> str:
     """Say what the sensor does and what doesn't fit, in words; then in figures why.
 
     Args:
-        fit: The fitted model.
-        verdict: What was found.
+        fit: The fitted curve.
         events: What is flagged.
-        share: The share of the readings that would be flagged.
-        misfit: Whether that is too much to be flagged.
+        verdict: What was found, on the curve's residuals or on innovations.
+        correlation: That of the curve's neighbouring residuals, where innovations were judged.
     """
-    course = f"{_course(fit)}{_rhythm(fit)}"
-    if misfit:
-        text = f"{course}, but this doesn't describe the sensor: {share:.0%} of its readings wouldn't fit."
-        text += " Nothing is flagged."
-    elif not events:
-        text = f"{course}; nothing unusual."
+    text = f"{_course(fit)}{_rhythm(fit)}"
+    if correlation is not None:
+        text += (
+            ", but follows itself too closely for a fixed curve: judged by how far a reading jumps from where"
+            " the last eight lead"
+        )
+    if verdict.doubt > 1.0:
+        text += (
+            f". That doesn't describe the sensor well, so every deviation counts {verdict.doubt:g} times less"
+        )
+    text += f". {_what_does_not_fit(events)}" if events else "; nothing unusual."
+    if isinstance(verdict, Verdict):
+        figures = f"{_why_this_model(fit)}; {_why_these_readings(verdict)}"
     else:
-        text = f"{course}. {_what_does_not_fit(events)}"
-    return f"{text} In figures: {_why_this_model(fit)}; {_why_these_readings(verdict)}."
+        figures = f"what the best curve leaves of one reading and of the next correlates at {correlation:.2f}"
+    if verdict.runs:
+        strongest = max(run.score for run in verdict.runs)
+        figures += f"; the clearest finding is as rare as a reading at {strongest:.1f} sd"
+    return f"{text} In figures: {figures}."
 
 
 def _course(fit: Fit) -> str:
@@ -202,13 +214,9 @@ def _why_these_readings(verdict: Verdict) -> str:
         if np.isinf(verdict.freedom)
         else f", given its heavy tails (Student t, {verdict.freedom:g} degrees)"
     )
-    text = (
+    return (
         f"of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}, and {chance:,.0f} would by chance"
     )
-    if verdict.runs:
-        strongest = max(run.score for run in verdict.runs)
-        text += f"; the clearest finding is as rare as a reading at {strongest:.1f} sd"
-    return text
 
 
 def counted(count: int, noun: str) -> str:
