@@ -96,15 +96,19 @@ def _innovations(values: FloatArray, coefficients: FloatArray) -> FloatArray:
 def _after_pauses(
     rest: FloatArray, values: FloatArray, pause: BoolArray, usable: BoolArray, coefficients: FloatArray
 ) -> FloatArray:
-    """Predict the readings after a pause as if its first reading had held before it; that one by nothing."""
+    """Predict the readings after a pause as if the median of the first three had held before it."""
     start = pause.copy()
     start[0] = True
     first = np.maximum.accumulate(np.where(start, np.arange(len(values)), 0))
     few = np.flatnonzero(~usable)
-    before = np.maximum(few[:, None] - np.arange(1, ORDER + 1), first[few, None])
+    three = first[few, None] + np.arange(3)
+    level = np.median(values[np.minimum(three, len(values) - 1)], axis=1)
+    before = few[:, None] - np.arange(1, ORDER + 1)
+    known = np.where(before >= first[few, None], values[before], level[:, None])
     result = rest.copy()
-    result[few] = values[few] - values[before] @ coefficients[:-1] - coefficients[-1]
-    result[start] = 0.0
+    result[few] = values[few] - known @ coefficients[:-1] - coefficients[-1]
+    at_once = start[few]
+    result[few[at_once]] = values[few[at_once]] - level[at_once]
     return result
 
 

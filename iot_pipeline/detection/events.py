@@ -221,7 +221,11 @@ def stuck_runs(values: FloatArray, cells: DayCells) -> list[Run]:
     long = lengths >= _SHORTEST_STUCK
     if not long.any() or np.count_nonzero(equal) > _MOST_REPEATS * n:
         return []  # a sensor that mostly holds its value isn't stuck
-    nearby = cells.local_mean(equal.astype(np.float64), hours=4, pseudo=(20.0, 20.0))
+    twice = equal & np.append(False, equal[:-1])
+    nearby, nearby_twice = (
+        cells.local_mean(each.astype(np.float64), hours=4, pseudo=(20.0, 20.0)) for each in (equal, twice)
+    )
+    nearby = np.maximum(nearby, nearby_twice / np.maximum(nearby, 1.0 / n))
     # Long runs are what is asked about: they have no more say than others in how likely a run goes on, and
     # little where there are no others.
     bounded = np.minimum(lengths, _SHORTEST_STUCK + 1)

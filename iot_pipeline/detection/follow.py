@@ -17,7 +17,7 @@ from iot_pipeline.detection.events import (
     less_where_usual,
     stuck_runs,
 )
-from iot_pipeline.detection.patches import Patch, find_patches, heights_of, without_patches
+from iot_pipeline.detection.patches import Patch, find_patches, heights_of
 from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.slow import slow_evidence
 from iot_pipeline.detection.tails import calibrated
@@ -64,8 +64,8 @@ def follow(readings: Readings) -> Followed:
     innovations = prediction.innovations
     tail = calibrated((innovations / scale)[prediction.usable])
     longest = int(DAY / max(readings.step, 1.0))
-    patches = find_patches(innovations, scale, prediction.filter, tail, longest)
-    rest = without_patches(innovations, prediction.filter, patches)
+    patches, rest = find_patches(innovations, scale, prediction.filter, tail, longest)
+    calm = readings.values - heights_of(patches, len(rest))
     edges = np.minimum(tail(rest / scale), tail(innovations / scale))
 
     # An event has two edges: a reading counts as much as its own or as the next one, whichever is more.
@@ -74,7 +74,7 @@ def follow(readings: Readings) -> Followed:
         layer = layers.setdefault(_kind(patch), np.zeros(len(rest)))
         layer[patch.start : patch.stop] = np.maximum(layer[patch.start : patch.stop], patch.evidence)
     layers["stuck"] = _stuck(readings.values, cells)
-    layers["drift"] = slow_evidence(seconds, readings.values, readings.step)
+    layers["drift"] = slow_evidence(seconds, calm, readings.step)
     rate = _PER_STEP * float(np.log(_USUAL_STEP / max(readings.step, 1e-3)))
     names = np.array(list(layers))
     stack = np.array(list(layers.values()))
@@ -82,7 +82,7 @@ def follow(readings: Readings) -> Followed:
     evidence = np.maximum(stack[strongest, np.arange(stack.shape[1])] - rate, 0.0)
     runs, doubt = _tempered(evidence, names[strongest])
     runs = sorted([*runs, *gap_runs(readings.seconds)], key=lambda run: run.start)
-    expected = readings.values - heights_of(patches, len(rest)) - rest * prediction.growth
+    expected = calm - rest * prediction.growth
     return Followed(evidence / doubt**2, expected, scale * prediction.growth, runs, doubt)
 
 

@@ -27,7 +27,7 @@ class Patch:
 
 def find_patches(
     innovations: FloatArray, scale: FloatArray, filter_: FloatArray, tail: Tail, longest: int
-) -> list[Patch]:
+) -> tuple[list[Patch], FloatArray]:
     """Find pairs of edges that a common step explains much better than chance; an edge belongs to one pair.
 
     With one reading between, it is the additive outlier, with several, the patch, of Chen & Liu ("Joint
@@ -41,7 +41,7 @@ def find_patches(
         longest: How many readings make a day.
 
     Returns:
-        The pairs, the clearest first.
+        The pairs, and what they leave of the innovations, float64[n].
     """
     step_response = np.cumsum(filter_)
     back = np.minimum(step_response - 1.0, -_LEAST_RETURN)  # an edge's opposite after so many readings
@@ -57,16 +57,43 @@ def find_patches(
         if near.any():
             found.append(_tested((first[near], second[near]), innovations, scale, back, tail))
     if not found:
-        return []
+        return [], innovations
     pairs = np.concatenate(found)
     pairs = pairs[np.argsort(-pairs[:, 3], kind="stable")]
+    return _chosen(pairs, innovations, scale, (filter_, back), tail)
+
+
+def _chosen(
+    pairs: FloatArray,
+    innovations: FloatArray,
+    scale: FloatArray,
+    responses: tuple[FloatArray, FloatArray],
+    tail: Tail,
+) -> tuple[list[Patch], FloatArray]:
+    """Accept pairs, the clearest first, and take out of the innovations what each has put in."""
+    filter_, back = responses
+    rest = innovations.copy()
     taken: set[int] = set()
     patches = []
-    for start, stop, height, evidence in pairs.tolist():
-        if start not in taken and stop not in taken:
-            taken |= {start, stop}
-            patches.append(Patch(int(start), int(stop), height, evidence - _DISCOUNT))
-    return patches
+    for place in pairs:
+        start, stop = int(place[0]), int(place[1])
+        height, evidence = float(place[2]), float(place[3])
+        if start in taken or stop in taken:
+            continue
+        edges = rest[[start, stop]]
+        if not np.array_equal(edges, innovations[[start, stop]]):
+            # A clearer pair accounts for these edges or for a part of them.
+            height = float(edges[0])
+            step = np.array((height, back[min(stop - start, len(back) - 1)] * height))
+            both = scale[[start, stop]]
+            evidence = float(np.sum(tail(edges / both) - tail((edges - step) / both)))
+            if evidence < _PRICE + np.log(stop - start):
+                continue
+        taken |= {start, stop}
+        part = rest[start : stop + len(filter_) - 1]
+        part -= height * np.convolve(np.ones(stop - start), filter_)[: len(part)]
+        patches.append(Patch(start, stop, height, evidence - _DISCOUNT))
+    return patches, rest
 
 
 def _tested(
@@ -83,25 +110,24 @@ def _tested(
     ups, downs = innovations[first], innovations[second] / opposite
     weights = scale[first] ** -2.0, (opposite / scale[second]) ** 2
     mean = (ups * weights[0] + downs * weights[1]) / (weights[0] + weights[1])
-    alone = tail(ups / scale[first]) + tail(innovations[second] / scale[second])
+    before = tail(np.array((ups / scale[first], innovations[second] / scale[second])))
     heights = np.array((mean, ups, downs))
-    left = tail((ups - heights) / scale[first]) + tail(
-        (innovations[second] - opposite * heights) / scale[second]
+    gains = before[:, None] - tail(
+        np.array(
+            (
+                (ups - heights) / scale[first],
+                (innovations[second] - opposite * heights) / scale[second],
+            )
+        )
     )
-    best = np.argmin(left, axis=0)
+    # A step explains both edges, or it is none.
+    both = np.where(gains.min(axis=0) > 0, gains.sum(axis=0), 0.0)
+    best = np.argmax(both, axis=0)
     pick = np.arange(len(first))
-    gain = alone - left[best, pick]
+    gain = both[best, pick]
     passed = gain > _PRICE + np.log(away)
     tested: FloatArray = np.column_stack((first, second, heights[best, pick], gain))[passed]
     return tested
-
-
-def without_patches(innovations: FloatArray, filter_: FloatArray, patches: list[Patch]) -> FloatArray:
-    """Take out of the innovations what patches put in, float64[n]; prediction is linear."""
-    rest: FloatArray = (
-        innovations - np.convolve(heights_of(patches, len(innovations)), filter_)[: len(innovations)]
-    )
-    return rest
 
 
 def heights_of(patches: list[Patch], n: int) -> FloatArray:
