@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.prepare import Readings
+from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.types import BoolArray, FloatArray
 
 ORDER = 8
@@ -42,15 +42,12 @@ def fit_autoregression(values: FloatArray, usable: BoolArray, order: int) -> Flo
         usable: bool, shape (n,), the readings that are to be predicted; none of the first `order`.
         order: How many readings predict the next.
     """
-    n = len(values)
-    weight = usable[order:].astype(np.float64)
-    lagged = [values[order - lag : n - lag] for lag in range(1, order + 1)]
-    design = np.array([*lagged, np.ones(n - order)])
-    weighted = design * weight
-    gram = weighted @ design.T
+    rows = sampled(np.flatnonzero(usable))
+    design = np.array([*(values[rows - lag] for lag in range(1, order + 1)), np.ones(len(rows))])
+    gram = design @ design.T
     gram[np.diag_indices(order + 1)] *= 1.0 + 1e-9
     gram[np.diag_indices(order + 1)] += 1e-9
-    return np.asarray(np.linalg.solve(gram, weighted @ values[order:]), dtype=np.float64)
+    return np.asarray(np.linalg.solve(gram, design @ values[rows]), dtype=np.float64)
 
 
 def predict(readings: Readings) -> Prediction:
@@ -68,7 +65,7 @@ def predict(readings: Readings) -> Prediction:
     clipped = np.clip(values, -_CLIP, _CLIP)
     coefficients = fit_autoregression(clipped, usable, ORDER)
     rest = _innovations(values, coefficients)
-    spread = 1.4826 * float(np.median(np.abs(rest[usable]))) if usable.any() else 0.0
+    spread = 1.4826 * float(np.median(np.abs(sampled(rest[usable])))) if usable.any() else 0.0
     outlier = np.abs(rest) > _OUTLIER * spread
     undisturbed = usable & _none_lately(np.concatenate(([False], outlier[:-1])))
     if np.count_nonzero(undisturbed) * _FEWEST > len(values):
@@ -118,10 +115,10 @@ def _growth(rest: FloatArray, steps: FloatArray, usable: BoolArray) -> FloatArra
     A line through the logarithms; its slope is 1/2 for a random walk and 0 where noise is all there is.
     """
     usable = usable & (steps > 0)
-    length = np.log(steps[usable])
+    length = np.log(sampled(steps[usable]))
     if len(length) == 0 or length.std() <= _UNEVEN:
         return np.ones(len(rest))
-    size = np.abs(rest[usable])
+    size = np.abs(sampled(rest[usable]))
     logs = np.log(size + 0.1 * float(np.median(size)) + 1e-12)
     length -= length.mean()
     power = float(np.clip(length @ (logs - logs.mean()) / (length @ length), 0.0, 1.0))

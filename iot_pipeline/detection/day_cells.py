@@ -33,6 +33,7 @@ class DayCells:
             (seconds * (parts / DAY)).astype(np.intp), self._shape[0] * parts - 1
         )
         self._count = self._totals(None)
+        self._counts: dict[int, tuple[FloatArray, FloatArray]] = {}
 
     def local_mean(self, values: FloatArray, *, hours: int, pseudo: tuple[float, float]) -> FloatArray:
         """Average over the ten days before and after, without the day itself: no event hides itself.
@@ -50,12 +51,11 @@ class DayCells:
         """
         total = self._totals(values)
         whole = total.sum() / max(self._count.sum(), 1.0)
-        means = [
-            [_over_days(each.sum(axis=1, keepdims=True)), _over_days(_over_hours(each, hours))]
-            for each in (total, self._count)
-        ]
-        by_day = (means[0][0] + pseudo[0] * whole) / (means[1][0] + pseudo[0])
-        local = (means[0][1] + pseudo[1] * by_day) / (means[1][1] + pseudo[1])
+        if hours not in self._counts:
+            self._counts[hours] = _around(self._count, hours)
+        sums, counts = _around(total, hours), self._counts[hours]
+        by_day = (sums[0] + pseudo[0] * whole) / (counts[0] + pseudo[0])
+        local = (sums[1] + pseudo[1] * by_day) / (counts[1] + pseudo[1])
         at_readings: FloatArray = local.ravel().take(self._cell)
         return at_readings
 
@@ -63,6 +63,11 @@ class DayCells:
         size = self._shape[0] * self._shape[1]
         totals: FloatArray = np.bincount(self._cell, values, size).astype(np.float64)
         return totals.reshape(self._shape)
+
+
+def _around(cells: FloatArray, hours: int) -> tuple[FloatArray, FloatArray]:
+    """Sum over the days around, all hours and those around each."""
+    return _over_days(cells.sum(axis=1, keepdims=True)), _over_days(_over_hours(cells, hours))
 
 
 def _over_days(rows: FloatArray) -> FloatArray:

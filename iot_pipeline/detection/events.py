@@ -21,7 +21,7 @@ _IDLE = 1e-3  # what a reading costs that tells nothing
 _RAMP_COST = 6.0  # a ramp has one parameter more than a shift and has to win clearly
 _SHORTEST_STUCK = 5
 _MOST_REPEATS = 0.95
-_FEW_REPEATS = 0.01  # of the readings
+_FEW_REPEATS = 0.02  # of the readings
 _NATURAL = 5  # long runs of equal values that say nothing yet about a sensor's nature, and
 _THEIR_EVIDENCE = 1.5  # times the logarithm of how rare the next one is, which it may count at most
 LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model explains too little
@@ -221,15 +221,15 @@ def stuck_runs(values: FloatArray, cells: DayCells) -> list[Run]:
     long = lengths >= _SHORTEST_STUCK
     if not long.any() or np.count_nonzero(equal) > _MOST_REPEATS * n:
         return []  # a sensor that mostly holds its value isn't stuck
-    twice = equal & np.append(False, equal[:-1])
-    nearby, nearby_twice = (
-        cells.local_mean(each.astype(np.float64), hours=4, pseudo=(20.0, 20.0)) for each in (equal, twice)
-    )
-    nearby = np.maximum(nearby, nearby_twice / np.maximum(nearby, 1.0 / n))
     # Long runs are what is asked about: they have no more say than others in how likely a run goes on, and
     # little where there are no others.
     bounded = np.minimum(lengths, _SHORTEST_STUCK + 1)
     again = np.maximum(bounded - 2, 0).sum() / (np.sum(bounded - 1) + max(_FEW_REPEATS * n, 20.0))
+    twice = equal & np.append(False, equal[:-1])
+    nearby, nearby_twice = (
+        cells.local_mean(each.astype(np.float64), hours=4, pseudo=(20.0, 20.0)) for each in (equal, twice)
+    )
+    nearby = np.maximum(nearby, (nearby_twice + _FEW_REPEATS * again) / (nearby + _FEW_REPEATS))
     surprise = -np.log(np.clip(np.maximum(nearby, again), 1.0 / n, 1.0))
     total = np.concatenate(([0.0], np.cumsum(np.where(equal, surprise, 0.0))))
     starts, lengths = starts[long], lengths[long]

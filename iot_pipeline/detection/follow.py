@@ -18,7 +18,7 @@ from iot_pipeline.detection.events import (
     stuck_runs,
 )
 from iot_pipeline.detection.patches import Patch, find_patches, heights_of
-from iot_pipeline.detection.prepare import Readings
+from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.slow import slow_evidence
 from iot_pipeline.detection.tails import calibrated
 from iot_pipeline.detection.types import FloatArray
@@ -89,7 +89,7 @@ def follow(readings: Readings) -> Followed:
 def _local_scale(prediction: Prediction, cells: DayCells, floor: float) -> FloatArray:
     """Give the standard deviation of the innovations at their time of the day in the weeks around."""
     size = np.abs(prediction.innovations)
-    usual = float(np.median(size)) or float(size.mean())
+    usual = float(np.median(sampled(size))) or float(size.mean())
     bounded = np.minimum(size, _CLIP * usual)
     local = cells.local_mean(bounded, hours=2, pseudo=(50.0, 10.0))
     scale: FloatArray = np.sqrt(np.pi / 2) * np.maximum(local, _FLOOR * float(bounded.mean()))

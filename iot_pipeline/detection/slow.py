@@ -6,6 +6,7 @@ import numpy as np
 
 from iot_pipeline.detection.autoregression import fit_autoregression
 from iot_pipeline.detection.cycles import DAY
+from iot_pipeline.detection.prepare import sampled
 from iot_pipeline.detection.tails import calibrated
 from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
 
@@ -77,7 +78,7 @@ def slow_evidence(seconds: FloatArray, values: FloatArray, step: float) -> Float
     whitening = np.append(1.0, -fit_autoregression(clipped, usable, order)[:-1])
     rest = np.convolve(means - middle, whitening)[: len(means)]
     rest[:order] = 0.0
-    bound = _CLIP * 1.4826 * float(np.median(np.abs(rest))) + 1e-12
+    bound = _CLIP * 1.4826 * float(np.median(sampled(np.abs(rest)))) + 1e-12
     rest = np.clip(rest, -bound, bound)
     evidence = np.zeros(len(means))
     for shape in SHAPES:
@@ -111,7 +112,7 @@ def _search(
 def _around(match: FloatArray, a_day: int, length: int) -> FloatArray:
     """Give the usual size in the twenty days before and after, one and a half lengths around left out."""
     size = np.abs(match)
-    size = np.minimum(size, 6.0 * float(np.median(size)) + 1e-12)
+    size = np.minimum(size, 6.0 * float(np.median(sampled(size))) + 1e-12)
     total = np.concatenate(([0.0], np.cumsum(size)))
     place = np.arange(len(match))
     whole = float(size.mean())
