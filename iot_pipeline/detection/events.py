@@ -1,5 +1,6 @@
 """Collective anomalies: runs of readings that are anomalous together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +26,7 @@ _FEW_REPEATS = 0.02  # of the readings
 _NATURAL = 5  # long runs of equal values that say nothing yet about a sensor's nature, and
 _THEIR_EVIDENCE = 1.5  # times the logarithm of how rare the next one is, which it may count at most
 LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model explains too little
+BEARABLE = 0.2  # times that share, where it does
 ALWAYS_POSSIBLE = 10  # readings that may be flagged however short the series
 DOUBTS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0)  # what scores are divided by then
 
@@ -204,7 +206,7 @@ def _line(y: FloatArray) -> tuple[float, float, float]:
     return mean, slope, (n * mean**2 + across * slope**2) / 2
 
 
-def stuck_runs(values: FloatArray, cells: DayCells) -> list[Run]:
+def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells]) -> list[Run]:
     """Tell of each run of equal values how rare it is among the sensor's own repeats, here and at this hour.
 
     A repeat is as likely as repeats are nearby, or as after another repeat, whichever is more: a frozen river
@@ -212,7 +214,7 @@ def stuck_runs(values: FloatArray, cells: DayCells) -> list[Run]:
 
     Args:
         values: float64, shape (n,), in the order of time.
-        cells: The readings by day and time of the day.
+        day_cells: Divides the readings by day and time of the day, where there is anything to judge.
     """
     n = len(values)
     equal = np.diff(values, prepend=np.nan) == 0
@@ -225,6 +227,7 @@ def stuck_runs(values: FloatArray, cells: DayCells) -> list[Run]:
     # little where there are no others.
     bounded = np.minimum(lengths, _SHORTEST_STUCK + 1)
     again = np.maximum(bounded - 2, 0).sum() / (np.sum(bounded - 1) + max(_FEW_REPEATS * n, 20.0))
+    cells = day_cells()
     twice = equal & np.append(False, equal[:-1])
     nearby, nearby_twice = (
         cells.local_mean(each.astype(np.float64), hours=4, pseudo=(20.0, 20.0)) for each in (equal, twice)

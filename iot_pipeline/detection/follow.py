@@ -10,6 +10,7 @@ from iot_pipeline.detection.cycles import DAY
 from iot_pipeline.detection.day_cells import DayCells, without_pauses
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
+    BEARABLE,
     DOUBTS,
     LONGEST_BURST,
     Run,
@@ -104,17 +105,17 @@ def _kind(patch: Patch) -> str:
 def _stuck(values: FloatArray, cells: DayCells) -> FloatArray:
     """Give the evidence of repeats, float64[n]."""
     evidence = np.zeros(len(values))
-    for run in less_where_usual(stuck_runs(values, cells), len(values)):
+    for run in less_where_usual(stuck_runs(values, lambda: cells), len(values)):
         evidence[run.start : run.stop] = run.evidence
     return evidence
 
 
 def _tempered(evidence: FloatArray, kinds: npt.NDArray[np.str_]) -> tuple[list[Run], float]:
     """Divide the scores until so few readings are flagged that the prediction can be right; give the runs."""
-    most = max(_LARGEST_SHARE * len(evidence), ALWAYS_POSSIBLE)
     for doubt in DOUBTS:
+        most = _LARGEST_SHARE * len(evidence) * (1.0 if doubt == 1.0 else BEARABLE)
         runs = _runs(evidence / np.where(kinds == "stuck", 1.0, doubt**2), kinds)
-        if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= most:
+        if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= max(most, ALWAYS_POSSIBLE):
             break
     return runs, doubt
 

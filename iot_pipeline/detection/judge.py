@@ -8,6 +8,7 @@ from scipy import special
 from iot_pipeline.detection.day_cells import DayCells, without_pauses
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
+    BEARABLE,
     DOUBTS,
     LARGEST_SHARE,
     Run,
@@ -118,6 +119,7 @@ def _tempered(
     n = len(scores)
     most = LARGEST_SHARE * (_TRUSTED if trusted else 1.0) * n
     for doubt in DOUBTS:
+        share = 1.0 if doubt == 1.0 else BEARABLE
         # A doubtful model makes drifts of its own: they have to be clearer.
         certain = [
             run
@@ -128,7 +130,9 @@ def _tempered(
         points = point_runs(scores / doubt, _outside(certain, testable))
         single = sum(run.stop - run.start for run in points)
         flagged = single + sum(run.stop - run.start for run in certain)
-        if flagged <= max(most, ALWAYS_POSSIBLE) and single <= max(_LARGEST_SINGLE * n, ALWAYS_POSSIBLE):
+        if flagged <= max(share * most, ALWAYS_POSSIBLE) and single <= max(
+            share * _LARGEST_SINGLE * n, ALWAYS_POSSIBLE
+        ):
             return certain + points, doubt
     return [], DOUBTS[-1]
 
@@ -136,7 +140,7 @@ def _tempered(
 def _stuck(readings: Readings) -> list[Run]:
     """Find runs of equal values that chance doesn't explain."""
     n = len(readings.values)
-    runs = stuck_runs(readings.values, DayCells(without_pauses(readings.seconds), readings.step))
+    runs = stuck_runs(readings.values, lambda: DayCells(without_pauses(readings.seconds), readings.step))
     limit = float(np.log(n / _STUCK_BY_CHANCE))
     found = [run for run in runs if run.evidence > limit]
     if sum(run.stop - run.start for run in found) > LARGEST_SHARE * n:
