@@ -10,7 +10,6 @@ from iot_pipeline.detection.cycles import DAY
 from iot_pipeline.detection.day_cells import DayCells, without_pauses
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
-    BEARABLE,
     DOUBTS,
     LONGEST_BURST,
     Run,
@@ -83,7 +82,11 @@ def follow(readings: Readings) -> Followed:
     evidence = np.maximum(stack[strongest, np.arange(stack.shape[1])] - rate, 0.0)
     runs, doubt = _tempered(evidence, names[strongest])
     runs = sorted([*runs, *gap_runs(readings.seconds)], key=lambda run: run.start)
-    expected = calm - rest * prediction.growth
+    # What is expected follows everything but what is flagged.
+    flagged = [patch for patch in patches if (patch.evidence - rate) / doubt**2 > LIMIT]
+    heights = heights_of(flagged, len(rest))
+    missed = innovations - np.convolve(heights, prediction.filter)[: len(rest)]
+    expected = readings.values - heights - missed * prediction.growth
     return Followed(evidence / doubt**2, expected, scale * prediction.growth, runs, doubt)
 
 
@@ -112,10 +115,10 @@ def _stuck(values: FloatArray, cells: DayCells) -> FloatArray:
 
 def _tempered(evidence: FloatArray, kinds: npt.NDArray[np.str_]) -> tuple[list[Run], float]:
     """Divide the scores until so few readings are flagged that the prediction can be right; give the runs."""
+    most = max(_LARGEST_SHARE * len(evidence), ALWAYS_POSSIBLE)
     for doubt in DOUBTS:
-        most = _LARGEST_SHARE * len(evidence) * (1.0 if doubt == 1.0 else BEARABLE)
         runs = _runs(evidence / np.where(kinds == "stuck", 1.0, doubt**2), kinds)
-        if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= max(most, ALWAYS_POSSIBLE):
+        if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= most:
             break
     return runs, doubt
 

@@ -107,6 +107,13 @@ def test_what_is_expected_follows_the_readings_but_not_an_anomaly() -> None:
     assert outside.mean() < 0.05
 
 
+def test_what_is_not_flagged_lies_within_a_step_of_what_is_expected() -> None:
+    values = river()
+    result = detect_anomalies(TIMES, values)
+    away = np.abs(values - result.expected)[~result.flags]
+    assert away.max() <= 1.5 * np.abs(np.diff(values)).max()
+
+
 def test_the_band_is_wider_at_the_hours_when_the_sensor_is_louder() -> None:
     model = detect_anomalies(TIMES, river()).model
     noon, night = np.datetime64("2014-03-01T14:00"), np.datetime64("2014-03-01T02:00")
