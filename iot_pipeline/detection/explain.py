@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 from scipy import special
 
+from iot_pipeline.berlin import BERLIN
 from iot_pipeline.detection.cycles import DAY, WEEK
 from iot_pipeline.detection.follow import Followed
 from iot_pipeline.detection.judge import Verdict
@@ -177,8 +179,11 @@ def _number(count: int, singular: str, plural: str) -> str:
 
 
 def _when(event: Event) -> str:
-    start = str(event.start.astype("datetime64[m]")).replace("T", " ")
-    return f"{'at' if event.start == event.end else 'from'} {start} UTC"
+    moment = event.start.astype("datetime64[s]").item()
+    start = str(event.start)
+    if isinstance(moment, datetime):  # an int in a year that the calendar does not reach
+        start = f"{moment.replace(tzinfo=UTC).astimezone(BERLIN):%Y-%m-%d %H:%M}"
+    return f"{'at' if event.start == event.end else 'from'} {start}"
 
 
 def _duration(event: Event) -> str:

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from iot_pipeline.detection import detect_anomalies
@@ -104,9 +105,9 @@ def test_the_reasoning_says_what_does_not_fit_when_and_by_how_much() -> None:
     series = sensor("quadratic", "gaussian", "level_shift")
     result = detect_anomalies(series.timestamps, series.values)
     event = max(result.events, key=lambda event: event.peak_score)
-    day = str(event.start.astype("datetime64[D]"))
+    start = pd.Timestamp(event.start, tz="UTC").tz_convert("Europe/Berlin")
     words = result.model.reasoning
-    assert re.search(rf"\d readings don't fit: .* from {day} \d\d:\d\d UTC, \S+ (above|below)", words)
+    assert re.search(rf"\d readings don't fit: .* from {start:%Y-%m-%d %H:%M}, \S+ (above|below)", words)
 
 
 def test_the_reasoning_counts_in_the_singular_and_the_plural() -> None:
