@@ -156,12 +156,12 @@ def claim_one_row_more(bucket: Bucket) -> None:
     """Claim in the ledger that one row more was loaded than is in the table."""
     warehouse = open_warehouse(bucket.warehouse)
     tables = readings_tables(warehouse)
-    files = read_ledger(warehouse, tables.second)
+    files = read_ledger(warehouse, tables.last)
     (entry,) = files.values()
     entry.info = replace(entry.info, rows_read=entry.info.rows_read + 1)
     entry.loaded = {"2013-01": entry.loaded["2013-01"] + 1}
-    assert tables.first
-    write_ledger(warehouse, files, tables.first.version, onto=tables.second)
+    assert tables.pinned
+    write_ledger(warehouse, files, tables.pinned["timeseries"].version, onto=tables.last)
 
 
 @pytest.mark.parametrize("tampered", [False, True])

@@ -233,6 +233,7 @@ def test_anomalies_are_events_with_the_newest_first(tmp_path: Path) -> None:
     events = json.loads(path.read_text())
     assert list(events[0]) == [
         *("sensor_name", "kind", "start", "end", "duration_h", "n_readings", "peak_score"),
+        *("annotation", "event_id", "incident_id"),
     ]
     starts = [pd.Timestamp(event["start"]) for event in events]
     assert len(starts) == 15

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from iot_pipeline.anomalies.identity import Span, name_events
 from iot_pipeline.anomalies.tables import (
     ANOMALIES,
+    EVENTS,
     SENSOR_MODELS,
     TIME,
     Verdicts,
@@ -46,7 +48,8 @@ class FlagReport:
         sensors_without_readings: Names in the mapping that have no reading.
         readings: Readings that were judged.
         anomalies: Flagged readings by kind, the most frequent first.
-        events: How many events they belong to.
+        events: The events that they belong to by kind, likewise.
+        incidents: How many incidents those make.
         failed: What went wrong, by the name of the sensor that could not be judged.
     """
 
@@ -55,17 +58,26 @@ class FlagReport:
     sensors_without_readings: tuple[str, ...]
     readings: int
     anomalies: dict[str, int]
-    events: int
+    events: dict[str, int]
+    incidents: int
     failed: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A sensor to judge, and the fingerprint of the readings that its present model was fitted to."""
+    """A sensor to judge.
+
+    Attributes:
+        name: Its name.
+        uuid: Its uuid.
+        fingerprint: Of what it was judged by last; None where it was not.
+        events: Its present events, by id.
+    """
 
     name: str
     uuid: str
     fingerprint: str | None
+    events: tuple[tuple[str, Span], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ class _Batch:
 def flag_anomalies(
     *, warehouse: str | Path | None = None, on_progress: OnProgress | None = None
 ) -> FlagReport:
-    """Fit a model to each sensor, flag its anomalous readings and publish both as tables.
+    """Fit a model to each sensor, flag its anomalous readings and publish all as tables.
 
     A sensor is fitted only if its readings have changed since the last time, or the detector has.
 
@@ -114,9 +126,9 @@ def flag_anomalies(
             unchanged = known.of([name for batch in batches for name in batch.unchanged])
             verdicts = Verdicts.join([unchanged, *(batch.judged for batch in batches)])
             # Sensors that failed are to be tried again.
-            verdicts = verdicts.made_from(None if failed else inputs)
+            verdicts = verdicts.made_from(None if failed else inputs).with_incidents(state.span)
             publish_verdicts(opened, verdicts, onto=tables)
-        for table in (opened.anomalies, opened.sensor_models):
+        for table in (opened.events, opened.anomalies, opened.sensor_models):
             remove_old_versions(table)
     return _report(state, verdicts, refitted=refitted, failed=failed)
 
@@ -138,7 +150,8 @@ def _report(state: State, verdicts: Verdicts, *, refitted: int, failed: dict[str
         sensors_without_readings=tuple(sorted(state.sensors.keys() - judged)),
         readings=sum(verdicts.models["n_points"].to_pylist()),
         anomalies=dict(Counter(verdicts.anomalies["kind"].to_pylist()).most_common()),
-        events=sum(verdicts.models["n_events"].to_pylist()),
+        events=dict(Counter(verdicts.events["kind"].to_pylist()).most_common()),
+        incidents=len(verdicts.events["incident_id"].unique()),
         failed=failed,
     )
 
@@ -147,9 +160,18 @@ def _judge_all(state: State, known: Verdicts, on_progress: OnProgress) -> list[_
     fingerprints = dict(
         zip(known.models["sensor_name"].to_pylist(), known.models["fingerprint"].to_pylist(), strict=True)
     )
+    events: dict[str, list[tuple[str, Span]]] = {}
+    for name, event_id, *span in zip(
+        known.events["sensor_name"].to_pylist(),
+        known.events["event_id"].to_pylist(),
+        known.events["kind"].to_pylist(),
+        *(known.events[column].cast(pa.int64()).to_pylist() for column in ("start", "end")),
+        strict=True,
+    ):
+        events.setdefault(name, []).append((event_id, Span(*span)))
     # A batch of neighbours in the files' order is read from few row groups.
     sensors = sorted(state.sensors.items(), key=lambda sensor: sensor[1])
-    tasks = [_Task(name, uuid, fingerprints.get(name)) for name, uuid in sensors]
+    tasks = [_Task(name, uuid, fingerprints.get(name), tuple(events.get(name, ()))) for name, uuid in sensors]
     parts = [tasks[start : start + BATCH_SENSORS] for start in range(0, len(tasks), BATCH_SENSORS)]
     jobs = [(state.paths([task.uuid for task in part]), part) for part in parts]
     judge = partial(_judge_batch, state.warehouse)
@@ -180,7 +202,7 @@ def _judge_batch(warehouse: Warehouse, job: tuple[list[str], Sequence[_Task]]) -
             unchanged.append(task.name)
             continue
         try:
-            verdicts.append(_judge_sensor(task.name, timestamps, values, fingerprint))
+            verdicts.append(_judge_sensor(task, timestamps, values, fingerprint))
         except Exception as error:  # noqa: BLE001 - one sensor must not stop the others; all are named in the end
             failed[task.name] = f"{type(error).__name__}: {error}"
     n_readings = sum(len(values) for _, values in readings.values())
@@ -197,25 +219,50 @@ def _fingerprint(timestamps: np.ndarray, values: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _judge_sensor(name: str, timestamps: np.ndarray, values: np.ndarray, fingerprint: str) -> Verdicts:
+def _judge_sensor(task: _Task, timestamps: np.ndarray, values: np.ndarray, fingerprint: str) -> Verdicts:
     from iot_pipeline.detection import detect_anomalies  # noqa: PLC0415 - scipy is slow to import
 
     result = detect_anomalies(timestamps, values)
+    spans = [
+        Span(
+            event.kind,
+            *(int(moment.astype("datetime64[us]").astype(np.int64)) for moment in (event.start, event.end)),
+        )
+        for event in result.events
+    ]
+    ids = name_events(task.name, spans, task.events, timestamps.astype("datetime64[us]").astype(np.int64))
+    events = pa.table(
+        [
+            pa.array(ids, pa.string()),
+            pa.array([task.name] * len(ids), pa.string()),
+            pa.array([span.kind for span in spans], pa.string()),
+            pa.array([span.start for span in spans], pa.int64()).cast(TIME),
+            pa.array([span.end for span in spans], pa.int64()).cast(TIME),
+            pa.array([event.n_points for event in result.events], pa.int64()),
+            pa.array([event.peak_score for event in result.events], pa.float64()),
+            pa.array(
+                [None if event.kind == "gap" else event.mean_residual for event in result.events],
+                pa.float64(),
+            ),
+            pa.nulls(len(ids), pa.string()),
+        ],
+        schema=EVENTS,
+    )
     rows = np.flatnonzero(result.flags)
     flagged = pa.table(
         [
-            pa.array([name] * len(rows), pa.string()),
+            pa.array([task.name] * len(rows), pa.string()),
             pa.array(timestamps[rows]).cast(pa.timestamp("us")).cast(TIME),
             pa.array(values[rows]),
             pa.array(result.expected[rows]),
             pa.array(result.scores[rows]),
             pa.array(result.kinds[rows], pa.string()),
-            pa.array(result.event_ids[rows].astype(np.int64)),
+            pa.array([ids[position] for position in result.event_ids[rows]], pa.string()),
         ],
         schema=ANOMALIES,
     )
     model = {
-        "sensor_name": name,
+        "sensor_name": task.name,
         "model": result.model.name,
         "breakpoints": [moment.astype("datetime64[us]").item() for moment in result.model.breakpoints],
         "noise_sd": result.model.noise_sd,
@@ -226,4 +273,4 @@ def _judge_sensor(name: str, timestamps: np.ndarray, values: np.ndarray, fingerp
         "fingerprint": fingerprint,
         "inputs": None,
     }
-    return Verdicts(flagged, pa.Table.from_pylist([model], SENSOR_MODELS))
+    return Verdicts(events, flagged, pa.Table.from_pylist([model], SENSOR_MODELS))
