@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from iot_pipeline.anomalies.identity import Span
 from iot_pipeline.anomalies.incidents import Beginning, link_events
 from iot_pipeline.store import Store, one_line
 from iot_pipeline.warehouse import Warehouse
@@ -86,6 +87,17 @@ class Verdicts:
     def made_from(self, inputs: str | None) -> "Verdicts":
         """Return the same with the fingerprint of all that the sensors were judged by."""
         return replace(self, models=_with_column(self.models, "inputs", [inputs] * self.models.num_rows))
+
+    def spans(self) -> dict[str, list[tuple[str, Span]]]:
+        """Return the ids of the events of each sensor, and when they were."""
+        found: dict[str, list[tuple[str, Span]]] = {}
+        for name, event_id, *span in zip(
+            *(self.events[column].to_pylist() for column in ("sensor_name", "event_id", "kind")),
+            *(self.events[column].cast(pa.int64()).to_pylist() for column in ("start", "end")),
+            strict=True,
+        ):
+            found.setdefault(name, []).append((event_id, Span(*span)))
+        return found
 
     def with_incidents(self, span: int) -> "Verdicts":
         """Return the same with the incident that each event belongs to, see ``link_events``."""
