@@ -3,6 +3,7 @@
 import csv
 import errno
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -63,11 +64,12 @@ def without_ids(rows: tuple[Rows, ...]) -> list[Rows]:
 class Sensors:
     """A bucket with seeded sensors, some of them in the mapping."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, points: int = 1_500) -> None:
         self.bucket = bucket
-        self._uuids = {name: str(UUID(int=number)) for number, name in enumerate("abc", 1)}
-        for seed, name in enumerate(self._uuids):
-            series = sensor("linear", "gaussian", *ANOMALIES, seed=seed, points=1_500)
+        self._uuids = {name: str(UUID(int=number)) for number, name in enumerate("abcd", 1)}
+        self._files = 0
+        for seed, name in enumerate("abc"):
+            series = sensor("linear", "gaussian", *ANOMALIES, seed=seed, points=points)
             self.add(name, series.timestamps, series.values)
         self.map("abc")
 
@@ -77,7 +79,8 @@ class Sensors:
             row(f"{time}+00:00".replace("T", " "), self._uuids[name], value)
             for time, value in zip(timestamps, values, strict=True)
         ]
-        self.bucket.write(f"{name}{len(lines)}.csv", *lines)
+        self._files += 1
+        self.bucket.write(f"{self._files}.csv", *lines)
         self.bucket.load()
 
     def map(self, names: str) -> None:
@@ -94,12 +97,11 @@ class Sensors:
 
     def verdicts_from_nothing(self) -> tuple[Rows, Rows, Rows]:
         """Judge a copy of the warehouse in which nothing has been judged."""
-        copy = self.bucket.source.parent / "from_nothing"
-        shutil.copytree(
-            self.bucket.warehouse, copy, ignore=shutil.ignore_patterns("events", "anomalies", "sensor_models")
-        )
-        assert flag_anomalies(warehouse=copy).sensors_refitted > 0
-        return verdicts(copy)
+        judged = shutil.ignore_patterns("events", "anomalies", "sensor_models")
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copytree(self.bucket.warehouse, Path(folder) / "warehouse", ignore=judged)
+            assert flag_anomalies(warehouse=copy).sensors_refitted > 0
+            return verdicts(copy)
 
 
 @pytest.fixture
@@ -387,3 +389,22 @@ def test_people_see_the_columns_of_the_models_without_the_fingerprint(sensors: S
         "n_events",
         "reasoning",
     ]
+
+
+def test_a_level_shift_that_goes_on_over_five_nightly_loads_stays_one_event(sensors: Sensors) -> None:
+    history, day = 300 * 24, 24
+    times = np.datetime64("2014-01-01T00:00:00") + np.arange(history + 5 * day) * np.timedelta64(1, "h")
+    values = np.random.default_rng(5).normal(50, 10, len(times))
+    values[history + 6 :] += 60
+    sensors.map("abcd")
+    seen: list[tuple[Any, ...]] = []
+    for night in range(5):
+        new = slice(history + night * day if night else 0, history + (night + 1) * day)
+        sensors.add("d", times[new], values[new])
+        sensors.judge()
+        seen += sensors.bucket.sql("""
+            SELECT event_id, kind, n_readings FROM events WHERE sensor_name = 'd' AND n_readings > 2
+        """)
+    assert [n_readings for _, _, n_readings in seen] == [18, 42, 66, 90, 114]
+    assert {kind for _, kind, _ in seen} == {"burst", "level_shift"}
+    assert len({event_id for event_id, *_ in seen}) == 1
