@@ -160,7 +160,7 @@ def _sensors_of(warehouse: Warehouse, patterns: Collection[str]) -> Callable[[st
         rows = connection.execute(
             """
             SELECT DISTINCT sensor
-            FROM (SELECT unnest($patterns) AS sensor) JOIN sensors
+            FROM (SELECT unnest($patterns) AS sensor) JOIN (SELECT sensor_name FROM sensors)
                 ON sensor_name = sensor OR sensor_name GLOB sensor
             """,
             {"patterns": list(patterns)},

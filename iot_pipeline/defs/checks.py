@@ -247,7 +247,7 @@ def no_sensor_fell_silent(measurements: MeasurementsResource) -> dg.AssetCheckRe
         """
         SELECT sensor_name, epoch_us(last) AS last
         FROM (SELECT sensor_uuid, max(timestamp) AS last FROM readings GROUP BY ALL)
-        JOIN sensors USING (sensor_uuid)
+        JOIN (SELECT sensor_name, sensor_uuid FROM sensors) USING (sensor_uuid)
         QUALIFY last < max(last) OVER () - to_days($days)
         ORDER BY last, sensor_name
         """,

@@ -23,7 +23,8 @@ def read_maintenance(warehouse: Warehouse) -> dict[str, tuple[tuple[int, int], .
     with connection, readable_errors():
         rows = connection.execute("""
             SELECT sensor_name, epoch_us(start), epoch_us("end")
-            FROM sensors JOIN annotations ON sensor_name = sensor OR sensor_name GLOB sensor
+            FROM (SELECT sensor_name FROM sensors)
+            JOIN annotations ON sensor_name = sensor OR sensor_name GLOB sensor
             WHERE kind = 'maintenance'
             ORDER BY ALL
         """).fetchall()

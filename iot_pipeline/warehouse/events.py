@@ -1,4 +1,4 @@
-"""Events, and the sensors ranked by them. Reads a connection's views."""
+"""Events, and the sensors that they belong to. Reads a connection's views."""
 
 from typing import Any
 
@@ -68,4 +68,16 @@ def rank_sensors(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelati
             GROUP BY sensor_name
         ) AS counted USING (sensor_name)
         ORDER BY severity DESC, sensor_name
+    """)
+
+
+def find_sensors(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    """Return all sensors by name: what the mapping says of them, and their first, last and n_readings."""
+    return connection.sql("""
+        SELECT sensors.*, times.first, times.last, coalesce(times.n_readings, 0) AS n_readings
+        FROM sensors LEFT JOIN (
+            SELECT sensor_uuid, min(timestamp) AS first, max(timestamp) AS last, count(*) AS n_readings
+            FROM readings GROUP BY sensor_uuid
+        ) AS times ON sensors.sensor_uuid = times.sensor_uuid
+        ORDER BY sensors.sensor_name
     """)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 
 from iot_pipeline.berlin import month_bounds
 from iot_pipeline.errors import DamagedTableError, WarehouseError, WarehouseNotReadyError
@@ -105,7 +106,7 @@ def clear_damage(tables: Linked) -> Linked:
     return Linked(heads=tables.heads if len(tables.damaged) == 1 else {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """One consistent state of a warehouse.
 
@@ -115,7 +116,7 @@ class State:
         source_files: The ledger.
         timeseries: The version of the readings that it describes.
         months: The files of the readings by month, ascending.
-        sensors: The uuids by sensor name, ascending; none before the mapping has been loaded.
+        mapping: The columns of the mapping, by sensor name; none before it has been loaded.
         verdicts: ``events``, ``anomalies`` and ``sensor_models``; None where nobody has asked for them.
         annotations: ``annotations``, likewise.
     """
@@ -125,9 +126,15 @@ class State:
     source_files: Table
     timeseries: Table
     months: dict[str, list[TableFile]]
-    sensors: dict[str, str]
+    mapping: dict[str, list[str | None]]
     verdicts: Linked | None = None
     annotations: Linked | None = None
+
+    @cached_property
+    def sensors(self) -> dict[str, str]:
+        """The uuids by sensor name, ascending."""
+        names, uuids = (self.mapping.get(column, []) for column in ("sensor_name", "sensor_uuid"))
+        return {str(name): str(uuid) for name, uuid in zip(names, uuids, strict=True)}
 
     @property
     def n_readings(self) -> int:
@@ -219,7 +226,7 @@ def _read_readings(warehouse: Warehouse) -> State:
     months: dict[str, list[TableFile]] = {}
     for file in sorted(timeseries.files, key=lambda file: str(file.partition["month"])):
         months.setdefault(str(file.partition["month"]), []).append(file)
-    return State(warehouse, stamp, tables.last, timeseries, months, read_sensors(warehouse))
+    return State(warehouse, stamp, tables.last, timeseries, months, _read_mapping(warehouse))
 
 
 def _nothing_in(folder: Store) -> WarehouseNotReadyError:
@@ -258,12 +265,15 @@ def _is_latest(stamp: tuple[str, ...]) -> bool:
     return bool(stamp) and not stamp[0]
 
 
-def read_sensors(warehouse: Warehouse) -> dict[str, str]:
-    """Return the uuids by sensor name; none before the mapping has been loaded."""
+def _read_mapping(warehouse: Warehouse) -> dict[str, list[str | None]]:
+    """Return the columns of the mapping, by sensor name; none before it has been loaded."""
     if not any(warehouse.mapping.versions([MAPPING])):
         return {}
     with open_mapping(warehouse) as connection:
-        return dict(connection.execute("SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"))
+        rows = connection.execute("SELECT * FROM sensors ORDER BY sensor_name")
+        names = [name for name, *_ in rows.description]
+        columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return {name: list(values) for name, values in zip(names, columns, strict=True)}
 
 
 @contextmanager

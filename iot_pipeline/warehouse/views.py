@@ -24,7 +24,6 @@ from iot_pipeline.warehouse.state import (
 )
 from iot_pipeline.warehouse.tables import Table
 
-SENSORS = pa.schema([("sensor_name", pa.string()), ("sensor_uuid", pa.string())])
 _COLUMNS = {
     "source_files": ["key VARCHAR"],
     "readings": ["sensor_uuid VARCHAR", "timestamp TIMESTAMPTZ", "sensor_value DOUBLE"],
@@ -176,13 +175,14 @@ def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str
     except DamagedTableError as error:
         return {"source_files": error} | faults
     make("rejected_rows", [f"{warehouse.bronze.url}/{name}" for name in files])
-    sensors = {"sensor_name": list(state.sensors), "sensor_uuid": list(state.sensors.values())}
-    connection.register("new_sensors", pa.table(sensors, SENSORS))
+    columns: dict[str, list[str | None]] = {"sensor_name": [], "sensor_uuid": []} | state.mapping
+    sensors = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    connection.register("new_sensors", pa.table(sensors))
     connection.execute("CREATE OR REPLACE TABLE sensors AS FROM new_sensors")
     connection.unregister("new_sensors")
     connection.execute(
         "CREATE OR REPLACE VIEW measurements AS SELECT sensor_name, sensor_uuid, timestamp, sensor_value"
-        " FROM readings LEFT JOIN sensors USING (sensor_uuid)"
+        " FROM readings LEFT JOIN (SELECT sensor_name, sensor_uuid FROM sensors) USING (sensor_uuid)"
     )
     for name, rows in _DERIVED.items():
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS {rows}")
