@@ -50,6 +50,8 @@ VIEWS = {
     "measurements": "*",
     "sensors": "*",
     "rejected_rows": "*",
+    "events": "*",
+    "incidents": "*",
     "anomalies": "*",
     "sensor_models": "*",
     "source_files": "* EXCLUDE (loaded_at, fragment, version)",

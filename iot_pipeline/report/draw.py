@@ -118,15 +118,17 @@ def draw_readings_per_month(*, warehouse: str | Path | None = None) -> bytes | N
 
 
 def draw_anomalies_per_week(*, warehouse: str | Path | None = None) -> bytes | None:
-    """Draw how many readings of each week are anomalous, by kind; None when none is.
+    """Draw how many readings of each week are anomalous, by kind, without false alarms; None when none is.
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
     with connect(warehouse) as connection, readable_errors():
         weeks = connection.execute("""
-            SELECT kind, date_trunc('week', timestamp)::DATE::VARCHAR, count(*)
-            FROM anomalies GROUP BY ALL ORDER BY ALL
+            SELECT anomalies.kind, date_trunc('week', timestamp)::DATE::VARCHAR, count(*)
+            FROM anomalies JOIN events USING (event_id)
+            WHERE annotation IS DISTINCT FROM 'false_alarm'
+            GROUP BY ALL ORDER BY ALL
         """).fetchall()
     counts: dict[str, dict[str, int]] = {}
     for kind, week, count in weeks:
