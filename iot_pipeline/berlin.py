@@ -5,7 +5,7 @@ Instants are microseconds since 1970-01-01 00:00 UTC, as Parquet stores them.
 
 import re
 from bisect import bisect_right
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -27,6 +27,9 @@ _TIMESTAMP = re.compile(
     r" ?(?P<offset>[Zz]|[+-]\d\d(?::?[0-5]\d)?)?",
     re.ASCII,
 )
+
+
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 
 
 class Timestamp(NamedTuple):
@@ -53,6 +56,14 @@ def to_instant(moment: datetime) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=BERLIN)
     return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def read_day(text: str, today: date) -> date | None:
+    """Return the day that ``today``, ``yesterday`` or ``7 days ago`` means; None for any other text."""
+    words = " ".join(text.lower().split())
+    ago = re.fullmatch(r"(\d{1,5}) days? ago", words, re.ASCII)
+    days = int(ago[1]) if ago else _DAYS_AGO.get(words)
+    return None if days is None else today - timedelta(days=days)
 
 
 def read_timestamp(text: str) -> Timestamp | None:

@@ -1,6 +1,8 @@
 """The shell commands: what they print, and how they fail."""
 
+import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from iot_pipeline import get_measurements
 from iot_pipeline.cli import cli, main
-from iot_pipeline.kinds import KINDS
+from iot_pipeline.kinds import ANNOTATIONS, KINDS
 from iot_pipeline.report import draw
 from iot_pipeline.warehouse import status
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
@@ -123,7 +125,12 @@ def test_an_empty_range_is_said_in_words_together_with_the_range_of_the_readings
         (["plot", "sensor_00003", "-o", "/usr"], "/usr is a directory"),
         (["plot", "sensor_00003", "-o", "/proc/a.png"], "can't write /proc/a.png"),
         (["anomalies", "--since", "soon"], "can't read the time 'soon'"),
-        (["anomalies", "--since", "2014-01-01", "--until", "2013-01-01"], "is after --until"),
+        (["anomalies", "--since", "2014-01-01", "--until", "2013-01-01"], "start 2014-01-01 is after end"),
+        (["annotate", "hall*", "2013-10-05", "2013-10-06", "confirmed"], "there is no sensor 'hall*'"),
+        (["annotate", "*", "2013-10-05", "2013-10-04", "confirmed"], "write the earlier time first"),
+        (["annotate", "*", "2013-10-05", "2013-10-06", "holiday"], "unknown kind 'holiday': write one of"),
+        (["annotate", "--from", "nowhere.csv"], "No such file or directory: 'nowhere.csv'"),
+        (["annotate", "--withdraw", "x"], "`iot-pipeline annotate --list` lists those that stand"),
         (["anomalies", "--sensor", "sensor_3"], "did you mean sensor_00003"),
         (["sample-data", "/proc/nowhere"], "/proc/nowhere"),
     ],
@@ -160,6 +167,9 @@ def test_an_unknown_sensor_is_missed_in_a_certain_warehouse(
         ["sample-data", "--sensors", "0", "x"],
         ["sample-data", "--start", "soon", "x"],
         ["sql", "FROM sensors", "--format", "xml"],
+        ["annotate"],
+        ["annotate", "sensor_00003", "2013-10-05"],
+        ["annotate", "sensor_00003", "2013-10-05", "2013-10-06", "confirmed", "--list"],
         ["dance"],
     ],
 )
@@ -233,6 +243,7 @@ def test_anomalies_are_events_with_the_newest_first(tmp_path: Path) -> None:
     events = json.loads(path.read_text())
     assert list(events[0]) == [
         *("sensor_name", "kind", "start", "end", "duration_h", "n_readings", "peak_score"),
+        *("annotation", "event_id", "incident_id"),
     ]
     starts = [pd.Timestamp(event["start"]) for event in events]
     assert len(starts) == 15
@@ -244,6 +255,42 @@ def test_anomalies_can_be_asked_for_by_time_and_sensor(capsys: pytest.CaptureFix
     assert main(["anomalies", *window, "--format", "json"]) == 0
     (event,) = json.loads(capsys.readouterr().out)
     assert (event["kind"], event["start"]) == ("burst", "2013-10-16T16:17:00+02:00")
+
+
+def test_anomalies_of_today_are_none_of_an_old_bucket(capsys: pytest.CaptureFixture[str]) -> None:
+    for since, found in (("yesterday", 0), ("Today", 0), ("99999 days ago", 15)):
+        assert main(["anomalies", "--since", since, "--format", "json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)) == found
+
+
+def test_what_is_said_in_the_shell_is_listed_and_can_be_withdrawn(
+    sample_warehouse: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("IOT_WAREHOUSE", str(shutil.copytree(sample_warehouse, tmp_path / "warehouse")))
+    says = ["annotate", "sensor_00006", "2013-10-04", "2013-10-05", "false_alarm", "--note", "rats"]
+    assert main([*says, "--author", "Ada"]) == 0
+    annotation_id = capsys.readouterr().out.strip()
+    assert main(["annotate", "--list", "-o", str(tmp_path / "said.csv")]) == 0
+    with (tmp_path / "said.csv").open() as file:
+        (said,) = csv.DictReader(file)
+    assert (said["annotation_id"], said["start"]) == (annotation_id, "2013-10-04 00:00:00+02:00")
+    assert main(["anomalies", "--sensor", "sensor_00006"]) == 0
+    assert capsys.readouterr().out.count("false_alarm") == 1
+    assert main(["annotate", "--withdraw", annotation_id]) == 0
+    assert main(["annotate", "--from", str(tmp_path / "said.csv")]) == 0
+    _, again = capsys.readouterr().out.splitlines()
+    assert main(["annotate", "--list", "--format", "json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)
+    assert (said["annotation_id"], said["note"], said["author"]) == (again, "rats", "Ada")
+
+
+def test_the_help_of_annotate_explains_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["annotate", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert all(text in words for text in ANNOTATIONS.values())
 
 
 def test_the_help_of_anomalies_explains_every_kind(capsys: pytest.CaptureFixture[str]) -> None:

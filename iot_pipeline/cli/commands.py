@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iot_pipeline.errors import IotPipelineError
-from iot_pipeline.kinds import KINDS, title
 
 if TYPE_CHECKING:
     from iot_pipeline.cli.output import Output
@@ -38,15 +37,6 @@ class _Commands(click.Group):
         except (IotPipelineError, ValueError, OverflowError, OSError) as error:
             click.echo(f"iot-pipeline: {' '.join(str(error).split())}", err=True)
             ctx.exit(1)
-
-
-class _ExplainsKinds(click.Command):
-    """Has the kinds of anomalies in its help."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Kinds"):
-            formatter.write_dl([(title(kind), text) for kind, text in KINDS.items()])
-        super().format_epilog(ctx, formatter)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,7 +132,8 @@ def query(*, sensor: str, start: str, end: str, output: "Output") -> None:
 def sql(*, statement: str, output: "Output") -> None:
     """Run a SQL STATEMENT (DuckDB's dialect).
 
-    There are sensors, measurements, anomalies, sensor_models, source_files and rejected_rows.
+    There are sensors, measurements, events, incidents, anomalies, sensor_models, annotations, source_files
+    and rejected_rows.
     """
     import duckdb
 
@@ -157,61 +148,6 @@ def sql(*, statement: str, output: "Output") -> None:
             output.write(result.to_arrow_reader(BATCH_ROWS))
         except duckdb.Error as error:
             raise ValueError(error) from error
-
-
-@_command(
-    "anomalies",
-    "iot-pipeline anomalies --since 2013-10-01",
-    "iot-pipeline anomalies --sensor sensor_00000 -o events.csv",
-    cls=_ExplainsKinds,
-)
-@click.option("--since", metavar="TIME", help="Only events that end then or later.")
-@click.option("--until", metavar="TIME", help="Only events that start then or earlier.")
-@click.option("--sensor", metavar="SENSOR", help="Only events of this sensor.")
-@_rows
-def anomalies(*, since: str | None, until: str | None, sensor: str | None, output: "Output") -> None:
-    """List what is anomalous, event by event, the newest first.
-
-    Times without a zone mean Europe/Berlin. The peak score is in standard deviations of the sensor's noise.
-    """
-    from iot_pipeline.cli.output import BATCH_ROWS
-    from iot_pipeline.errors import UnknownSensorError
-    from iot_pipeline.warehouse import open_warehouse
-    from iot_pipeline.warehouse.events import find_events
-    from iot_pipeline.warehouse.query import connect, read_moment
-
-    first, last = (read_moment(moment) if moment else None for moment in (since, until))
-    if first is not None and last is not None and first > last:
-        raise ValueError(f"--since {since} is after --until {until}")
-    with connect() as connection:
-        names = [name for (name,) in connection.execute("SELECT sensor_name FROM sensors").fetchall()]
-        if sensor is not None and sensor not in names:
-            raise UnknownSensorError.among(sensor, names, open_warehouse().url)
-        events = find_events(connection, sensor_name=sensor, since=first, until=last)
-        shown = events.project("* EXCLUDE (mean_residual) REPLACE (round(peak_score, 1) AS peak_score)")
-        output.write(shown.to_arrow_reader(BATCH_ROWS))
-
-
-@_command("sensors", "iot-pipeline sensors", "iot-pipeline sensors -o sensors.csv")
-@_rows
-def sensors(*, output: "Output") -> None:
-    """List all sensors: their readings, models and anomalies."""
-    from iot_pipeline.cli.output import BATCH_ROWS
-    from iot_pipeline.warehouse.query import connect
-
-    with connect() as connection:
-        rows = connection.sql("""
-            SELECT sensor_name, sensor_uuid, first, last, coalesce(n_readings, 0) AS n_readings, model,
-                n_anomalies
-            FROM sensors
-            LEFT JOIN (
-                SELECT sensor_uuid, min(timestamp) AS first, max(timestamp) AS last, count(*) AS n_readings
-                FROM readings GROUP BY sensor_uuid
-            ) USING (sensor_uuid)
-            LEFT JOIN sensor_models USING (sensor_name)
-            ORDER BY sensor_name
-        """)
-        output.write(rows.to_arrow_reader(BATCH_ROWS))
 
 
 @_command(

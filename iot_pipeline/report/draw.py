@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iot_pipeline.detection import detect_anomalies
+from iot_pipeline.detection import detect_anomalies, detect_outside
 from iot_pipeline.errors import IotPipelineError, WarehouseNotReadyError
 from iot_pipeline.report.charts import plot_counts
 from iot_pipeline.report.page import render_report
@@ -18,6 +18,7 @@ from iot_pipeline.report.plot import plot_sensor, render
 from iot_pipeline.settings import get_settings
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse import open_warehouse, readable_write_errors
+from iot_pipeline.warehouse.annotations import read_maintenance
 from iot_pipeline.warehouse.events import find_events, rank_sensors
 from iot_pipeline.warehouse.query import Moment, connect, get_measurements, read_moment
 from iot_pipeline.warehouse.views import readable_errors
@@ -78,7 +79,11 @@ def draw_sensor(
         shown &= timestamps <= bounds[1]
     if not shown.any():
         raise ValueError(explain_no_readings(sensor_name, readings))
-    detection = detect_anomalies(timestamps, values)
+    maintenance = read_maintenance(open_warehouse(warehouse)).get(sensor_name)
+    if maintenance:
+        detection = detect_outside(timestamps, values, maintenance)
+    else:
+        detection = detect_anomalies(timestamps, values)
     figure = plot_sensor(sensor_name, timestamps, values, detection, start=bounds[0], end=bounds[1])
     return render(figure, picture_format)
 
@@ -113,15 +118,17 @@ def draw_readings_per_month(*, warehouse: str | Path | None = None) -> bytes | N
 
 
 def draw_anomalies_per_week(*, warehouse: str | Path | None = None) -> bytes | None:
-    """Draw how many readings of each week are anomalous, by kind; None when none is.
+    """Draw how many readings of each week are anomalous, by kind, without false alarms; None when none is.
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
     with connect(warehouse) as connection, readable_errors():
         weeks = connection.execute("""
-            SELECT kind, date_trunc('week', timestamp)::DATE::VARCHAR, count(*)
-            FROM anomalies GROUP BY ALL ORDER BY ALL
+            SELECT anomalies.kind, date_trunc('week', timestamp)::DATE::VARCHAR, count(*)
+            FROM anomalies JOIN events USING (event_id)
+            WHERE annotation IS DISTINCT FROM 'false_alarm'
+            GROUP BY ALL ORDER BY ALL
         """).fetchall()
     counts: dict[str, dict[str, int]] = {}
     for kind, week, count in weeks:

@@ -48,6 +48,11 @@ class Warehouse:
         return self.root / "source_files"
 
     @property
+    def events(self) -> Store:
+        """The Delta table of what flagged readings add up to."""
+        return self.root / "events"
+
+    @property
     def anomalies(self) -> Store:
         """The Delta table of flagged readings."""
         return self.root / "anomalies"
@@ -56,6 +61,11 @@ class Warehouse:
     def sensor_models(self) -> Store:
         """The Delta table of fitted models."""
         return self.root / "sensor_models"
+
+    @property
+    def annotations(self) -> Store:
+        """The Delta table of what people have said about sensors."""
+        return self.root / "annotations"
 
     @property
     def report(self) -> Store:
