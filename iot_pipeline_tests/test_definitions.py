@@ -177,7 +177,7 @@ def test_a_full_reload_that_may_empty_the_table_is_run_config(bucket: Bucket) ->
 @pytest.mark.parametrize(
     ("asset", "said"),
     [
-        ("mapping", "the source must hold one mapping.csv, found none: check IOT_SOURCE"),
+        ("mapping", " must hold one mapping.csv, found none: check IOT_SOURCE"),
         ("anomalies", "run: dagster asset materialize --select mapping,timeseries"),
         ("anomaly_report", "run: dagster asset materialize --select mapping,timeseries"),
     ],

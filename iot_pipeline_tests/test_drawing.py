@@ -8,7 +8,7 @@ import pytest
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.errors import WarehouseUnreachableError
 from iot_pipeline.ingest import load_mapping
-from iot_pipeline.report import draw_sensor, write_report
+from iot_pipeline.report import draw, draw_sensor, write_report
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 
 NAMES = {"a": SENSOR, "b": OTHER_SENSOR}
@@ -53,12 +53,12 @@ def test_a_sensor_that_cannot_be_drawn_costs_its_own_picture_and_is_named(
 ) -> None:
     judged(bucket, {"a": "1e6", "b": "1e5"})
 
-    def draw(name: str, **options: object) -> bytes:
+    def draw_or_fail(name: str, **options: object) -> bytes:
         if name == "a":
             raise OverflowError("too large")
         return draw_sensor(name, warehouse=bucket.warehouse)
 
-    monkeypatch.setattr(draw, "draw_sensor", draw)
+    monkeypatch.setattr(draw, "draw_sensor", draw_or_fail)
     report = write_report(warehouse=bucket.warehouse)
     assert report.failed == {"a": "OverflowError: too large"}
     assert list(report.pictures) == ["b"]
@@ -70,10 +70,10 @@ def test_a_warehouse_that_does_not_answer_is_not_taken_for_a_sensor_that_cannot_
 ) -> None:
     judged(bucket, {"a": "1e6"})
 
-    def draw(name: str, **options: object) -> bytes:
+    def draw_or_fail(name: str, **options: object) -> bytes:
         raise WarehouseUnreachableError("no answer")
 
-    monkeypatch.setattr(draw, "draw_sensor", draw)
+    monkeypatch.setattr(draw, "draw_sensor", draw_or_fail)
     with pytest.raises(WarehouseUnreachableError):
         write_report(warehouse=bucket.warehouse)
 

@@ -375,7 +375,7 @@ def test_a_question_survives_that_the_files_it_knew_were_deleted(
     loaded: Bucket, monkeypatch: MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IOT_GRACE_DAYS", "0")
-    monkeypatch.setattr(S3Store, "spares", timedelta(0))
+    monkeypatch.setattr(S3Store, "min_deletion_age", timedelta(0))
     load_meanwhile(loaded, monkeypatch, query)
     assert len(get_measurements("first", "2013-01-01", "2013-01-02", warehouse=loaded.warehouse)) == 2
 

@@ -371,6 +371,6 @@ def test_what_a_table_says_of_a_bucket_that_is_not_there_is_no_fault_that_passes
 
 
 def test_what_a_table_says_of_its_own_damage_is_one_plain_line() -> None:
-    answer = "Kernel error\n  \x1b[31m↳\x1b[0m Invalid JSON\nstack backtrace:\n 0: core"
+    answer = "Kernel error\n  \x1b[31m↳\x1b[0m Invalid JSON\n 0: core::panic\n 1: main"
     error = table_error("read /data/table", OSError(answer), "IOT_WAREHOUSE")
-    assert (type(error), str(error)) == (WarehouseError, "can't read /data/table: Kernel error")
+    assert (type(error), str(error)) == (WarehouseError, "can't read /data/table: Kernel error: Invalid JSON")

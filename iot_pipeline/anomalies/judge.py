@@ -5,7 +5,6 @@ the same keeps its rows, as if it had been judged again.
 """
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from iot_pipeline.anomalies.tables import (
     publish_verdicts,
     read_verdicts,
 )
-from iot_pipeline.progress import OnProgress, Progress, terminal_progress
+from iot_pipeline.progress import OnProgress, Stage, terminal_progress
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.cleanup import remove_old_versions
 from iot_pipeline.warehouse.query import read_readings
@@ -154,14 +153,11 @@ def _judge_all(state: State, known: Verdicts, on_progress: OnProgress) -> list[_
     jobs = [(state.paths([task.uuid for task in part]), part) for part in parts]
     judge = partial(_judge_batch, state.warehouse)
     batches: list[_Batch] = []
-    started = time.monotonic()
+    stage = Stage("judging sensors", total=len(tasks), on_progress=on_progress)
     with open_workers(parallel=state.n_readings > PARALLEL_READINGS) as workers:
         for batch in workers.run(judge, jobs):
             batches.append(batch)
-            done = min(len(batches) * BATCH_SENSORS, len(tasks))
-            readings = sum(batch.readings for batch in batches)
-            seconds = time.monotonic() - started
-            on_progress(Progress("judging sensors", done, len(tasks), readings, seconds))
+            stage.advance(min(BATCH_SENSORS, len(tasks) - stage.done), rows=batch.readings)
     return batches
 
 

@@ -5,7 +5,6 @@ of the last readable version of every file.
 """
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -22,7 +21,7 @@ from iot_pipeline.ingest.fragment import FragmentInfo, convert_object, fragment_
 from iot_pipeline.ingest.ledger import LoadedFile, listed_fragments, read_ledger, write_ledger
 from iot_pipeline.ingest.month import MEASUREMENTS, CompactedMonth, MonthTask, compact_month
 from iot_pipeline.ingest.pieces import COMPRESSIONS
-from iot_pipeline.progress import OnProgress, Progress, terminal_progress
+from iot_pipeline.progress import OnProgress, Stage, terminal_progress
 from iot_pipeline.store import (
     ObjectChangedError,
     ObjectVanishedError,
@@ -135,11 +134,11 @@ def _load(
     objects, skipped = _list_csv_files(source)
     if full_reload and not objects and not allow_empty:
         raise ConfigurationError(
-            f"a full reload would empty the table, for there are no CSV files in a folder {FOLDER!r} of the"
-            " source: check IOT_SOURCE, or say allow_empty as well if that is what you want"
+            f"a full reload would empty the table, for there are no CSV files in a folder {FOLDER!r} of"
+            f" {source.url}: check IOT_SOURCE, or say allow_empty as well if that is what you want"
         )
     if not objects:
-        logger.warning("there are no CSV files in a folder %r of the source: check IOT_SOURCE", FOLDER)
+        logger.warning("no CSV files in a folder %r of %s: check IOT_SOURCE", FOLDER, source.url)
     wanted = [obj for obj in objects if not _is_loaded(obj, recorded)]
     # A full reload trusts no fragment made before, and leaves those alone that the old state needs.
     suffix = f"-{uuid4().hex[:8]}" if full_reload else ""
@@ -215,26 +214,20 @@ def _convert(
         The fragments, the keys of objects that vanished, and of those that were overwritten each time.
     """
     convert = partial(_convert_batch, source, bronze, suffix=suffix)
-    total, started = len(objects), time.monotonic()
+    stage = Stage("converting files", total=len(objects), on_progress=on_progress)
     fragments: list[FragmentInfo] = []
     vanished: list[str] = []
     overwritten: set[str] = set()
-    rows = 0
     for _ in range(RELISTINGS):
         overwritten.clear()
         batches = [objects[start : start + BATCH_FILES] for start in range(0, len(objects), BATCH_FILES)]
         for batch in workers.run(convert, batches):
-            for key, outcome in batch:
-                if isinstance(outcome, FragmentInfo):
-                    fragments.append(outcome)
-                    rows += outcome.rows_read
-                elif isinstance(outcome, ObjectVanishedError):
-                    vanished.append(key)
-                else:
-                    overwritten.add(key)
-            done = len(fragments) + len(vanished)
-            seconds = time.monotonic() - started
-            on_progress(Progress("converting files", done, total, rows, seconds))
+            converted = [outcome for _, outcome in batch if isinstance(outcome, FragmentInfo)]
+            gone = [key for key, outcome in batch if isinstance(outcome, ObjectVanishedError)]
+            fragments += converted
+            vanished += gone
+            overwritten.update(key for key, outcome in batch if isinstance(outcome, ObjectChangedError))
+            stage.advance(len(converted) + len(gone), rows=sum(info.rows_read for info in converted))
         if not overwritten:
             break
         listing, _skipped = _list_csv_files(source)
@@ -285,14 +278,11 @@ def _compact(
     ]
     compact = partial(compact_month, bronze=warehouse.bronze, table=warehouse.timeseries)
     compacted: list[CompactedMonth] = []
-    rows_done = 0
-    started = time.monotonic()
+    stage = Stage("compacting months", total=len(tasks), on_progress=on_progress)
     try:
         for result in workers.run(compact, tasks):
             compacted.append(result)
-            rows_done += rows[result.month]
-            seconds = time.monotonic() - started
-            on_progress(Progress("compacting months", len(compacted), len(tasks), rows_done, seconds))
+            stage.advance(rows=rows[result.month])
     except (pa.ArrowException, FileNotFoundError) as error:
         raise DamagedTableError(
             f"can't read {warehouse.bronze.url} ({one_line(error)}): {HOW_TO_RELOAD}"
@@ -332,9 +322,7 @@ def _clean_up(warehouse: Warehouse, fragments: set[str]) -> None:
     """Delete what no version within the grace period uses any more."""
     for table in (warehouse.timeseries, warehouse.source_files):
         remove_old_versions(table)
-    listed_before = cache(
-        partial(listed_fragments, warehouse)
-    )  # read only where there is something to delete
+    listed_before = cache(partial(listed_fragments, warehouse))  # read where there is something to delete
     remove_files(
         warehouse.bronze,
         lambda name: (fragment := name.split(".")[0]) not in fragments and fragment not in listed_before(),

@@ -69,7 +69,7 @@ def _find_mapping(source: Store) -> StoredObject:
     found = [obj for obj in source.list_objects() if obj.name.split("/")[-1].lower() == FILE_NAME]
     if len(found) != 1:
         keys = ", ".join(obj.name for obj in found) or "none"
-        raise MappingError(f"the source must hold one {FILE_NAME}, found {keys}: check IOT_SOURCE")
+        raise MappingError(f"{source.url} must hold one {FILE_NAME}, found {keys}: check IOT_SOURCE")
     return found[0]
 
 

@@ -131,7 +131,8 @@ class _Lines:
             special = special[verdicts[special] == _GOOD]
             text = bytearray(self.body)
             answers, counts = bytearray(), array("i")
-            for start, end in zip(self.starts[special].tolist(), self.ends[special].tolist(), strict=True):
+            starts, ends = memoryview(self.starts[special]), memoryview(self.ends[special])
+            for start, end in zip(starts, ends, strict=True):
                 mended, answer, count = _mend(self.body[start:end])
                 answers.append(answer)
                 counts.append(count)

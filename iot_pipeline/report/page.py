@@ -65,7 +65,7 @@ def render_report(
     shown = sensors[sensors["sensor_name"].isin([*pictures, *failures])]
     # PackageLoader looks at the disk: not at import.
     page = Environment(
-        loader=PackageLoader("iot_pipeline"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("iot_pipeline.report"), autoescape=True, undefined=StrictUndefined
     ).get_template("report.html")
     return page.render(
         source=source,
