@@ -1,5 +1,6 @@
 """That every digest arrives, and arrives once: the outbox, the services and Dagster's sensor, on a sink."""
 
+import inspect
 import logging
 import zlib
 from base64 import b64decode
@@ -18,7 +19,8 @@ from iot_pipeline.alerts.events import Event, Findings
 from iot_pipeline.alerts.outbox import change_outbox, read_outbox
 from iot_pipeline.cli import main
 from iot_pipeline.definitions import defs
-from iot_pipeline.defs.alerts import alerts
+from iot_pipeline.defs import assets, checks
+from iot_pipeline.defs.alerts import COUNTS, alerts
 from iot_pipeline.errors import ConfigurationError, DamagedTableError, WarehouseBusyError
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import open_warehouse
@@ -301,6 +303,7 @@ def test_no_url_shows_in_logs_errors_files_or_settings(  # noqa: PLR0917
         with pytest.raises(ConfigurationError, match="the URL number 2 of 2") as error:
             send_test(warehouse=warehouse)
         said.append(str(error.value))
+    monkeypatch.setenv("IOT_ALERT_URLS", sink.url)
     monkeypatch.setenv("IOT_HEARTBEAT_URL", f"ftp://{CANARY}")
     with pytest.raises(ConfigurationError, match="IOT_HEARTBEAT_URL must") as error:
         announce(Run("third", succeeded=True), warehouse=warehouse)
@@ -473,20 +476,39 @@ def test_a_service_that_does_not_answer_is_tried_once_a_minute_however_much_wait
     for number in range(3):
         nights.bucket.write(f"{number}.csv", *day_of(10 + number, spike=True))
         nights.reload()
+        nights.look()
+    refused = sink.refused
     nights.look()
-    assert sink.refused == 1
+    assert sink.refused == refused + 1
     sink.is_up = True
     nights.look()
-    assert len(sink.messages) == 3
+    assert sum("1 new event" in title for title in sink.titles) == 3
 
 
-def test_a_check_that_warns_is_named(nights: Nights, sink: Sink) -> None:
+def test_what_counts_the_findings_of_a_check_is_named_as_the_check_shows_it() -> None:
+    names = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
+    assert COUNTS.keys() <= names
+    source = "".join(inspect.getsource(module) for module in (assets, checks))
+    assert not [shown for shown in COUNTS.values() if shown not in source]
+
+
+def test_a_check_that_warns_is_named_and_named_again_when_it_finds_another_sensor(
+    nights: Nights, sink: Sink
+) -> None:
     nights.bucket.write("unmapped.csv", row("2013-10-10 12:00:00+02:00", UNMAPPED))
     assert nights.reload().success
     nights.look()
     assert sink.titles == ["Sensors: 1 check warns"]
     assert "every_sensor_is_mapped warns: unknown sensors 1" in sink.text
     assert UNMAPPED in sink.text
+    nights.bucket.write("more.csv", row("2013-10-10 13:00:00+02:00", UNMAPPED))
+    nights.reload()
+    nights.look()
+    assert len(sink.messages) == 1
+    nights.bucket.write("another.csv", row("2013-10-10 13:00:00+02:00", UNMAPPED.replace("9", "8")))
+    nights.reload()
+    nights.look()
+    assert sink.titles == ["Sensors: 1 check warns"] * 2
 
 
 def test_a_check_that_fails_a_run_is_named_and_is_not_taken_for_the_error(nights: Nights, sink: Sink) -> None:

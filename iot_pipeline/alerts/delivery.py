@@ -19,7 +19,7 @@ from iot_pipeline.alerts.outbox import (
     memory_of,
     read_outbox,
 )
-from iot_pipeline.alerts.services import HEARTBEAT, call_heartbeat, open_services
+from iot_pipeline.alerts.services import HEARTBEAT, call_heartbeat, check_heartbeat, open_services
 from iot_pipeline.errors import ConfigurationError, WarehouseNotReadyError
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import Warehouse, open_warehouse
@@ -70,6 +70,7 @@ def announce(
     """
     settings = get_settings()
     services = open_services(settings.alert_urls)
+    check_heartbeat(settings.heartbeat_url)
     opened = open_warehouse(warehouse)
     with opened.writing("alerts"):
         message = _find(read_outbox(opened), run.run_id) or _compose(run, opened, _read_findings(warehouse))

@@ -100,16 +100,20 @@ def open_services(urls: Sequence[str]) -> list[Service]:
     return services
 
 
-def call_heartbeat(url: str) -> bool:
-    """Call a URL and tell whether it answers.
+def check_heartbeat(url: str) -> None:
+    """Make sure, before anything is sent, that a heartbeat's URL can be called.
 
     Raises:
         ConfigurationError: It is no address of a page.
     """
-    if not url.startswith(("http://", "https://")):
+    if url and not url.startswith(("http://", "https://")):
         raise ConfigurationError("IOT_HEARTBEAT_URL must start with http:// or https://")
+
+
+def call_heartbeat(url: str) -> bool:
+    """Call a URL that has been checked, and tell whether it answers."""
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS):  # noqa: S310 - checked above
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS):  # noqa: S310 - checked before
             return True
     except (OSError, ValueError, http.client.HTTPException):  # their texts may name the URL
         return False

@@ -19,6 +19,15 @@ from iot_pipeline.settings import get_settings
 
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 WILL_RETRY = "dagster/will_retry"
+COUNTS = {
+    "every_sensor_has_readings": "sensors_without_readings",
+    "every_sensor_is_judged": "sensors_failed",
+    "every_sensor_is_mapped": "unknown_sensors",
+    "few_rows_are_rejected": "files_beyond_the_limit",
+    "no_file_is_quarantined": "files_quarantined",
+    "no_sensor_fell_silent": "silent_sensors",
+}
+"""What a check shows that counts the sensors or files it is about: one more is news."""
 
 
 @dg.sensor(
@@ -114,14 +123,16 @@ def _evaluations(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[d
 
 
 def _failed_check(evaluation: dg.AssetCheckEvaluation) -> FailedCheck:
-    """The first whole number that a check shows counts what it has found."""
-    shown = {name: value.value for name, value in evaluation.metadata.items() if name != "warehouse"}
-    counts = (value for value in shown.values() if isinstance(value, int) and not isinstance(value, bool))
+    name = evaluation.check_name
+    shown = {key: value.value for key, value in evaluation.metadata.items() if key != "warehouse"}
+    counted = COUNTS.get(name, "")
+    count = shown.get(counted)
+    in_order = sorted(shown, key=lambda key: key != counted)
     return FailedCheck(
-        evaluation.check_name,
+        name,
         is_error=evaluation.severity == dg.AssetCheckSeverity.ERROR,
-        found=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items()),
-        count=next(counts, 0),
+        found=", ".join(f"{key.replace('_', ' ')} {shown[key]}" for key in in_order),
+        count=count if isinstance(count, int) else 0,
     )
 
 

@@ -58,14 +58,14 @@ class Warehouse:
         return self.root / "sensor_models"
 
     @property
-    def alerts(self) -> Store:
-        """The Delta table of digests, sent and waiting."""
-        return self.root / "alerts"
-
-    @property
     def report(self) -> Store:
         """The pictures and the page."""
         return self.root / "report"
+
+    @property
+    def alerts(self) -> Store:
+        """The Delta table of digests, sent and waiting."""
+        return self.root / "alerts"
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:
