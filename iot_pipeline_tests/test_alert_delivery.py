@@ -93,7 +93,7 @@ def test_a_new_event_is_one_message_with_a_picture_and_asking_again_sends_none(
     assert "Because." in sink.text
     assert "no_sensor_fell_silent warns: silent sensors 3" in sink.text
     (attachment,) = sink.messages[0]["attachments"]
-    assert attachment["filename"].endswith(".png")
+    assert (attachment["filename"], attachment["mimetype"]) == ("sensor.png", "image/png")
     assert b64decode(attachment["base64"]) == PICTURE
 
 
@@ -171,6 +171,17 @@ def test_a_picture_that_can_not_be_drawn_does_not_keep_the_message_back(
     found.events = (event(),)
     announce(Run("second", succeeded=True), warehouse=warehouse, draw=fail)
     assert len(sink.messages) == 1
+
+
+def test_a_chat_that_takes_short_messages_only_gets_one_that_is_cut(
+    warehouse: Path, found: Found, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apprise.plugins.custom_json.NotifyJSON.body_maxlen", 600)
+    found.events = tuple(event(f"e{n}", f"sensor_{n:05}", reasoning="Because. " * 9) for n in range(8))
+    announce(Run("second", succeeded=True), warehouse=warehouse)
+    assert "sensor_00000: spike" in sink.text
+    assert len(sink.text) <= 600
+    assert "<" not in sink.text
 
 
 def test_400_sensors_that_fall_silent_at_once_are_one_message(
@@ -320,6 +331,19 @@ def test_without_apprise_the_error_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "apprise", None)
     with pytest.raises(ConfigurationError, match=r"run: pip install 'iot-pipeline\[alerts\]'"):
         announce(Run("second", succeeded=False), warehouse=warehouse)
+
+
+def test_a_url_that_apprise_does_not_know_fails_the_sensors_tick_and_nothing_is_lost(
+    nights: "Nights", sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights.bucket.write("new.csv", *day_of(10, spike=True))
+    nights.reload()
+    with monkeypatch.context() as wrong:
+        wrong.setenv("IOT_ALERT_URLS", f"{sink.url} unknown://{CANARY}")
+        with pytest.raises(ConfigurationError, match="the URL number 2 of 2"):
+            nights.look()
+    nights.look()
+    assert sink.titles == ["Sensors: 1 new event on sensor_00000"]
 
 
 # ----------------------------------------------------------------------------------- the shell

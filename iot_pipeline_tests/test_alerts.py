@@ -158,9 +158,10 @@ def test_400_sensors_that_fall_silent_at_once_are_one_incident() -> None:
     digest, _ = tell(*silent)
     assert headline(digest) == "Sensors: 400 new events on 400 sensors"
     assert len(digest.incidents) == 1
-    html = render_digest(digest, warehouse="/data")
+    html = " ".join(render_digest(digest, warehouse="/data").split())
     assert "400 sensors at once" in html
-    assert len(html) < 3_000
+    assert "The strongest is <b>sensor_00000</b>: no readings for 19 hours" in html
+    assert "Also sensor_00001 (gap), sensor_00002 (gap), sensor_00003 (gap) and 396 more." in html
 
 
 # --------------------------------------------------------------------------------- checks
@@ -262,6 +263,12 @@ def test_a_message_says_of_an_event_which_sensor_what_kind_when_in_berlin_and_wh
 def test_a_gap_says_how_long_there_were_no_readings() -> None:
     html = render(event(kind="gap", start=CLOCK - 31 * HOUR, end=CLOCK - HOUR, mean_residual=None))
     assert "no readings for 30 hours, 2013-10-31 05:00 to 2013-11-01 11:00" in html
+
+
+@pytest.mark.parametrize("kind", ["stuck", "variance"])
+def test_readings_that_lie_on_both_sides_are_neither_too_high_nor_too_low(kind: str) -> None:
+    html = render(event(kind=kind, n_readings=28, end=CLOCK))
+    assert f"{kind}, 2013-11-01 07:00 to 12:00: 28 readings, 20.0 sd" in html
 
 
 def test_an_event_links_to_the_page_that_shows_it_a_day_before_and_after() -> None:

@@ -17,6 +17,8 @@ from iot_pipeline.kinds import title
 MOST_INCIDENTS = 8
 MOST_EVENTS = 4
 """Of an incident."""
+_ONE_SIDED = ("spike", "burst", "level_shift", "drift")
+"""The kinds whose readings lie on one side of what was expected."""
 _MARGIN = timedelta(days=1)
 _LONGEST = 300
 """Characters of what a check found."""
@@ -76,7 +78,7 @@ def describe_event(event: Event) -> str:
     when = describe_span(event.start, event.end)
     if event.kind == "gap":
         return f"no readings for {_describe_length(event.end - event.start)}, {when}"
-    side = "" if event.mean_residual is None else (" too high" if event.mean_residual > 0 else " too low")
+    side = (" too high" if (event.mean_residual or 0) > 0 else " too low") if event.kind in _ONE_SIDED else ""
     readings = "1 reading" if event.n_readings == 1 else f"{event.n_readings:,} readings"
     return (
         f"{title(event.kind)}, {when}{', and goes on' if event.ongoing else ''}:"

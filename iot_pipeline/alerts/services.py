@@ -50,7 +50,9 @@ class Service:
         from apprise.attachment.memory import AttachMemory  # noqa: PLC0415
 
         picture = draw() if self.plugin.attachment_support else None
-        attachment = AttachMemory(picture, name="sensor.png") if picture else None  # type: ignore[no-untyped-call]
+        attachment = None
+        if picture:
+            attachment = AttachMemory(picture, name="sensor.png", mimetype="image/png")  # type: ignore[no-untyped-call]
         if self.plugin.resolve_format(NotifyFormat.HTML) == NotifyFormat.TEXT:
             html = _LINK.sub(r"\2: \1", html)  # plain text would lose the address
         with _kept_out_of_logs():
@@ -76,7 +78,7 @@ def open_services(urls: Sequence[str]) -> list[Service]:
     if not urls:
         return []
     try:
-        from apprise import Apprise, AppriseAsset  # noqa: PLC0415 - optional
+        from apprise import Apprise, AppriseAsset, OverflowMode  # noqa: PLC0415 - optional
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "apprise is not installed, as IOT_ALERT_URLS needs it: run: pip install 'iot-pipeline[alerts]'"
@@ -91,6 +93,8 @@ def open_services(urls: Sequence[str]) -> list[Service]:
                 f"IOT_ALERT_URLS: Apprise does not know the URL number {number} of {len(urls)}:"
                 " see https://appriseit.com for how to write it"
             )
+        if plugin.overflow_mode == OverflowMode.UPSTREAM:  # a chat would refuse what is too long for it
+            plugin.overflow_mode = OverflowMode.TRUNCATE
         masked: str = plugin.url(privacy=True)  # type: ignore[no-untyped-call]
         key = blake2b(masked.encode(), digest_size=8).hexdigest()
         # Two accounts may differ in their secrets only.
