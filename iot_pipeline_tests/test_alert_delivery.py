@@ -580,6 +580,20 @@ def test_a_run_that_dagster_starts_once_more_says_nothing(nights: Nights, sink: 
     assert sink.titles == ["Sensors: the run failed"]
 
 
+def test_what_the_checks_of_a_killed_run_said_is_told_with_the_run_that_goes_on_from_it(
+    nights: Nights, sink: Sink
+) -> None:
+    nights.bucket.write("unmapped.csv", row("2013-10-10 12:00:00+02:00", UNMAPPED))
+    killed = nights.reload().run_id
+    nights.instance.add_run_tags(killed, {"dagster/will_retry": "true"})
+    job = definitions_on("", Path()).resolve_job_def("reload")
+    going_on = nights.instance.create_run_for_job(job, parent_run_id=killed, root_run_id=killed)
+    nights.instance.report_run_failed(going_on, "killed again")
+    nights.look()
+    assert sink.titles == ["Sensors: the run failed, 1 check warns"]
+    assert "every_sensor_is_mapped warns" in sink.text
+
+
 def test_runs_on_another_warehouse_and_of_other_jobs_say_nothing(nights: Nights, sink: Sink) -> None:
     locations = definitions_on("", Path())
     elsewhere = {"iot_pipeline/warehouse": "/another/one"}
