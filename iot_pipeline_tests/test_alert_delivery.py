@@ -50,7 +50,7 @@ class Found:
     def __init__(self) -> None:
         self.events: tuple[Event, ...] = ()
 
-    def __call__(self, _warehouse: object) -> Findings:
+    def __call__(self, _warehouse: object, *, required: bool) -> Findings:
         return Findings(CLOCK, self.events)
 
 
@@ -144,6 +144,31 @@ def test_what_waits_is_what_was_composed_though_the_event_has_vanished_since(
     assert sink.titles == ["Sensors: 1 new event on sensor_00003"]
 
 
+def test_who_is_added_later_does_not_get_old_messages(
+    warehouse: Path, found: Found, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found.events = (event(),)
+    run = Run("second", succeeded=True)
+    announce(run, warehouse=warehouse)
+    with running_sink() as other:
+        monkeypatch.setenv("IOT_ALERT_URLS", f"{sink.url} {other.url}")
+        announce(run, warehouse=warehouse)
+        assert (len(sink.messages), len(other.messages)) == (1, 0)
+
+
+def test_a_run_that_failed_is_told_though_its_tables_can_not_be_read_and_a_good_one_is_an_error(
+    tmp_path: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_warehouse: object) -> None:
+        raise DamagedTableError("can't read events")
+
+    monkeypatch.setattr(delivery, "connect", fail)
+    announce(Run("bad", succeeded=False, error="files are gone"), warehouse=tmp_path)
+    assert "files are gone" in sink.text
+    with pytest.raises(DamagedTableError, match="can't read events"):
+        announce(Run("good", succeeded=True), warehouse=tmp_path)
+
+
 def test_a_process_that_dies_between_sending_and_recording_sends_twice_and_not_more(
     warehouse: Path, found: Found, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,11 +253,11 @@ def test_two_deployments_on_one_bucket_keep_each_others_messages(
     found.events = (event(),)
     read_findings = delivery._read_findings
 
-    def be_overtaken(warehouse: str) -> Findings:
+    def be_overtaken(warehouse: str, *, required: bool) -> Findings:
         """Let the other deployment announce a run between this one's reading and its commit."""
         monkeypatch.setattr(delivery, "_read_findings", read_findings)
         announce(Run("theirs", succeeded=True), warehouse=s3_folder)
-        return read_findings(warehouse)
+        return read_findings(warehouse, required=required)
 
     monkeypatch.setattr(delivery, "_read_findings", be_overtaken)
     announce(Run("ours", succeeded=True), warehouse=s3_folder)

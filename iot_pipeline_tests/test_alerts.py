@@ -133,6 +133,12 @@ def test_an_event_that_vanishes_and_comes_back_under_another_name_is_told_once()
     assert news(event("e9"), known=after(event("e9"), known=gone)) == []
 
 
+def test_what_people_know_outlives_a_run_whose_events_can_not_be_read() -> None:
+    failed = Run("run", succeeded=False, error="files are gone")
+    _, known = compose(failed, Findings(), after(event()), min_score=8)
+    assert news(event(), known=known) == []
+
+
 def test_another_event_of_the_sensor_is_news() -> None:
     assert news(event(), event("e2", start=CLOCK - HOUR, end=CLOCK - HOUR), known=after(event())) == ["e2"]
 

@@ -20,7 +20,7 @@ from iot_pipeline.alerts.outbox import (
     read_outbox,
 )
 from iot_pipeline.alerts.services import HEARTBEAT, call_heartbeat, check_heartbeat, open_services
-from iot_pipeline.errors import ConfigurationError, WarehouseNotReadyError
+from iot_pipeline.errors import ConfigurationError, DamagedTableError, WarehouseNotReadyError
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.cleanup import remove_old_versions
@@ -73,11 +73,18 @@ def announce(
     check_heartbeat(settings.heartbeat_url)
     opened = open_warehouse(warehouse)
     with opened.writing("alerts"):
-        message = _find(read_outbox(opened), run.run_id) or _compose(run, opened, _read_findings(warehouse))
+        message = _find(read_outbox(opened), run.run_id) or _compose(
+            run, opened, _read_findings(warehouse, required=run.succeeded)
+        )
         takers = {service.key: service.label for service in services} if message.title else {}
         if run.succeeded and settings.heartbeat_url:
             takers[HEARTBEAT] = "the heartbeat"
-        due = {key: label for key, label in takers.items() if key not in message.delivered}
+        # Who was added since everybody has been told is not told of it.
+        due = {
+            key: label
+            for key, label in takers.items()
+            if key not in message.delivered and not message.sent_at
+        }
         to = due.keys() - set(not_to)
         picture = _drawing(message, draw)
         sent = [
@@ -111,7 +118,7 @@ def send_test(*, draw: Draw | None = None, warehouse: str | Path | None = None) 
             " see https://appriseit.com"
         )
     run = Run("00000000", succeeded=True)
-    findings = _read_findings(warehouse)
+    findings = _read_findings(warehouse, required=False)
     latest = tuple((event,) for event in findings.events[:1])
     digest = Digest(run, latest)
     html = render_digest(digest, warehouse=open_warehouse(warehouse).url, explore_url=settings.explore_url)
@@ -156,11 +163,19 @@ def _picture_of(digest: Digest) -> Picture | None:
     return Picture(strongest.sensor_name, *window_of(strongest))
 
 
-def _read_findings(warehouse: str | Path | None) -> Findings:
+def _read_findings(warehouse: str | Path | None, *, required: bool) -> Findings:
+    """Read what was found; nothing from tables that can't be read, unless it is required.
+
+    A run that failed may be the one that left them so, and people have to hear of that.
+    """
     try:
         with connect(warehouse) as connection, readable_errors():
             return read_events(connection)
     except WarehouseNotReadyError:
+        return Findings()
+    except DamagedTableError:
+        if required:
+            raise
         return Findings()
 
 

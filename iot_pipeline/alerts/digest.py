@@ -139,8 +139,7 @@ def compose(
                 ended.append(event)
             # One that ended and goes on again is no news.
             told_after.append(_told(event, ongoing=earlier.ongoing and event.ongoing))
-    if findings.clock:
-        told_after += [told for told in vanished if told.end >= findings.clock - KEPT]
+    told_after += [told for told in vanished if not findings.clock or told.end >= findings.clock - KEPT]
     counts = dict(known.checks)
     news = tuple(check for check in run.checks if check.is_error or check.count > counts.get(check.name, -1))
     standing = tuple(check.name for check in run.checks if check not in news)
