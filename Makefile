@@ -55,7 +55,7 @@ dev: .venv/installed
 lock: .venv/installed-for-tests
 	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --group dev -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-dev.txt
-	$(BIN)/uv pip compile pyproject.toml --extra compose --extra dask -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-compose.txt
+	$(BIN)/uv pip compile pyproject.toml --extra alerts --extra compose --extra dask -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-compose.txt
 	echo "-e ." >> requirements.txt
 
 clean:

@@ -4,14 +4,15 @@ What belongs here: every setting that a user can make, with its default. What do
 """
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from iot_pipeline.errors import ConfigurationError
 
 MOST = 100_000
-"""Of days or processes."""
+"""Of days, processes or standard deviations."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -26,6 +27,10 @@ class Settings:
         grace_period: How long files of older table versions are kept for those who still read them.
         workers: How many processes the load and the detection may use.
         dask_scheduler: The address of the Dask cluster that they run on instead; empty for none.
+        alert_urls: Whom the alerts tell, as Apprise's URLs. They hold tokens, so they are not shown.
+        alert_min_score: The least peak score of an event that is worth an alert, in standard deviations.
+        heartbeat_url: What is called after every good night; empty for nothing. It is not shown either.
+        explore_url: Where the page for looking at sensors is, as alerts link to it; empty for no links.
     """
 
     source: str
@@ -34,6 +39,10 @@ class Settings:
     grace_period: timedelta
     workers: int
     dask_scheduler: str
+    alert_urls: tuple[str, ...] = field(repr=False)
+    alert_min_score: float
+    heartbeat_url: str = field(repr=False)
+    explore_url: str
 
 
 def get_settings() -> Settings:
@@ -54,6 +63,10 @@ def get_settings() -> Settings:
         grace_period=timedelta(days=_number("IOT_GRACE_DAYS", default=7, least=0)),
         workers=int(_number("IOT_WORKERS", default=available_cores(), least=1)),
         dask_scheduler=os.environ.get("IOT_DASK_SCHEDULER") or "",
+        alert_urls=_urls("IOT_ALERT_URLS"),
+        alert_min_score=_number("IOT_ALERT_MIN_SCORE", default=8, least=0),
+        heartbeat_url=(os.environ.get("IOT_HEARTBEAT_URL") or "").strip(),
+        explore_url=(os.environ.get("IOT_EXPLORE_URL") or "").strip().rstrip("/"),
     )
 
 
@@ -73,3 +86,8 @@ def _number(name: str, *, default: float, least: float) -> float:
     if not least <= number <= MOST:
         raise ConfigurationError(f"{name} must be a number from {least:g} to {MOST:,}, not {text!r}")
     return number
+
+
+def _urls(name: str) -> tuple[str, ...]:
+    """Split at whitespace, and at commas that a URL follows: a URL may have commas of its own."""
+    return tuple(filter(None, re.split(r"\s+|,(?=\s|[\w+.-]+://|$)", os.environ.get(name) or "")))

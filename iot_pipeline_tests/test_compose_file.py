@@ -94,6 +94,12 @@ def test_only_what_reads_the_bucket_holds_its_credentials() -> None:
     assert holders == {"code-location", "worker", "sample-bucket"}
 
 
+def test_only_what_sends_alerts_holds_their_urls() -> None:
+    for name in ("IOT_ALERT_URLS", "IOT_HEARTBEAT_URL"):
+        holders = {service for service in SERVICES if name in SERVICES[service].get("environment", {})}
+        assert holders == {"code-location"}
+
+
 def test_only_the_cluster_is_started_on_demand() -> None:
     assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
         name: [example()["COMPOSE_PROFILES"]] for name in CLUSTER

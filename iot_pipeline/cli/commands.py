@@ -184,10 +184,27 @@ def plot(*, sensor: str, start: str | None, end: str | None, path: Path | None) 
 
 @_command("status", "iot-pipeline status")
 def status() -> None:
-    """Say what has been loaded and found."""
+    """Say what has been loaded and found, and when people were told of it."""
+    from iot_pipeline.alerts import describe_outbox
     from iot_pipeline.warehouse.status import describe, read_status
 
     click.echo(describe(read_status()))
+    click.echo(f"{'alerts:':<15}{describe_outbox()}")
+
+
+@_command("alerts", "iot-pipeline alerts --test")
+@click.option("--test", is_flag=True, required=True, help="Send everybody a message that says it is a test.")
+def alerts(*, test: bool) -> None:
+    """Send a message to everybody in IOT_ALERT_URLS."""
+    from iot_pipeline.alerts import send_test
+    from iot_pipeline.report import draw_sensor
+
+    assert test  # noqa: S101 - required
+    announcement = send_test(draw=draw_sensor)
+    for label in announcement.sent:
+        click.echo(f"sent to {label}")
+    if announcement.waiting:
+        raise ValueError(f"{', '.join(announcement.waiting.values())} did not take it: check that URL")
 
 
 @_command("load", "iot-pipeline load", "iot-pipeline load --full-reload")

@@ -72,6 +72,11 @@ class Warehouse:
         """The pictures and the page."""
         return self.root / "report"
 
+    @property
+    def alerts(self) -> Store:
+        """The Delta table of digests, sent and waiting."""
+        return self.root / "alerts"
+
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:
         """Make the warehouse and be the only one who writes a table, as far as the place can tell.
