@@ -313,6 +313,27 @@ def test_readings_of_sensors_that_the_mapping_lacks_have_no_name(bucket: Bucket)
     assert bucket.sql("SELECT sensor_name, sensor_uuid FROM measurements") == [(None, SENSOR)]
 
 
+def test_a_count_of_all_readings_reads_no_column(sample_warehouse: Path) -> None:
+    with connect(sample_warehouse) as connection:
+        ((_, plan),) = connection.execute("EXPLAIN SELECT count(*) FROM measurements").fetchall()
+        ((count,),) = connection.execute("SELECT count(*) FROM measurements").fetchall()
+    assert "Join" not in plan
+    assert "sensor_uuid" not in plan
+    assert count == sum(map(len, readings_of_csv_files().values()))
+
+
+def test_sql_by_name_and_time_gives_what_get_measurements_does(sample_warehouse: Path) -> None:
+    with connect(sample_warehouse) as connection:
+        rows = connection.execute("""
+            SELECT epoch_us(timestamp), sensor_value FROM measurements
+            WHERE sensor_name = 'sensor_00003' AND timestamp BETWEEN '2013-10-20' AND '2013-11-01'
+            ORDER BY ALL
+        """).fetchall()
+    expected = get_measurements("sensor_00003", "2013-10-20", "2013-11-01", warehouse=sample_warehouse)
+    instants = expected["timestamp"].dt.tz_convert("UTC").astype("int64").tolist()
+    assert rows == list(zip(instants, expected["sensor_value"].tolist(), strict=True))
+
+
 def test_all_views_can_be_queried_before_anything_is_in_them(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     load_timeseries(source=str(tmp_path / "source"), warehouse=tmp_path / "warehouse")
