@@ -90,7 +90,7 @@ def test_the_next_judgement_keeps_every_verdict_and_the_one_after_finds_nothing_
     before = old.verdicts()
     assert old.judge().sensors_refitted == 0
     assert old.verdicts() == before
-    monkeypatch.setattr("iot_pipeline.anomalies.read_readings", None)
+    monkeypatch.setattr("iot_pipeline.anomalies.judge.read_readings", None)
     assert flag_anomalies(warehouse=old.bucket.warehouse).sensors == 3
 
 
