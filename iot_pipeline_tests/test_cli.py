@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from iot_pipeline import get_measurements
@@ -170,6 +172,8 @@ def test_an_unknown_sensor_is_missed_in_a_certain_warehouse(
         ["annotate"],
         ["annotate", "sensor_00003", "2013-10-05"],
         ["annotate", "sensor_00003", "2013-10-05", "2013-10-06", "confirmed", "--list"],
+        ["query", *RANGE, "--every", "2h"],
+        ["load", "--only", "mapping,everything"],
         ["dance"],
     ],
 )
@@ -321,18 +325,41 @@ def test_load_says_in_words_what_it_did(
     monkeypatch.setenv("IOT_SOURCE", str(SAMPLE))
     monkeypatch.setenv("IOT_WAREHOUSE", str(tmp_path / "warehouse"))
     assert main(["load"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert f"Loading {SAMPLE} into {tmp_path / 'warehouse'}" in out
     assert "12 sensors in mapping/mapping.csv" in out
     assert "30 new, 0 changed and 0 unchanged files" in out
-    assert "35,626 loaded" in out
+    assert "12 sensors judged, 12 of them anew" in out
+    summary = dict(line.split(": ", 1) for line in out.splitlines()[-6:])
+    assert {name: text.strip() for name, text in summary.items() if name in {"files", "rows"}} == {
+        "files": "30",
+        "rows": "35,626",
+    }
+    assert list(summary) == ["files", "rows", "rejected", "new events", "report", "seconds"]
+    assert int(summary["new events"]) > 0
+    assert Path(summary["report"].strip()).exists()
+    assert err == ""
     assert main(["load"]) == 0
-    assert "0 new, 0 changed and 30 unchanged files" in capsys.readouterr().out
-    assert main(["load", "--full-reload"]) == 0
-    assert "30 new, 0 changed and 0 unchanged files" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "0 new, 0 changed and 30 unchanged files" in out
+    assert re.search(r"^new events: +0$", out, re.MULTILINE)
 
 
-def test_load_names_the_files_in_quarantine_and_is_no_failure(
+def test_load_runs_only_the_stages_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(SAMPLE))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(tmp_path / "warehouse"))
+    for _ in range(2):
+        assert main(["load", "--only", "timeseries,mapping", "--full-reload"]) == 0
+        assert "30 new, 0 changed and 0 unchanged files" in capsys.readouterr().out
+    assert not (tmp_path / "warehouse" / "anomalies").exists()
+    assert main(["load", "--only", "anomalies"]) == 0
+    assert "unchanged files" not in capsys.readouterr().out
+    assert not (tmp_path / "warehouse" / "report").exists()
+
+
+def test_load_names_the_files_in_quarantine_and_fails(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
@@ -341,12 +368,42 @@ def test_load_names_the_files_in_quarantine_and_is_no_failure(
     bucket.write("good.csv", row(), row(value="x"))
     bucket.write("bad.csv", b"who;knows\n1;2\n")
     bucket.write("notes.txt", b"")
-    assert main(["load"]) == 0
-    out = capsys.readouterr().out
+    assert main(["load"]) == 1
+    out, err = capsys.readouterr()
     assert "1 rejected" in out
     assert "FROM rejected_rows" in out
-    assert "Timeseries/bad.csv: can't be read, in quarantine: " in out
     assert "Timeseries/notes.txt: no CSV file, passed over" in out
+    assert "index.html" in out
+    bad, good = err.splitlines()
+    assert bad.startswith("Timeseries/bad.csv: ")
+    assert good == "Timeseries/good.csv: 1 of 2 rows rejected"
+
+
+def test_load_stops_where_the_table_has_lost_readings(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
+    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    bucket.write("a.csv", row("2013-01-01 12:00"), row("2013-01-01 13:00"))
+    assert main(["load"]) == 0
+    (file,) = (bucket.warehouse / "timeseries").glob("month=*/*.parquet")
+    pq.write_table(pq.ParquetFile(file).read().slice(1), file)
+    capsys.readouterr()
+    assert main(["load"]) == 1
+    err = capsys.readouterr().err
+    assert "2 rows were loaded and 0 rejected, but the table has 1 and the quarantine 0" in err
+    assert "run: iot-pipeline load --full-reload" in err
+
+
+def test_query_gives_several_sensors_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["sensor_00003", "sensor_00007", "2013-10-05", "2013-10-08", "--every", "1d"]
+    assert main(["query", *arguments, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["sensor_name"] for row in rows[:3]] == ["sensor_00003"] * 3
+    assert [row["timestamp"] for row in rows[:3]] == [f"2013-10-0{day}T00:00:00+02:00" for day in (5, 6, 7)]
+    assert set(rows[0]) == {"sensor_name", "timestamp", "n", "mean", "min", "max", "first", "last"}
+    assert {row["sensor_name"] for row in rows} == {"sensor_00003", "sensor_00007"}
 
 
 def test_sample_data_writes_a_bucket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

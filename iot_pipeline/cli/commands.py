@@ -17,9 +17,10 @@ from iot_pipeline.errors import IotPipelineError
 
 if TYPE_CHECKING:
     from iot_pipeline.cli.output import Output
+    from iot_pipeline.warehouse.buckets import Every
 
-MOST_NAMED = 10
-"""Files of a load that are named one by one."""
+STAGES = ("mapping", "timeseries", "anomalies", "report")
+"""What a load consists of."""
 
 
 class _Commands(click.Group):
@@ -97,29 +98,42 @@ def _rows(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _read_stages(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str]:
+    stages = [stage.strip() for stage in text.split(",")] if text is not None else list(STAGES)
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {','.join(STAGES)}")
+    return stages
+
+
 @_command(
     "query",
     "iot-pipeline query sensor_00000 2013-10-05 2013-10-06",
-    "iot-pipeline query sensor_00000 2013-10-05T12:00 2013-10-06 -o readings.csv",
+    "iot-pipeline query sensor_00000 sensor_00007 2013-10-01 2013-11-01 --every 1d -o days.csv",
 )
-@click.argument("sensor")
+@click.argument("sensors", nargs=-1, required=True, metavar="SENSOR...")
 @click.argument("start")
 @click.argument("end")
+@click.option(
+    "--every",
+    type=click.Choice(["15min", "1h", "1d", "1w", "1mo"]),
+    help="Sum up by Berlin's clock: n, mean, min, max, first and last.",
+)
 @_rows
-def query(*, sensor: str, start: str, end: str, output: "Output") -> None:
-    """Give the readings of SENSOR from START to END, both included.
+def query(*, sensors: tuple[str, ...], start: str, end: str, every: "Every | None", output: "Output") -> None:
+    """Give the readings of each SENSOR from START to END, both included.
 
-    Times without a zone mean Europe/Berlin.
+    Times without a zone mean Europe/Berlin, and a date its midnight.
     """
     from iot_pipeline.warehouse.query import get_measurements
 
-    rows = get_measurements(sensor, start, end, as_="arrow")
+    asked = sensors[0] if len(sensors) == 1 else sensors
+    rows = get_measurements(asked, start, end, every=every, as_="arrow")
     output.write(rows.to_reader())
     if not rows.num_rows:
         from iot_pipeline.report import explain_no_readings
-        from iot_pipeline.report.draw import ALL_TIME
 
-        click.echo(explain_no_readings(sensor, get_measurements(sensor, *ALL_TIME)), err=True)
+        for sensor in sensors:
+            click.echo(explain_no_readings(sensor, get_measurements(sensor)), err=True)
 
 
 @_command(
@@ -207,49 +221,26 @@ def alerts(*, test: bool) -> None:
         raise ValueError(f"{', '.join(announcement.waiting.values())} did not take it: check that URL")
 
 
-@_command("load", "iot-pipeline load", "iot-pipeline load --full-reload")
+@_command("load", "iot-pipeline load", "iot-pipeline load --only mapping,timeseries --full-reload")
+@click.option(
+    "--only",
+    "stages",
+    callback=_read_stages,
+    metavar="STAGES",
+    help="Some of mapping,timeseries,anomalies,report; by default all of them.",
+)
 @click.option("--full-reload", is_flag=True, help="Start from nothing: hold only what the source holds now.")
-def load(*, full_reload: bool) -> None:
-    """Load the mapping and all new and changed files of the source.
+def load(*, stages: list[str], full_reload: bool) -> None:
+    """Load all new and changed files of the source, judge the sensors and write the report.
 
-    Rows and files that can't be read are put into quarantine and named; the rest is loaded.
+    It does what Dagster's assets do, without Dagster, as for a cron job. Rows and files that can't be read
+    are put into quarantine; the rest is loaded. Where a check of Dagster would fail as an error, it is named
+    and the exit code is 1.
     """
-    from iot_pipeline.ingest import load_mapping, load_timeseries
-    from iot_pipeline.settings import get_settings
-    from iot_pipeline.warehouse.query import connect
+    from iot_pipeline.cli.loading import load_stages
 
-    settings = get_settings()
-    click.echo(f"Loading {settings.source} into {settings.warehouse}")
-    mapping = load_mapping()
-    report = load_timeseries(full_reload=full_reload)
-    click.echo(
-        f"{mapping.sensors:,} sensors in {mapping.source_key}\n"
-        f"{report.files_new:,} new, {report.files_changed:,} changed and"
-        f" {report.files_unchanged:,} unchanged files\n"
-        f"{report.rows_read:,} rows read: {report.rows_loaded:,} loaded,"
-        f" {report.rows_duplicate:,} there already, {report.rows_rejected:,} rejected"
-    )
-    if report.rows_rejected:
-        click.echo('The rejected rows, and why: iot-pipeline sql "FROM rejected_rows"')
-    if report.files_missing:
-        click.echo(f"{report.files_missing:,} files are gone from the source; their readings stay")
-    troubles = dict.fromkeys(report.files_skipped, "no CSV file, passed over")
-    troubles |= dict.fromkeys(report.files_vanished, "deleted while it was loaded")
-    if report.files_rejected:
-        with connect() as connection:
-            quarantined = connection.execute("""
-                SELECT key, error FROM source_files
-                WHERE error IS NOT NULL AND loaded_at = (SELECT max(loaded_at) FROM source_files)
-                ORDER BY key
-            """).fetchall()
-        troubles = {key: f"can't be read, in quarantine: {error}" for key, error in quarantined} | troubles
-    for key, what in list(troubles.items())[:MOST_NAMED]:
-        click.echo(f"{key}: {what}")
-    if len(troubles) > MOST_NAMED:
-        click.echo(
-            f"and {len(troubles) - MOST_NAMED:,} more:"
-            ' iot-pipeline sql "FROM source_files WHERE error IS NOT NULL"'
-        )
+    if not load_stages(stages, full_reload=full_reload):
+        click.get_current_context().exit(1)
 
 
 @_command(

@@ -4,7 +4,8 @@ Each is a query or two, a second at most over 52 million readings. What they nam
 data: it is shown as text, which the page escapes, never as Markdown or in a description.
 """
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import timedelta
 
 import dagster as dg
 
@@ -13,11 +14,15 @@ from iot_pipeline.defs.checking import NAMED, check, listed, moment, query, resu
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
 from iot_pipeline.warehouse import MAPPING, open_warehouse
-from iot_pipeline.warehouse.quality import MOST_REJECTED, DamagedFile, find_damaged_files
+from iot_pipeline.warehouse.quality import (
+    MOST_REJECTED,
+    SILENCE,
+    DamagedFile,
+    account_for_rows,
+    find_damaged_files,
+    read_feed,
+)
 from iot_pipeline.warehouse.state import open_mapping
-
-SILENCE = timedelta(days=2)
-"""A file covers about a day and is loaded in the night: a day late is late, two are silence."""
 
 
 @check(asset=mapping)
@@ -54,30 +59,9 @@ def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCh
     If it fails, files of the warehouse were changed or lost: materialize `timeseries` with the configuration
     `full_reload: true`.
     """
-    (found,) = query(
-        measurements,
-        """
-        SELECT
-            count(*) AS files,
-            coalesce(sum(rows_read), 0)::BIGINT AS rows_read,
-            coalesce(sum(rows_loaded), 0)::BIGINT AS rows_loaded,
-            coalesce(sum(rows_rejected), 0)::BIGINT AS rows_rejected,
-            coalesce(sum(rows_duplicate), 0)::BIGINT AS rows_duplicate,
-            (SELECT count(*) FROM readings) AS rows_in_the_table,
-            (SELECT coalesce(sum(n), 0)::BIGINT FROM rejected_rows) AS rows_in_quarantine,
-            count(*) FILTER (
-                rows_read <> rows_loaded + rows_rejected + rows_duplicate OR rows_duplicate < 0
-            ) AS files_that_do_not_add_up
-        FROM source_files
-        """,
-    )
-    return result(
-        passed=found["files_that_do_not_add_up"] == 0
-        and found["rows_loaded"] == found["rows_in_the_table"]
-        and found["rows_rejected"] == found["rows_in_quarantine"],
-        severity=dg.AssetCheckSeverity.ERROR,
-        **found,
-    )
+    with readable_failures(), measurements.connect() as connection:
+        account = account_for_rows(connection)
+    return result(passed=account.adds_up, severity=dg.AssetCheckSeverity.ERROR, **asdict(account))
 
 
 @check(asset=timeseries)
@@ -211,28 +195,15 @@ def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetChec
     is an archive, like the sample bucket: it passes, and `feed` says so. If it fails: see whether the backend
     still writes files to the bucket. Nothing is wrong with what is loaded.
     """
-    (found,) = query(
-        measurements,
-        """
-        SELECT
-            (SELECT epoch_us(max(timestamp)) FROM readings) AS last,
-            epoch_us(max(loaded_at)) AS loaded,
-            coalesce(
-                bool_or(strftime(loaded_at - to_days($days), '%Y-%m') <= list_max(months)), false
-            ) AS live
-        FROM source_files
-        """,
-        days=SILENCE.days,
-    )
-    last = moment(found["last"])
-    age = datetime.now(UTC) - last if last else None
-    shown = {"last_reading": last, "last_file_loaded": moment(found["loaded"])}
+    with readable_failures(), measurements.connect() as connection:
+        feed = read_feed(connection)
+    shown = {"last_reading": feed.last, "last_file_loaded": feed.loaded}
     return result(
-        passed=not found["live"] or (age is not None and age <= SILENCE),
+        passed=not feed.has_stopped,
         severity=dg.AssetCheckSeverity.ERROR,
-        feed="live" if found["live"] else "archive",
+        feed="live" if feed.is_live else "archive",
         limit=f"{SILENCE.days} days",
-        hours_since_the_last_reading=round(age / timedelta(hours=1), 1) if age else None,
+        hours_since_the_last_reading=round(feed.age / timedelta(hours=1), 1) if feed.age else None,
         **{name: dg.MetadataValue.timestamp(moment) for name, moment in shown.items() if moment},
     )
 

@@ -5,6 +5,7 @@ of readers is kept in the process, and read again only when something newer has 
 """
 
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -158,14 +159,18 @@ class State:
 
     def paths(self, sensor_uuids: Sequence[str], start: str = "", end: str = "9999-12") -> list[str]:
         """Return the files of the months from start to end that may hold readings of some sensors."""
-        least, greatest = min(sensor_uuids), max(sensor_uuids)
+        wanted = sorted(sensor_uuids)
+
+        def may_hold(file: TableFile) -> bool:
+            position = bisect_left(wanted, file.least.get("sensor_uuid", ""))
+            return position < len(wanted) and wanted[position] <= file.greatest.get("sensor_uuid", "~")
+
         return [
             file.url
             for month, files in self.months.items()
             if start <= month <= end
             for file in files
-            if file.least.get("sensor_uuid", "") <= greatest
-            and least <= file.greatest.get("sensor_uuid", "~")
+            if may_hold(file)
         ]
 
     def uuid_of(self, sensor_name: str) -> str | None:
