@@ -67,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what has been loaded and found")
     status.set_defaults(run=_status)
 
+    explore = commands.add_parser("explore", help="a web page on which to look at any sensor, at any time")
+    explore.add_argument("--host", default="127.0.0.1", help="by default only this machine reaches the page")
+    explore.add_argument("--port", type=int, default=8080)
+    explore.set_defaults(run=_explore)
+
     sample = commands.add_parser("sample-data", help="write a bucket of challenge-like CSV files")
     sample.add_argument("--sensors", type=_at_least(1), default=10, metavar="N")
     sample.add_argument("--days", type=_at_least(1), default=30, metavar="D")
@@ -167,6 +172,12 @@ def _status(_options: argparse.Namespace) -> None:
     from iot_pipeline.status import describe, read_status
 
     print(describe(read_status()))
+
+
+def _explore(options: argparse.Namespace) -> None:
+    from iot_pipeline.explore import serve
+
+    serve(options.host, options.port)
 
 
 def _sample_data(options: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ class Settings:
         grace_period: How long files of older table versions are kept for those who still read them.
         workers: How many processes the load and the detection may use.
         dask_scheduler: The address of the Dask cluster that they run on instead; empty for none.
+        explore_url: Where people reach the page of `iot-pipeline explore`; empty for this machine.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Settings:
     grace_period: timedelta
     workers: int
     dask_scheduler: str
+    explore_url: str
 
 
 def get_settings() -> Settings:
@@ -54,6 +56,7 @@ def get_settings() -> Settings:
         grace_period=timedelta(days=_number("IOT_GRACE_DAYS", default=7, least=0)),
         workers=int(_number("IOT_WORKERS", default=available_cores(), least=1)),
         dask_scheduler=os.environ.get("IOT_DASK_SCHEDULER") or "",
+        explore_url=os.environ.get("IOT_EXPLORE_URL") or "",
     )
 
 
