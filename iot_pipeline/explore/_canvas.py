@@ -1,5 +1,6 @@
 """The two charts on the page: they draw what they are handed, and say which range somebody has chosen."""
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -21,6 +22,9 @@ class OnRange(Protocol):
 
 # Dragging selects a range.
 _DRAG = {"type": "takeGlobalCursor", "key": "dataZoomSelect", "dataZoomSelectActive": True}
+_SAVE = """const link = document.createElement('a');
+link.href = getElement(%d).chart.getDataURL({pixelRatio: 2, backgroundColor: %s});
+link.download = 'readings.png'; link.click();"""
 _ZOOM_FIELDS = ["batch", "start", "end", "startValue", "endValue"]
 
 
@@ -61,7 +65,6 @@ class Chart:
 
     Attributes:
         extent: The first and the last instant that can be shown.
-        element: Where it is on the page.
     """
 
     def __init__(self, *, on_range: OnRange, on_back: Callable[[], None]) -> None:
@@ -70,18 +73,18 @@ class Chart:
         self._looks = Looks()
         self._traces: Sequence[Trace] = ()
         self._on_range = on_range
-        self.element = ui.echart({"series": []})
-        self.element.on("chart:datazoom", self._zoomed, _ZOOM_FIELDS, throttle=0.05)
-        self.element.on("dblclick", on_back, [])
+        self._element = ui.echart({"series": []})
+        self._element.on("chart:datazoom", self._zoomed, _ZOOM_FIELDS, throttle=0.05)
+        self._element.on("dblclick", on_back, [])
 
     def prepare(self, traces: Sequence[Trace], looks: Looks) -> None:
         """Draw the panels that readings go into."""
         self._traces, self._looks = traces, looks
         found = [trace.judged.instants for trace in traces if len(trace.judged.instants)]
         self.extent = (min(int(i[0]) for i in found), max(int(i[-1]) for i in found)) if found else (0, 1)
-        self.element.style(f"height: {_frame.height_of(len(traces))}px")
+        self._element.style(f"height: {_frame.height_of(len(traces))}px")
         _replace_options(
-            self.element,
+            self._element,
             _frame.frame([t.name for t in traces], self.extent, looks.palette, narrow=looks.narrow),
         )
 
@@ -92,7 +95,11 @@ class Chart:
         if not placed:
             option["dataZoom"] = _frame.place_of(start, end)
         axis = _frame.axis_ticks(start, end, len(self._traces), most=4 if narrow else 9)
-        _set_option(self.element, axis, option)
+        _set_option(self._element, axis, option)
+
+    def save_png(self) -> None:
+        """Let the browser save a picture of what is drawn."""
+        ui.run_javascript(_SAVE % (self._element.id, json.dumps(self._looks.palette.back)))
 
     async def _zoomed(self, event: events.GenericEventArguments) -> None:
         left, right = self.extent

@@ -1,5 +1,6 @@
 """All that the page asks of the warehouse."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from iot_pipeline import connect, get_measurements
 from iot_pipeline.delta import open_table
-from iot_pipeline.errors import ConfigurationError
+from iot_pipeline.errors import ConfigurationError, IotPipelineError
 from iot_pipeline.explore._fleet import Events, group_incidents, severities
 from iot_pipeline.explore._thin import FloatArray, IntArray
 from iot_pipeline.snapshot import take_snapshot
@@ -167,6 +168,14 @@ def judge(version: Version, sensor_name: str) -> Judged:
     noise = np.maximum(model.noise_at(times), np.finfo(np.float64).tiny) if len(times) else np.empty(0)
     breakpoints = np.array(model.breakpoints, "datetime64[us]").astype(np.int64)
     return Judged(instants, values, detection.expected, noise, breakpoints)
+
+
+def warm_up() -> None:
+    """Do once what is slow the first time, so that whoever comes first need not wait for it."""
+    with suppress(IotPipelineError):  # who opens the page reads it there
+        version = read_version()
+        for sensor in read_fleet(version).sensors[:1]:
+            judge(version, sensor.name)
 
 
 def annotate(sensor_name: str, start: int, end: int, kind: str, *, note: str = "", author: str = "") -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from nicegui import app
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
@@ -17,12 +16,8 @@ PATH = "/readings.csv"
 _FAR = 2**62
 
 
-def register() -> None:
-    """Make the link known to the server."""
-    app.add_route(PATH, _answer, methods=["GET"])
-
-
-def _answer(request: Request) -> Response:
+def answer(request: Request) -> Response:
+    """Answer a link to readings: its query is a view's."""
     try:
         view = View.from_query(request.url.query)
         version = _data.read_version()

@@ -3,35 +3,36 @@
 What is shown is computed elsewhere. Each tab has a `Page` of its own; readings and models are shared by all.
 """
 
-import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nicegui import events, run, ui
 from starlette.requests import Request
 
 from iot_pipeline.errors import IotPipelineError
 from iot_pipeline.explore import _data, _export
-from iot_pipeline.explore._berlin_axis import berlin_time
 from iot_pipeline.explore._canvas import Chart, HeatMap, Looks
 from iot_pipeline.explore._fleet import Incident
 from iot_pipeline.explore._layers import Trace
 from iot_pipeline.explore._panels import Incidents, SensorPanel, Sensors
 from iot_pipeline.explore._style import DARK, LIGHT
+from iot_pipeline.explore._toolbar import Action, Toolbar, show_keys
 from iot_pipeline.explore._view import MOST_SENSORS, View
-from iot_pipeline.query import read_moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _STYLE = Path(__file__).with_name("style.css")
 _PULSE = 0.25
 """Seconds: when somebody has stopped zooming for so long, the rest of the page follows."""
 _LOOKS_EVERY = 12
 """Pulses after which the warehouse is looked at again."""
-_GESTURE = 1.0
+_GESTURE = 1.5
 """Seconds within which movements are one, and the browser's back button takes them back together."""
 _NARROW = 700
 _DAY = 86_400_000_000
-_AROUND = 2
-"""Times its length that is shown before and after an event."""
+_INCIDENT_SENSORS = 4
 
 _SCRIPT = """<script>
 addEventListener('popstate', () => emitEvent('moved', location.search));
@@ -39,30 +40,8 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change',
   () => setTimeout(() => emitEvent('looks'), 100));
 </script>"""
 _LOOK = "({width: innerWidth, dark: document.body.classList.contains('body--dark')})"
-_SAVE = """const link = document.createElement('a');
-link.href = getElement(%s).chart.getDataURL({pixelRatio: 2, backgroundColor: %s});
-link.download = 'readings.png'; link.click();"""
-_KEYS = {
-    "/": "search the sensors",
-    "Enter, Space": "open a sensor, compare it with what is shown",
-    "+ -": "zoom in and out",
-    "← →": "go to earlier and later readings",
-    "n p": "the next and the previous event",
-    "0": "all readings",
-    "Backspace": "the view before",
-    "?": "this list",
-}
-
-
-def register() -> None:
-    """Make the page known to the server."""
-    _export.register()
-
-    @ui.page("/")
-    async def explore(request: Request) -> None:
-        page = Page(request)
-        await ui.context.client.connected()
-        await page.start()
+# Never to the page before this one.
+_BACK = "history.state ? history.back() : emitEvent('whole')"
 
 
 class Page:
@@ -82,6 +61,17 @@ class Page:
         self._settled: object = None
         self._moved_at = 0.0
         self._pulses = 0
+        self._keys: dict[str, Callable[[], Any]] = {
+            "+": lambda: self._stretch(0.25, -0.25),
+            "-": lambda: self._stretch(-0.5, 0.5),
+            "ArrowLeft": lambda: self._stretch(-0.25, -0.25),
+            "ArrowRight": lambda: self._stretch(0.25, 0.25),
+            "n": lambda: self._next_event(1),
+            "p": lambda: self._next_event(-1),
+            "0": self._whole,
+            "Backspace": self._back,
+            "?": show_keys,
+        }
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -89,16 +79,28 @@ class Page:
         ui.add_head_html(_SCRIPT)
         ui.on("moved", lambda event: self._open(str(event.args)))
         ui.on("looks", self._look_again)
-        ui.keyboard(on_key=self._key, repeating=True)
+        ui.on("whole", self._whole)
+        ui.keyboard(on_key=self._key)
         self._dark = ui.dark_mode(None)
         drawer = ui.left_drawer(value=None, fixed=True, bordered=True).props("width=312 breakpoint=1023")
-        self._lay_out_header(drawer)
+        actions = [
+            Action("zoom_out_map", "all readings (0)", self._whole),
+            Action("undo", "the view before (double click)", self._back),
+            Action("table_view", "what is shown as CSV", self._save_csv),
+            Action("image", "what is shown as PNG", self._save_png),
+            Action("dark_mode", "light or dark", self._toggle_dark),
+            Action("help_outline", "keys (?)", show_keys),
+        ]
+        self._toolbar = Toolbar(drawer, actions, on_range=self._choose_range)
         with drawer, ui.element("div").classes("fleet"):
             self._sensors = Sensors(on_open=self._open_sensor, on_compare=self._compare, on_sort=self._settle)
-        self._notice = ui.label().classes("notice")
+        self._notice = ui.label("reading …").classes("notice")
         with ui.element("main").classes("main") as self._main:
-            with ui.element("div").classes("charts"):
+            with ui.element("div").classes("chart"):
                 self._chart = Chart(on_range=self._choose_range, on_back=self._back)
+            with ui.element("aside").classes("side"):
+                self._sensor = SensorPanel(on_event=self._open_event, on_answer=self._answer)
+            with ui.element("div").classes("all"):
                 with ui.row().classes("section"):
                     ui.label("All sensors").classes("heading")
                     ui.label("strongest score by time; drag to look closer, click to open").classes("soft")
@@ -106,30 +108,8 @@ class Page:
                     on_range=self._choose_range, on_back=self._back, on_sensor=self._open_sensor
                 )
                 self._incidents = Incidents(on_open=self._open_incident)
-            with ui.element("aside").classes("side column"):
-                self._sensor = SensorPanel(on_event=self._open_event, on_answer=self._answer)
+        self._main.set_visibility(False)
         ui.timer(_PULSE, self._pulse)
-
-    def _lay_out_header(self, drawer: ui.left_drawer) -> None:
-        with ui.header().classes("bar"):
-            ui.button(icon="menu", on_click=drawer.toggle).props('flat dense aria-label="sensors"')
-            ui.label("iot_pipeline").classes("title wide")
-            self._from, self._to = (
-                ui.input(label).props("dense outlined").classes("time").on("keydown.enter", self._typed, [])
-                for label in ("from", "to")
-            )
-            ui.label("Europe/Berlin").classes("soft wide")
-            ui.element("div").classes("space")
-            for icon, hint, action in (
-                ("zoom_out_map", "all readings (0)", self._whole),
-                ("undo", "the view before (double click)", self._back),
-                ("table_view", "what is shown as CSV", self._save_csv),
-                ("image", "what is shown as PNG", self._save_png),
-                ("dark_mode", "light or dark", self._toggle_dark),
-                ("help_outline", "keys (?)", self._help),
-            ):
-                with ui.button(icon=icon, on_click=action).props(f'flat dense aria-label="{hint}"'):
-                    ui.tooltip(hint)
 
     async def start(self) -> None:
         """Fill the page, once its browser is there."""
@@ -144,6 +124,10 @@ class Page:
     async def _look_again(self) -> None:
         await self._look()
         await self._go(self._view, moved=False, anew=True)
+
+    async def _toggle_dark(self) -> None:
+        self._dark.set_value(self._looks.palette is not DARK)
+        await self._look_again()
 
     async def _refresh(self) -> bool:
         """Look whether anything new has been committed, and read it."""
@@ -216,8 +200,7 @@ class Page:
                 if self._fleet and not self._wanted:
                     start, end = wanted.range(self._chart.extent)
                     self._chart.draw(start, end, self._fleet.kinds, placed=self._placed and not anew)
-                    for field, instant in ((self._from, start), (self._to, end)):
-                        field.set_value(f"{berlin_time(instant):%Y-%m-%d %H:%M}")
+                    self._toolbar.show(start, end)
         except IotPipelineError as error:
             ui.notify(str(error), type="negative")
         finally:
@@ -253,6 +236,17 @@ class Page:
     async def _choose_range(self, start: float, end: float, *, placed: bool = False) -> None:
         await self._go(self._view.between(start, end), placed=placed)
 
+    async def _stretch(self, left: float, right: float) -> None:
+        """Move both ends by parts of the range."""
+        start, end = self._view.range(self._chart.extent)
+        await self._choose_range(start + left * (end - start), end + right * (end - start))
+
+    async def _whole(self) -> None:
+        await self._go(self._view.whole())
+
+    def _back(self) -> None:
+        ui.run_javascript(_BACK)
+
     async def _open_sensor(self, name: str) -> None:
         await self._go(self._view.only(name))
 
@@ -266,14 +260,22 @@ class Page:
         if self._fleet:
             found = self._fleet.events
             start, end = int(found.start[event]), int(found.end[event])
-            margin = max(_AROUND * (end - start), _DAY // 2)
-            await self._go(self._view.between(start - margin, end + margin))
+            margin = max(2 * (end - start), _DAY // 2)
+            await self._choose_range(start - margin, end + margin)
             self._event = event
             self._sensor.choose(event)
 
+    async def _next_event(self, step: int) -> None:
+        if self._fleet and self._view.sensors:
+            own = self._fleet.events.of(self._fleet.positions[self._view.sensors[0]]).tolist()
+            if own:
+                place = own.index(self._event) + step if self._event in own else min(step, 0)
+                await self._open_event(own[place % len(own)])
+
     async def _open_incident(self, incident: Incident) -> None:
         if self._fleet:
-            names = tuple(self._fleet.sensors[position].name for position in incident.sensors[:4])
+            strongest = incident.sensors[:_INCIDENT_SENSORS]
+            names = tuple(self._fleet.sensors[position].name for position in strongest)
             margin = max(incident.end - incident.start, _DAY // 4)
             await self._go(View(names).between(incident.start - margin, incident.end + margin))
 
@@ -284,77 +286,30 @@ class Page:
         start, end = self._view.range(self._chart.extent)
         if self._event is not None:
             start, end = int(self._fleet.events.start[self._event]), int(self._fleet.events.end[self._event])
+        name = self._view.sensors[0]
         try:
-            await run.io_bound(
-                _data.annotate, self._view.sensors[0], start, end, kind, note=note, author=self._author
-            )
+            await run.io_bound(_data.annotate, name, start, end, kind, note=note, author=self._author)
         except (IotPipelineError, ValueError) as error:
             ui.notify(str(error), type="negative")
             return
-        ui.notify(f"{kind.replace('_', ' ')}: noted")
+        ui.notify(f"noted: {kind.replace('_', ' ')}")
         if await self._refresh():
             await self._open(self._view.to_query())
-
-    async def _whole(self) -> None:
-        await self._go(self._view.whole())
-
-    def _back(self) -> None:
-        ui.navigate.back()
-
-    async def _typed(self) -> None:
-        try:
-            start, end = (read_moment(str(field.value)) for field in (self._from, self._to))
-        except ValueError as error:
-            ui.notify(str(error), type="warning")
-            return
-        if start >= end:
-            ui.notify("the start is not before the end", type="warning")
-            return
-        await self._choose_range(start, end)
 
     def _save_csv(self) -> None:
         start, end = self._view.range(self._chart.extent)
         ui.download(f"{_export.PATH}?{self._view.between(start, end).to_query()}")
 
     def _save_png(self) -> None:
-        ui.run_javascript(_SAVE % (self._chart.element.id, json.dumps(self._looks.palette.back)))
-
-    async def _toggle_dark(self) -> None:
-        self._dark.set_value(self._looks.palette is not DARK)
-        await self._look_again()
-
-    def _help(self) -> None:
-        with ui.dialog(value=True), ui.card():
-            for key, what in _KEYS.items():
-                with ui.row():
-                    ui.label(key).style("width: 110px; font-weight: 600")
-                    ui.label(what)
+        self._chart.save_png()
 
     async def _key(self, event: events.KeyEventArguments) -> None:
-        if not event.action.keydown or event.modifiers.ctrl or event.modifiers.alt or event.modifiers.meta:
+        held = event.modifiers
+        if not event.action.keydown or held.ctrl or held.alt or held.meta:
             return
-        start, end = self._view.range(self._chart.extent)
-        span = end - start
-        match event.key.name:
-            case "+":
-                await self._choose_range(start + span / 4, end - span / 4)
-            case "-":
-                await self._choose_range(start - span / 2, end + span / 2)
-            case "ArrowLeft" | "ArrowRight":
-                step = span / 4 * (1 if event.key.name == "ArrowRight" else -1)
-                await self._choose_range(start + step, end + step)
-            case "n" | "p":
-                await self._next_event(1 if event.key.name == "n" else -1)
-            case "0":
-                await self._whole()
-            case "Backspace":
-                self._back()
-            case "/":
-                self._sensors.search.run_method("focus")
-            case "?":
-                self._help()
-
-    async def _next_event(self, step: int) -> None:
-        if self._fleet and len(own := self._fleet.events.of(self._fleet.positions[self._view.sensors[0]])):
-            place = own.tolist().index(self._event) + step if self._event in own else (0 if step > 0 else -1)
-            await self._open_event(int(own[place % len(own)]))
+        if event.key.name == "/":
+            self._sensors.search.run_method("focus")
+        elif action := self._keys.get(event.key.name):
+            result = action()
+            if result is not None:
+                await result

@@ -15,16 +15,17 @@ OnName = Callable[[str], Awaitable[None]]
 _MOST_INCIDENTS = 50
 _SEVERITY, _WINDOW = "severity", "this window"
 
-# Vue escapes what stands in braces or is bound to an attribute.
+# Vue escapes what stands in braces or is bound to an attribute. The table is the grandparent of a row that is
+# scrolled virtually.
 _SENSOR_ROW = """
 <q-tr :props="props" tabindex="0" :class="{chosen: props.row.chosen}" :aria-selected="props.row.chosen"
-    @click="$parent.$emit('open', props.row.name)"
-    @keydown.enter.self="$parent.$emit('open', props.row.name)"
-    @keydown.space.self.prevent="$parent.$emit('compare', props.row.name)">
+    @click="$parent.$parent.$emit('open', props.row.name)"
+    @keydown.enter.self="$parent.$parent.$emit('open', props.row.name)"
+    @keydown.space.self.prevent="$parent.$parent.$emit('compare', props.row.name)">
   <q-td auto-width>
     <q-checkbox dense size="xs" :model-value="props.row.chosen" @click.stop tabindex="-1"
       :aria-label="'compare ' + props.row.name"
-      @update:model-value="$parent.$emit('compare', props.row.name)" />
+      @update:model-value="$parent.$parent.$emit('compare', props.row.name)" />
   </q-td>
   <q-td>
     <div class="name" :title="props.row.name">{{ props.row.name }}<small>{{ props.row.about }}</small></div>
@@ -129,7 +130,7 @@ class SensorPanel:
         self._reasoning = ui.label()
         columns = [_column("start"), _column("kind"), _column("length"), _column("score", number=True)]
         self._table = ui.table(columns=columns, rows=[], row_key="id", pagination=0)
-        self._table.props("flat dense virtual-scroll hide-bottom").classes("rows events")
+        self._table.props("flat dense hide-bottom").classes("rows events")
         self._table.add_slot("body", _CLICKABLE_ROW)
         self._table.on("open", lambda event: on_event(int(event.args)))
         self._about = ui.label().classes("soft")
@@ -185,7 +186,7 @@ class Incidents:
         columns = [_column("start"), _column("length"), _column("sensors", number=True)]
         columns += [_column("score", number=True), _column("strongest first")]
         self._table = ui.table(columns=columns, rows=[], row_key="id", pagination=0)
-        self._table.props("flat dense virtual-scroll hide-bottom").classes("rows incidents")
+        self._table.props("flat dense hide-bottom").classes("rows incidents")
         self._table.add_slot("body", _CLICKABLE_ROW)
         self._table.on("open", lambda event: on_open(self._found[int(event.args)]))
 
