@@ -171,7 +171,12 @@ def _markers(flags: Flags, judged: Judged, window: Window, above: Option, below:
             "name": name.replace("_", " "),
             "symbol": colours.symbols.get(name, "pin"),
             "symbolSize": 8,
-            "itemStyle": {"color": colours.kind(name), "borderColor": colours.back, "borderWidth": 0.5},
+            "itemStyle": {
+                "color": colours.kind(name),
+                "opacity": 1,
+                "borderColor": colours.back,
+                "borderWidth": 0.5,
+            },
             "z": 5,
         }
         at, size = instants[here], residuals[here]

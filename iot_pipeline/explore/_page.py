@@ -157,6 +157,7 @@ class Page:
 
     async def _open(self, query: str) -> None:
         """Open what a link asks for, or the most severe sensor."""
+        self._moved_at = 0.0
         try:
             view = View.from_query(query)
         except ValueError as error:
@@ -237,9 +238,15 @@ class Page:
         await self._go(self._view.between(start, end), placed=placed)
 
     async def _stretch(self, left: float, right: float) -> None:
-        """Move both ends by parts of the range."""
+        """Move both ends by parts of the range, not beyond the readings."""
+        first, last = self._chart.extent
         start, end = self._view.range(self._chart.extent)
-        await self._choose_range(start + left * (end - start), end + right * (end - start))
+        new_start, new_end = start + left * (end - start), end + right * (end - start)
+        if new_end - new_start >= last - first:
+            await self._whole()
+            return
+        beyond = min(new_start - first, 0.0) or max(new_end - last, 0.0)
+        await self._choose_range(new_start - beyond, new_end - beyond)
 
     async def _whole(self) -> None:
         await self._go(self._view.whole())
