@@ -35,10 +35,12 @@ class Looks:
     Attributes:
         palette: Colours, light or dark.
         narrow: Whether it is as narrow as a telephone.
+        columns: How many pixels wide the chart is.
     """
 
     palette: Palette = LIGHT
     narrow: bool = False
+    columns: int = 900
 
 
 def chosen_range(zoom: dict[str, Any], left: float, right: float) -> tuple[float, float, bool]:
@@ -91,7 +93,7 @@ class Chart:
     def draw(self, start: int, end: int, kinds: Sequence[str], *, placed: bool) -> None:
         """Draw a range; `placed` says that the axes show it already."""
         narrow, palette = self._looks.narrow, self._looks.palette
-        option = layers(self._traces, Window(start, end, 400 if narrow else 900, kinds, palette))
+        option = layers(self._traces, Window(start, end, self._looks.columns, kinds, palette))
         if not placed:
             option["dataZoom"] = _frame.place_of(start, end)
         axis = _frame.axis_ticks(start, end, len(self._traces), most=4 if narrow else 9)
@@ -155,10 +157,10 @@ def _replace_options(chart: ui.echart, options: dict[str, Any]) -> None:
     chart.options.clear()
     chart.options.update(options)
     chart.update()
+    chart.run_chart_method("dispatchAction", _DRAG)
 
 
 def _set_option(chart: ui.echart, axis: str, option: dict[str, Any]) -> None:
     # Around NiceGUI's options, which the browser would watch for changes point by point.
     chart.run_chart_method(":setOption", axis, "{lazyUpdate: true}")
     chart.run_chart_method("setOption", option, {"replaceMerge": ["series"]})
-    chart.run_chart_method("dispatchAction", _DRAG)

@@ -31,6 +31,7 @@ _LOOKS_EVERY = 12
 _GESTURE = 1.5
 """Seconds within which movements are one, and the browser's back button takes them back together."""
 _NARROW = 700
+_NARROWEST = 300
 _DAY = 86_400_000_000
 _INCIDENT_SENSORS = 4
 
@@ -39,7 +40,8 @@ addEventListener('popstate', () => emitEvent('moved', location.search));
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change',
   () => setTimeout(() => emitEvent('looks'), 100));
 </script>"""
-_LOOK = "({width: innerWidth, dark: document.body.classList.contains('body--dark')})"
+_LOOK = """({width: innerWidth, chart: document.querySelector('.chart').clientWidth,
+    dark: document.body.classList.contains('body--dark')})"""
 # Never to the page before this one.
 _BACK = "history.state ? history.back() : emitEvent('whole')"
 
@@ -108,7 +110,6 @@ class Page:
                     on_range=self._choose_range, on_back=self._back, on_sensor=self._open_sensor
                 )
                 self._incidents = Incidents(on_open=self._open_incident)
-        self._main.set_visibility(False)
         ui.timer(_PULSE, self._pulse)
 
     async def start(self) -> None:
@@ -118,8 +119,10 @@ class Page:
         await self._open(self._asked)
 
     async def _look(self) -> None:
-        found = await ui.run_javascript(_LOOK, timeout=10) or {"width": 1400, "dark": False}
-        self._looks = Looks(DARK if found["dark"] else LIGHT, narrow=found["width"] < _NARROW)
+        found = await ui.run_javascript(_LOOK, timeout=10)
+        if found:
+            palette, narrow = DARK if found["dark"] else LIGHT, found["width"] < _NARROW
+            self._looks = Looks(palette, narrow=narrow, columns=max(found["chart"], _NARROWEST))
 
     async def _look_again(self) -> None:
         await self._look()
@@ -201,7 +204,6 @@ class Page:
                 if self._fleet and not self._wanted:
                     start, end = wanted.range(self._chart.extent)
                     self._chart.draw(start, end, self._fleet.kinds, placed=self._placed and not anew)
-                    self._toolbar.show(start, end)
         except IotPipelineError as error:
             ui.notify(str(error), type="negative")
         finally:
@@ -225,11 +227,12 @@ class Page:
         self._sensor.show(fleet, view.sensors[0])
 
     def _settle(self) -> None:
-        """Let the heat map, the ranks and the incidents follow the range that is shown."""
+        """Let the bar, the heat map, the ranks and the incidents follow the range that is shown."""
         if self._fleet is None:
             return
         self._settled = (self._version, self._view, self._looks)
         start, end = self._view.range(self._chart.extent)
+        self._toolbar.show(start, end)
         order = self._sensors.rank(self._fleet, start, end)
         self._heat.draw(self._fleet, order, start, end, self._looks)
         self._incidents.show(self._fleet, start, end)

@@ -57,7 +57,8 @@ def serve(host: str = "127.0.0.1", port: int = 8080) -> None:
         reload=False,
         tailwind=False,
         reconnect_timeout=30,  # seconds that a busy machine may keep silent
-        message_history_length=50,
+        message_history_length=10,
         show_welcome_message=False,
-        ws_per_message_deflate=False,  # loopback is faster than zlib; a proxy may compress
+        gzip_middleware_factory=None,  # loopback is faster than zlib; a proxy may compress
+        ws_per_message_deflate=False,
     )
