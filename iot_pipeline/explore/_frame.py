@@ -17,7 +17,8 @@ from iot_pipeline.explore._thin import compress
 Option = dict[str, Any]
 
 _ABOVE, _BELOW, _BETWEEN, _RESIDUALS = 58, 62, 34, 110
-_RESIDUAL_TICKS = (-10_000, -1000, -100, -30, -10, -3, 0, 3, 10, 30, 100, 1000, 10_000)
+_RESIDUAL_TICKS = (3, 10, 30, 100, 1000, 10_000)
+_LABEL_HEIGHT = 13
 
 _BERLIN_TIME = """p => new Intl.DateTimeFormat('en-GB', {timeZone: 'Europe/Berlin', weekday: 'short',
     day: 'numeric', month: 'short', year: 'numeric', hour: '2-digit', minute: '2-digit', timeZoneName: 'short'
@@ -42,11 +43,12 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
     n = len(names)
     panel = _panel(n)
     tops = [_ABOVE + i * (panel + _BETWEEN) for i in range(n + 1)]
-    left, right = (48, 8) if narrow else (64, 16)
+    left, right, size = (56, 8, 10) if narrow else (72, 16, 12)
     every = list(range(n + 1))
     titles = [*names, "residuals in standard deviations of the noise"]
-    places = compress(np.array(_RESIDUAL_TICKS, np.float64)).tolist()
-    texts = {f"{place:.3f}": f"{tick:,}" for place, tick in zip(places, _RESIDUAL_TICKS, strict=True)}
+    ticks_of_residuals = [0, *_RESIDUAL_TICKS, *(-tick for tick in _RESIDUAL_TICKS)]
+    places = compress(np.array(ticks_of_residuals, np.float64)).tolist()
+    texts = {f"{place:.3f}": f"{tick:,}" for place, tick in zip(places, ticks_of_residuals, strict=True)}
     x_axis = {
         "type": "value",
         "min": extent[0] / 1000,
@@ -55,12 +57,12 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
         "axisLine": {"onZero": False, "lineStyle": {"color": palette.line}},
         "axisPointer": {"label": {":formatter": _BERLIN_TIME}},
     }
-    y_axis = {
+    y_axis: Option = {
         "type": "value",
         "scale": True,
         "splitNumber": 4,
         "splitLine": {"lineStyle": {"color": palette.line}},
-        "axisLabel": {"color": palette.soft, "hideOverlap": True},
+        "axisLabel": {"color": palette.soft, "fontSize": size, "hideOverlap": True},
         "axisPointer": {"show": False},
     }
     return {
@@ -82,7 +84,13 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
             for i, (title, top) in enumerate(zip(titles, tops, strict=True))
         ],
         "grid": [
-            {"left": left, "right": right, "top": top, "height": panel if i < n else _RESIDUALS - 12}
+            {
+                "left": left,
+                "right": right,
+                "top": top,
+                "height": panel if i < n else _RESIDUALS - 12,
+                "outerBoundsMode": "none",  # the panels' edges stay one below the other
+            }
             for i, top in enumerate(tops)
         ],
         "xAxis": [
@@ -99,12 +107,9 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
                 **y_axis,
                 "gridIndex": n,
                 "scale": False,
-                "axisTick": {"customValues": places},
                 "splitLine": {"show": False},
                 "axisLabel": {
-                    "color": palette.soft,
-                    "customValues": places,
-                    "hideOverlap": True,
+                    **y_axis["axisLabel"],
                     ":formatter": f"v => ({json.dumps(texts)})[v.toFixed(3)]",
                 },
             },
@@ -171,6 +176,21 @@ def place_of(start: int, end: int) -> list[Option]:
     """Return where the two ``dataZoom`` components stand when a range is shown."""
     place = {"startValue": start / 1000, "endValue": end / 1000}
     return [{"id": "inside", **place}, {"id": "slider", **place}]
+
+
+def residual_ticks(largest: float) -> Option:
+    """Return where the axis of residuals has ticks, as many as it has room for.
+
+    Args:
+        largest: The greatest place on the axis that something is drawn at, see `compress`.
+    """
+    height = max(largest, 1.0) * 2.2 * _LABEL_HEIGHT / _RESIDUALS
+    chosen = [0.0]
+    for place in compress(np.array(_RESIDUAL_TICKS, np.float64)).tolist():
+        if place - chosen[-1] >= height and place <= 1.5 * largest:
+            chosen.append(place)
+    places = [*(-place for place in reversed(chosen[1:])), *chosen]
+    return {"axisTick": {"customValues": places}, "axisLabel": {"customValues": places}}
 
 
 def axis_ticks(start: int, end: int, n_traces: int, *, most: int) -> str:

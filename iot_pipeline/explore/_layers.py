@@ -8,6 +8,7 @@ import numpy as np
 
 from iot_pipeline.explore._data import Flags, Judged
 from iot_pipeline.explore._fleet import Events
+from iot_pipeline.explore._frame import residual_ticks
 from iot_pipeline.explore._style import Palette
 from iot_pipeline.explore._thin import (
     FloatArray,
@@ -84,7 +85,13 @@ def layers(traces: Sequence[Trace], window: Window) -> Option:
         if trace.flags:
             series += _markers(trace.flags, trace.judged, window, _panel(number), below)
     names = dict.fromkeys(each["name"] for each in series if "name" in each)
-    return {"series": series, "legend": {"data": list(names)}}
+    drawn = [np.abs(each["data"][:, 1]) for each in series if each["xAxisIndex"] == len(traces)]
+    largest = max((float(np.nanmax(sizes, initial=0.0)) for sizes in drawn), default=0.0)
+    return {
+        "series": series,
+        "legend": {"data": list(names)},
+        "yAxis": [*({} for _ in traces), residual_ticks(largest)],
+    }
 
 
 def _curves(  # noqa: PLR0917 - private

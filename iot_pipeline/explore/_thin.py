@@ -8,6 +8,7 @@ FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.intp]
 
 _LINEAR = 6.0  # standard deviations up to which the axis of residuals is linear
+_MOST = 1e5
 _LONG = 12  # times the usual step: no line is drawn across such a gap
 
 
@@ -100,9 +101,9 @@ def _pixel(places: FloatArray, pixels: int) -> IntArray:
 def compress(residuals: FloatArray) -> FloatArray:
     """Map residuals to the axis that they are drawn on: linear where the noise lies, logarithmic beyond.
 
-    So one huge residual doesn't flatten the rest.
+    So one huge residual doesn't flatten the rest. Those of more than 100,000 lie at the edge.
     """
-    size = np.maximum(np.abs(residuals), _LINEAR)
+    size = np.clip(np.abs(residuals), _LINEAR, _MOST)
     return np.where(
         np.abs(residuals) <= _LINEAR, residuals, np.sign(residuals) * _LINEAR * (1 + np.log10(size / _LINEAR))
     )

@@ -8,9 +8,10 @@ import orjson
 import pytest
 
 from iot_pipeline.explore._data import KINDS, Flags, Judged
-from iot_pipeline.explore._frame import axis_ticks, frame
+from iot_pipeline.explore._frame import axis_ticks, frame, residual_ticks
 from iot_pipeline.explore._layers import Trace, Window, layers
 from iot_pipeline.explore._style import DARK, LIGHT
+from iot_pipeline.explore._thin import compress
 from iot_pipeline_tests.explore.test_fleet import HOUR, events_of
 
 QUARTER = HOUR // 4
@@ -77,6 +78,18 @@ def test_an_absurd_reading_is_drawn_on_an_axis_that_has_a_finite_span(absurd: fl
     (marker,) = series["spike0"]["data"]
     assert abs(marker[1]) == min(abs(absurd), 1e300)
     assert all(None not in point for point in series["readings0"]["data"])
+
+
+def test_the_axis_of_residuals_has_as_many_ticks_as_it_has_room_for() -> None:
+    def labelled(largest: float) -> list[float]:
+        places: list[float] = residual_ticks(float(compress(np.array([largest]))[0]))["axisLabel"][
+            "customValues"
+        ]
+        ticks = (-1e4, -1e3, -100, -30, -10, -3, 0, 3, 10, 30, 100, 1e3, 1e4)
+        return [tick for tick in ticks if any(np.isclose(compress(np.array([tick])), places))]
+
+    assert labelled(5) == [-10, -3, 0, 3, 10]
+    assert labelled(1e5) == [-1000, -30, 0, 30, 1000]
 
 
 def test_a_sensor_without_readings_is_an_empty_panel() -> None:
