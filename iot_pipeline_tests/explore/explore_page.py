@@ -103,7 +103,11 @@ class Tab:
 
     def wait_until_drawn(self) -> None:
         """Wait until a sensor's readings are drawn."""
-        self.page.wait_for_function(f"{_CHART}?.getOption()?.series?.length > 0")
+        self.wait_for("chart?.getOption()?.series?.length > 0")
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until JavaScript about the ECharts instance ``chart`` is true."""
+        self.page.wait_for_function(f"() => {{ const chart = {_CHART}; return {expression}; }}")
 
     def chart(self, expression: str) -> Any:
         """Evaluate JavaScript about the ECharts instance ``chart``."""

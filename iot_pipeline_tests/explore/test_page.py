@@ -17,7 +17,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from iot_pipeline import connect, get_measurements
+from iot_pipeline.explore._berlin_axis import berlin_time
 from iot_pipeline.explore._style import DARK, LIGHT
+from iot_pipeline.explore._view import View
 from iot_pipeline_tests.explore.explore_page import (
     CLIMBING,
     HOSTILE,
@@ -110,20 +112,23 @@ def test_every_single_flagged_reading_is_seen_at_full_zoom_out(open_tab: Open, s
 
 
 def test_a_copied_link_restores_the_view(open_tab: Open) -> None:
+    names = ["sensor_00001", "sensor_00002"]
     with open_tab("sensor=sensor_00001&sensor=sensor_00002") as tab:
         before = tab.page.url
         tab.drag(0.3, 0.6)
         tab.page.wait_for_url(lambda url: url != before)
-        tab.page.wait_for_timeout(500)
-        link, shown = urlsplit(tab.page.url).query, tab.range
-        place = tab.chart("chart.getOption().dataZoom[0].startValue")
+        link = urlsplit(tab.page.url).query
+    view = View.from_query(link)
+    assert view.sensors == tuple(names)
+    assert view.start
+    assert view.end
     with open_tab(link) as other:
-        other.wait_for_range(*shown)
-        assert other.chart("chart.getOption().title.map(title => title.text)")[:2] == [
-            "sensor_00001",
-            "sensor_00002",
-        ]
-        assert other.chart("chart.getOption().dataZoom[0].startValue") == pytest.approx(place, abs=1)
+        other.wait_for_range(
+            *(f"{berlin_time(instant):%Y-%m-%d %H:%M}" for instant in (view.start, view.end))
+        )
+        assert other.chart("chart.getOption().title.map(title => title.text)")[:2] == names
+        zoom = other.chart("chart.getOption().dataZoom[0]")
+        assert (zoom["startValue"], zoom["endValue"]) == (view.start / 1000, view.end / 1000)
 
 
 def test_in_a_short_range_every_reading_is_drawn(open_tab: Open, server: ExplorePage) -> None:
@@ -191,8 +196,9 @@ def test_events_of_a_sensor_are_listed_and_open_with_a_click(open_tab: Open, ser
         " WHERE sensor_name LIKE 'sensor%' GROUP BY sensor_name, event_id ORDER BY max(score) DESC LIMIT 1",
     )
     with open_tab(f"sensor={name}") as tab:
-        event = tab.page.locator(".events").get_by_text(start)
-        event.click()
+        before = tab.range
+        tab.page.locator(".events").get_by_text(start).click()
+        expect(tab.page.get_by_label("from")).not_to_have_value(before[0])
         expect(tab.page.get_by_text(re.compile(f"Say about the .* of {start}:"))).to_be_visible()
         day = pd.Timestamp(start)
         begin, end = map(pd.Timestamp, tab.range)
@@ -327,10 +333,8 @@ def test_the_page_is_dark_where_the_machine_is_and_light_on_demand(open_tab: Ope
     with open_tab("sensor=sensor_00001", dark=True) as tab:
         assert tab.chart(ink) == DARK.ink
         tab.page.get_by_role("button", name="light or dark").click()
-        tab.page.wait_for_function("!document.body.classList.contains('body--dark')")
-        tab.page.wait_for_timeout(500)
-        tab.wait_until_drawn()
-        assert tab.chart(ink) == LIGHT.ink
+        tab.wait_for(f"{ink} === '{LIGHT.ink}'")
+        assert not tab.page.evaluate("document.body.classList.contains('body--dark')")
 
 
 def test_a_page_of_another_origin_cant_open_the_web_socket(server: ExplorePage) -> None:
