@@ -277,3 +277,15 @@ def upload(*, directory: Path, bucket: str) -> None:
 
     report = upload_directory(directory, bucket)
     click.echo(f"{bucket}: {report.uploaded:,} files uploaded, {report.unchanged:,} there already")
+
+
+@_command("explore", "iot-pipeline explore", "iot-pipeline explore --port 8081")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Others reach the page if it is 0.0.0.0."
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+def explore(*, host: str, port: int) -> None:
+    """Serve a web page on which to look at any sensor, at any time, and to annotate events."""
+    from iot_pipeline.explore import serve
+
+    serve(host, port)
