@@ -198,10 +198,10 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB connection on one consistent version of all tables.
 
-    The views are ``measurements``, ``sensors``, ``source_files``, ``rejected_rows``, ``events``, ``incidents``,
-    ``anomalies``, ``sensor_models`` and ``annotations``. The connection is in memory and the caller's own; later loads don't change what it
-    sees. Where a table's files are damaged, its view raises an error that says what to run, and the others
-    work: an empty view would say that there are no anomalies.
+    The views are ``measurements``, ``sensors``, ``source_files``, ``rejected_rows``, ``events``,
+    ``incidents``, ``anomalies``, ``sensor_models`` and ``annotations``. The connection is in memory and the
+    caller's own; later loads don't change what it sees. Where a table's files are damaged, its view raises an
+    error that says what to run, and the others work: an empty view would say that there are no anomalies.
 
     Args:
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
