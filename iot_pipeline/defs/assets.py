@@ -70,7 +70,7 @@ def _columns(**columns: tuple[str, str]) -> dict[str, dg.TableSchema]:
 def mapping(
     context: dg.AssetExecutionContext, source: SourceResource, measurements: MeasurementsResource
 ) -> dg.MaterializeResult[Any]:
-    """The sensors: one row per sensor with its name and its uuid, in `mapping.sqlite`."""
+    """The sensors: one row per sensor with its name, its uuid and what else `mapping.csv` says of it."""
     with readable_failures(context):
         places = _name_places(context, measurements, source)
         report = load_mapping(source=source.open(), warehouse=measurements.warehouse)

@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from iot_pipeline import connect, get_measurements
+from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.explore._berlin_axis import berlin_time
 from iot_pipeline.explore._style import DARK, LIGHT
 from iot_pipeline.explore._view import View
@@ -204,6 +205,47 @@ def test_events_of_a_sensor_are_listed_and_open_with_a_click(open_tab: Open, ser
         begin, end = map(pd.Timestamp, tab.range)
         assert begin < day < end
         assert end - begin < pd.Timedelta("30D")
+
+
+def strongest_event(server: ExplorePage) -> tuple[str, str, str]:
+    """Return sensor, id and start, as the page shows it, of the strongest event that nobody has annotated."""
+    ((name, event_id, start),) = sql(
+        server,
+        "SELECT sensor_name, event_id, strftime(start, '%-d %b %Y %H:%M') FROM events"
+        " WHERE sensor_name LIKE 'sensor%' AND annotation IS NULL AND kind <> 'gap'"
+        " ORDER BY peak_score DESC LIMIT 1",
+    )
+    return name, event_id, start
+
+
+def answer(tab: Tab, start: str, kind: str, note: str) -> None:
+    """Choose an event in the list and say something about it."""
+    tab.page.locator(".events").get_by_text(start).first.click()
+    tab.page.get_by_label("note").fill(note)
+    tab.page.get_by_role("button", name=kind, exact=True).click()
+    expect(tab.page.get_by_text(f"noted: {kind}")).to_be_visible()
+
+
+def test_a_false_alarm_that_is_said_on_the_page_is_in_the_table_and_on_the_page(
+    open_tab: Open, server: ExplorePage
+) -> None:
+    name, event_id, start = strongest_event(server)
+    with open_tab(f"sensor={name}") as tab:
+        answer(tab, start, "false alarm", "a door stood open")
+        expect(tab.page.locator(".events").get_by_text("false alarm").first).to_be_visible()
+    said = sql(server, f"SELECT annotation FROM events WHERE event_id = '{event_id}'")
+    assert said == [("false_alarm",)]
+    assert ("a door stood open",) in sql(server, "SELECT note FROM annotations")
+
+
+def test_maintenance_that_is_said_on_the_page_changes_the_next_judgement(
+    open_tab: Open, server: ExplorePage
+) -> None:
+    name, event_id, start = strongest_event(server)
+    with open_tab(f"sensor={name}") as tab:
+        answer(tab, start, "maintenance", "")
+    assert flag_anomalies(warehouse=server.warehouse).sensors_refitted == 1
+    assert sql(server, f"SELECT * FROM events WHERE event_id = '{event_id}'") == []
 
 
 def test_a_window_ranks_all_sensors(open_tab: Open, server: ExplorePage) -> None:
