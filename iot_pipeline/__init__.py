@@ -7,15 +7,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from iot_pipeline.report.draw import plot
     from iot_pipeline.warehouse.query import connect, get_measurements
 
-__all__ = ["connect", "get_measurements"]
+__all__ = ["connect", "get_measurements", "plot"]
 
 
 def __getattr__(name: str) -> Any:
     # What a query needs (DuckDB, pandas, …) is imported at the first use, so that this module costs nothing.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "plot":
+        from iot_pipeline.report import draw  # noqa: PLC0415
+
+        return draw.plot
     from iot_pipeline.warehouse import query  # noqa: PLC0415
 
     return getattr(query, name)
