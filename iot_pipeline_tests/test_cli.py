@@ -12,10 +12,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from iot_pipeline import get_measurements
+from iot_pipeline import get_measurements, report
 from iot_pipeline.cli import cli, main
 from iot_pipeline.kinds import ANNOTATIONS, KINDS
-from iot_pipeline.report import draw
 from iot_pipeline.warehouse import status
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
@@ -235,7 +234,7 @@ def test_the_picture_of_a_sensor_with_a_slash_in_its_name_is_a_file_in_the_direc
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(draw, "draw_sensor", lambda *args, **options: b"picture")
+    monkeypatch.setattr(report, "draw_sensor", lambda *args, **options: b"picture")
     assert main(["plot", "../hall/7"]) == 0
     assert capsys.readouterr().out == ".._hall_7.png\n"
     assert (tmp_path / ".._hall_7.png").read_bytes() == b"picture"

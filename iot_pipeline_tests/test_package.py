@@ -53,7 +53,7 @@ def test_a_tab_offers_the_public_names_of_the_package_and_nothing_else() -> None
     code = "import iot_pipeline; print(*dir(iot_pipeline))"
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert answer.stdout.split() == [
-        *("connect", "get_anomalies", "get_measurements", "list_sensors"),
+        *("connect", "get_anomalies", "get_measurements", "list_sensors", "plot"),
     ]
 
 

@@ -154,7 +154,9 @@ class SensorPanel:
             {
                 "id": int(event),
                 "start": f"{berlin_time(int(found.start[event])):%-d %b %Y %H:%M}",
-                "kind": fleet.kinds[found.kind[event]].replace("_", " "),
+                "kind": " · ".join(
+                    filter(None, (fleet.kinds[found.kind[event]], found.annotation[event]))
+                ).replace("_", " "),
                 "length": duration(int(found.end[event] - found.start[event])),
                 "score": f"{found.peak_score[event]:,.1f}",
                 "chosen": False,
@@ -172,6 +174,10 @@ class SensorPanel:
         self._table.update()
         about = f"the {chosen['kind']} of {chosen['start']}" if chosen else "the range that is shown"
         self._about.set_text(f"Say about {about}:")
+
+
+def _words(kind: str, annotation: str) -> str:
+    return " · ".join(filter(None, (kind, annotation))).replace("_", " ")
 
 
 class Incidents:

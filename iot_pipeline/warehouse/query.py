@@ -267,10 +267,11 @@ def connect(
     """Open a DuckDB connection on one consistent version of all tables.
 
     The views are ``measurements``, ``sensors``, ``source_files``, ``rejected_rows``, ``events``,
-    ``incidents``, ``anomalies``, ``sensor_models`` and ``annotations``. The connection is in memory and the
-    caller's own; later loads don't change what it sees. Where a table's files are damaged, its view raises
-    an error that says what to run, and the others work: an empty view would say that there are no
-    anomalies.
+    ``incidents``, ``anomalies``, ``sensor_models`` and ``annotations``; ``connect().sql("SHOW ALL TABLES")``
+    lists their columns. A question about some sensors and a range of time, as ``sensor_name`` and
+    ``timestamp`` in ``WHERE``, reads only what it needs. The connection is in memory and the caller's own;
+    later loads don't change what it sees. Where a table's files are damaged, its view raises an error that
+    says what to run, and the others work: an empty view would say that there are no anomalies.
 
     Args:
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
