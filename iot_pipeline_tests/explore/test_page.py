@@ -81,9 +81,7 @@ def test_nothing_comes_from_another_host(browser: Browser, server: ExplorePage) 
 def test_without_a_link_the_most_severe_sensor_is_shown(open_tab: Open, server: ExplorePage) -> None:
     ((worst,),) = sql(
         server,
-        "SELECT sensor_name FROM"
-        " (SELECT sensor_name, event_id, max(score) AS peak FROM anomalies GROUP BY ALL)"
-        " GROUP BY sensor_name ORDER BY sum(peak) DESC LIMIT 1",
+        "SELECT sensor_name FROM events GROUP BY sensor_name ORDER BY sum(peak_score) DESC LIMIT 1",
     )
     with open_tab() as tab:
         expect(tab.page.locator(".side .sensor-name")).to_have_text(worst)
@@ -193,8 +191,8 @@ def test_what_the_pointer_is_at_is_told_in_berlins_time(open_tab: Open, time_zon
 def test_events_of_a_sensor_are_listed_and_open_with_a_click(open_tab: Open, server: ExplorePage) -> None:
     ((name, start),) = sql(
         server,
-        "SELECT sensor_name, strftime(min(timestamp), '%-d %b %Y %H:%M') FROM anomalies"
-        " WHERE sensor_name LIKE 'sensor%' GROUP BY sensor_name, event_id ORDER BY max(score) DESC LIMIT 1",
+        "SELECT sensor_name, strftime(start, '%-d %b %Y %H:%M') FROM events"
+        " WHERE sensor_name LIKE 'sensor%' ORDER BY peak_score DESC LIMIT 1",
     )
     with open_tab(f"sensor={name}") as tab:
         before = tab.range
