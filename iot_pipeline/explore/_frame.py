@@ -43,7 +43,7 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
     n = len(names)
     panel = _panel(n)
     tops = [_ABOVE + i * (panel + _BETWEEN) for i in range(n + 1)]
-    left, right, size = (56, 8, 10) if narrow else (72, 16, 12)
+    left, right, size = (56, 18, 10) if narrow else (72, 16, 12)
     every = list(range(n + 1))
     titles = [*names, "residuals in standard deviations of the noise"]
     ticks_of_residuals = [0, *_RESIDUAL_TICKS, *(-tick for tick in _RESIDUAL_TICKS)]

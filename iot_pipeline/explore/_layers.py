@@ -116,8 +116,9 @@ def _curves(  # noqa: PLR0917 - private
     high = np.maximum.reduceat(expected + 3 * noise, firsts)
     mean = np.add.reduceat(expected, firsts) / np.diff(np.append(firsts, len(expected)))
     at = instants[firsts]
-    # The band is an area stacked upon a line that can't be seen.
-    stacked = {**_LINE, **above, "stack": str(above), "stackStrategy": "all", "lineStyle": {"opacity": 0}}
+    # The band is an area stacked upon its lower edge.
+    edge = {"color": palette.model, "width": 0.8, "opacity": 0.6}
+    stacked = {**_LINE, **above, "stack": str(above), "stackStrategy": "all", "lineStyle": edge, "z": 4}
     return [
         {**stacked, "data": _points(at, low), "tooltip": {"show": False}},
         {
@@ -142,6 +143,7 @@ def _curves(  # noqa: PLR0917 - private
             **above,
             "name": "model",
             "data": _points(at, mean),
+            "z": 5,
             "lineStyle": {"width": 2, "color": palette.model},
             "itemStyle": {"color": palette.model},
         },
@@ -184,7 +186,7 @@ def _markers(flags: Flags, judged: Judged, window: Window, above: Option, below:
                 "borderColor": colours.back,
                 "borderWidth": 0.5,
             },
-            "z": 5,
+            "z": 6,
         }
         at, size = instants[here], residuals[here]
         result += [

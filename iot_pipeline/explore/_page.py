@@ -61,7 +61,7 @@ class Page:
         self._event: int | None = None
         self._looks = Looks()
         self._settled: object = None
-        self._moved_at = 0.0
+        self._moved_at = self._drawn_at = 0.0
         self._pulses = 0
         self._keys: dict[str, Callable[[], Any]] = {
             "+": lambda: self._stretch(0.25, -0.25),
@@ -155,7 +155,10 @@ class Page:
             return
         if self._pulses % _LOOKS_EVERY == 0 and await self._refresh():
             await self._open(self._view.to_query())
-        elif self._settled != (self._version, self._view, self._looks):
+        elif (
+            self._settled != (self._version, self._view, self._looks)
+            and time.monotonic() - self._drawn_at > _PULSE
+        ):
             self._settle()
 
     async def _open(self, query: str) -> None:
@@ -204,6 +207,7 @@ class Page:
                 if self._fleet and not self._wanted:
                     start, end = wanted.range(self._chart.extent)
                     self._chart.draw(start, end, self._fleet.kinds, placed=self._placed and not anew)
+                    self._drawn_at = time.monotonic()
         except IotPipelineError as error:
             ui.notify(str(error), type="negative")
         finally:

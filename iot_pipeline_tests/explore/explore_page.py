@@ -102,8 +102,9 @@ class Tab:
         self.wait_until_drawn()
 
     def wait_until_drawn(self) -> None:
-        """Wait until a sensor's readings are drawn."""
+        """Wait until a sensor's readings are drawn, and the rest of the page has followed."""
         self.wait_for("chart?.getOption()?.series?.length > 0")
+        expect(self.page.get_by_label("from")).not_to_have_value("")
 
     def wait_for(self, expression: str) -> None:
         """Wait until JavaScript about the ECharts instance ``chart`` is true."""
