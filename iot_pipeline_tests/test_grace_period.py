@@ -20,7 +20,7 @@ from iot_pipeline.warehouse import open_folder
 from iot_pipeline.warehouse.cleanup import remove_files
 from iot_pipeline_tests.conftest import SENSOR, Bucket, csv_of, row
 
-TABLES = ("timeseries", "source_files", "anomalies", "sensor_models")
+TABLES = ("timeseries", "source_files", "events", "anomalies", "sensor_models")
 
 
 def load_and_judge(bucket: Bucket, value: float) -> None:
