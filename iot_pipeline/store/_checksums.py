@@ -38,7 +38,7 @@ class Blocks:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Self | None:
-        """Read the checksums from an object's metadata; None if an earlier release or another tool wrote it."""
+        """Read the checksums from an object's metadata; None if another tool wrote it."""
         n_bytes, crc32 = metadata.get("block-bytes", ""), metadata.get("block-crc32", "")
         if not n_bytes.isdecimal() or int(n_bytes) == 0:
             return None
