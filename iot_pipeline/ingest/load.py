@@ -156,7 +156,7 @@ def _load(
                 touched.update(info.months, before.info.months if before else ())
         months = _compact(workers, warehouse, files.values(), touched, on_progress=on_progress)
     if unsettled:
-        logger.warning("left for the next load, because they keep being overwritten: %s", unsettled)
+        logger.warning("left for the next load, because they were overwritten again and again: %s", unsettled)
     if fragments or touched or full_reload or tables.first is None:
         _publish(warehouse, files, months, touched=None if full_reload else touched, onto=tables)
     _clean_up(warehouse, {entry.info.fragment for entry in files.values()})
