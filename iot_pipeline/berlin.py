@@ -1,4 +1,4 @@
-"""The one time zone of the data: Europe/Berlin, its months, and what a written timestamp means.
+"""The time zone of the data, Europe/Berlin: its months, and how to read timestamps.
 
 Instants are microseconds since 1970-01-01 00:00 UTC, as Parquet stores them.
 """
@@ -20,7 +20,6 @@ DAY = 24 * HOUR
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR = 2200
-_LAST_HOUR = (_LAST_YEAR - 1970) * 365 * 24
 _LARGEST_OFFSET = timedelta(hours=15)
 _TIMESTAMP = re.compile(
     r"(?P<hour>\d{4}-\d\d-\d\d[T ]\d\d):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.(?P<fraction>\d+))?)?"
@@ -33,26 +32,22 @@ _DAYS_AGO = {"today": 0, "yesterday": 1}
 
 
 class Timestamp(NamedTuple):
-    """What a written timestamp means.
+    """The meaning of a written timestamp.
 
     Attributes:
-        instant: Microseconds since the epoch; the first pass where the clock shows a time twice.
-        repeated: The hour (by the instant of its first pass) that the clock repeats and that this
-            time lies in; None at any other time.
-        wall: Microseconds since the full hour, the same in both passes.
-        naive: It was written without an offset.
-        missing: It was written without an offset and the clock never showed it.
+        instant: Microseconds since the epoch.
+        repeated_hour: If the time has no offset and the clock shows it twice, the instant at which the hour's
+            first pass begins; ``instant`` then means the first pass. Otherwise None.
+        missing: Whether the time has no offset and the clock skips it.
     """
 
     instant: int
-    repeated: int | None = None
-    wall: int = 0
-    naive: bool = False
+    repeated_hour: int | None = None
     missing: bool = False
 
 
 def to_instant(moment: datetime) -> int:
-    """Return the microseconds since the epoch of a datetime; a naive one means Europe/Berlin."""
+    """Return a datetime as microseconds since the epoch; a naive one means Europe/Berlin."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=BERLIN)
     return (moment - _EPOCH) // timedelta(microseconds=1)
@@ -67,10 +62,10 @@ def read_day(text: str, today: date) -> date | None:
 
 
 def read_timestamp(text: str) -> Timestamp | None:
-    """Read an ISO 8601 date and time with or without an offset; None when it is not one.
+    """Read an ISO 8601 date and time with or without an offset; None if the text is not one.
 
-    Without an offset it is wall time in Europe/Berlin. A time that the clock skips in March is read with
-    the offset before the change, as ``zoneinfo`` does. Fractions are cut to microseconds.
+    Without an offset it is wall time in Europe/Berlin. A time that the clock skips in March is read with the
+    offset before the change, as in ``zoneinfo``. Fractions are truncated to microseconds.
     """
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
@@ -82,15 +77,12 @@ def read_timestamp(text: str) -> Timestamp | None:
     within = (int(minute) * 60 + int(second or 0)) * 1_000_000
     if fraction:
         within += int(f"{fraction:0<6}"[:6])
-    instant = hour.instant + within
-    if offset is None:
-        return Timestamp(instant, hour.repeated, within, naive=True, missing=hour.missing)
-    return Timestamp(instant, _repeated_hour(instant // HOUR), instant % HOUR)
+    return Timestamp(hour.instant + within, hour.repeated_hour, hour.missing)
 
 
 @lru_cache(maxsize=10_000)
 def _read_hour(text: str, offset: str | None) -> Timestamp | None:
-    """Read the part of a timestamp before its minutes; the clock only ever changes on a full hour."""
+    """Read the part of a timestamp before its minutes; the clock only ever changes on the hour."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -98,7 +90,7 @@ def _read_hour(text: str, offset: str | None) -> Timestamp | None:
     if offset is None:
         instant = to_instant(moment)
         later = to_instant(moment.replace(fold=1))
-        return Timestamp(instant, instant if later > instant else None, naive=True, missing=later < instant)
+        return Timestamp(instant, instant if later > instant else None, missing=later < instant)
     if offset in "Zz":
         offset = "+00"
     sign = -1 if offset[0] == "-" else 1
@@ -106,20 +98,6 @@ def _read_hour(text: str, offset: str | None) -> Timestamp | None:
     if shift > _LARGEST_OFFSET:
         return None
     return Timestamp(to_instant(moment.replace(tzinfo=UTC)) - sign * (shift // timedelta(microseconds=1)))
-
-
-@lru_cache(maxsize=10_000)
-def _repeated_hour(hour: int) -> int | None:
-    """Return the instant of the first pass when the clock shows this hour (since the epoch) twice."""
-    if not 0 < hour < _LAST_HOUR:
-        return None
-    before, now, after = (
-        datetime.fromtimestamp(h * 3600, BERLIN).utcoffset() or timedelta()
-        for h in (hour - 1, hour, hour + 1)
-    )
-    if now > after:
-        return hour * HOUR
-    return (hour - 1) * HOUR if before > now else None
 
 
 @cache
@@ -133,7 +111,7 @@ def _month_starts() -> tuple[list[str], npt.NDArray[np.int64]]:
 
 
 def count_by_month(instants: npt.NDArray[np.int64]) -> dict[str, int]:
-    """Count instants (int64 microseconds) by month in Europe/Berlin, named like ``2013-01``, ascending."""
+    """Count instants (int64 microseconds) by month in Europe/Berlin, like ``2013-01``, in ascending order."""
     if not len(instants):
         return {}
     first, last = month_of(int(instants.min())), month_of(int(instants.max()))
@@ -145,13 +123,13 @@ def count_by_month(instants: npt.NDArray[np.int64]) -> dict[str, int]:
 
 
 def month_bounds(month: str) -> tuple[int, int]:
-    """Return the first instant of a month in Europe/Berlin and the first one after it."""
+    """Return the first instant of a month in Europe/Berlin and that of the next month."""
     names, starts = _month_starts()
     position = names.index(month)
     return int(starts[position]), int(starts[position + 1])
 
 
 def month_of(instant: int) -> str:
-    """Return the month in Europe/Berlin, like ``2013-01``, that an instant lies in."""
+    """Return the month of an instant in Europe/Berlin, like ``2013-01``."""
     names, starts = _month_starts()
     return names[max(bisect_right(starts, instant) - 1, 0)]

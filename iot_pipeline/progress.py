@@ -1,4 +1,4 @@
-"""How far long work is: what is reported, and how it is shown in a terminal and in a log."""
+"""Progress of long work: what is reported, and how it is shown in a terminal and in a log."""
 
 import sys
 import time
@@ -13,14 +13,14 @@ LOG_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage of long work is.
+    """The progress of one stage of long work.
 
     Attributes:
         stage: What is being done, like ``converting files``.
-        done: How many are done.
-        total: How many there are.
-        rows: Rows of what is done.
-        seconds: Time since the stage began.
+        done: The number of finished items.
+        total: The number of all items.
+        rows: The number of rows in the finished items.
+        seconds: The time since the stage began.
     """
 
     stage: str
@@ -30,7 +30,7 @@ class Progress:
     seconds: float
 
     def __str__(self) -> str:
-        """Return a line for a log."""
+        """Return a line for the log."""
         rate = self.rows / max(self.seconds, 1e-9)
         left = self.seconds / max(self.done, 1) * (self.total - self.done)
         return f"{self.stage}: {self.done:,} of {self.total:,}, {rate:,.0f} rows/s, {left:,.0f} s left"
@@ -40,7 +40,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class Stage:
-    """A stage of long work, which reports as it is advanced.
+    """A stage of long work, which reports its progress.
 
     >>> stage = Stage("converting files", total=len(files), on_progress=on_progress)
     >>> for file in files:
@@ -48,22 +48,22 @@ class Stage:
     """
 
     def __init__(self, name: str, *, total: int, on_progress: OnProgress) -> None:
-        """Begin; the time counts from now."""
+        """Start the stage and its clock."""
         self._name, self._total, self._on_progress = name, total, on_progress
         self._started = time.monotonic()
         self.done = 0
-        self.rows = 0
+        self._rows = 0
 
     def advance(self, done: int = 1, *, rows: int = 0) -> None:
-        """Add what has been done, and its rows."""
+        """Add finished items and their rows, and report."""
         self.done += done
-        self.rows += rows
+        self._rows += rows
         seconds = time.monotonic() - self._started
-        self._on_progress(Progress(self._name, self.done, self._total, self.rows, seconds))
+        self._on_progress(Progress(self._name, self.done, self._total, self._rows, seconds))
 
 
 def log_progress(log: Callable[[str], None], *, every_seconds: float = LOG_SECONDS) -> OnProgress:
-    """Return a callback that logs a line now and then, and none for short work."""
+    """Return a callback that logs a line every few seconds, so nothing for short work."""
     logged_at = time.monotonic()
 
     def on_progress(progress: Progress) -> None:
@@ -77,9 +77,9 @@ def log_progress(log: Callable[[str], None], *, every_seconds: float = LOG_SECON
 
 @contextmanager
 def terminal_progress() -> Iterator[OnProgress]:
-    """Yield a callback that shows a bar for each stage when stderr is a terminal, and nothing otherwise.
+    """Yield a callback that shows a progress bar for each stage if stderr is a terminal, else nothing.
 
-    Stages come one after another: the next one ends the bar of the one before.
+    Stages must follow one another: a new stage closes the previous bar.
     """
     bars: dict[str, tqdm[None]] = {}
 

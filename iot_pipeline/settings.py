@@ -1,7 +1,4 @@
-"""The environment, read in one place and only when asked.
-
-What belongs here: every setting that a user can make, with its default. What does not: what it means.
-"""
+"""All settings that users can make, with their defaults; read from the environment only when asked for."""
 
 import os
 import re
@@ -18,13 +15,13 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a user can set.
+    """The settings.
 
     Attributes:
         source: A directory or ``s3://bucket[/prefix]`` that holds ``mapping/`` and ``Timeseries/``.
-        warehouse: The directory or ``s3://bucket[/prefix]`` that holds all that the pipeline makes.
-        mapping: Likewise for ``mapping.sqlite`` alone, where it is to stay elsewhere; else the warehouse.
-        grace_period: How long files of older table versions are kept for those who still read them.
+        warehouse: The directory or ``s3://bucket[/prefix]`` that holds everything the pipeline writes.
+        mapping: The directory or URL of ``mapping.sqlite``; by default the warehouse.
+        grace_period: How long files of older table versions are kept for readers.
         workers: How many processes the load and the detection may use.
         dask_scheduler: The address of the Dask cluster that they run on instead; empty for none.
         alert_urls: Whom the alerts tell, as Apprise's URLs. They hold tokens, so they are not shown.
@@ -48,8 +45,8 @@ class Settings:
 def get_settings() -> Settings:
     """Read the settings from the environment.
 
-    Relative paths in variables are relative to the current directory, the defaults to the project's root or,
-    where the package is installed without its project, to the current directory too.
+    Relative paths in variables are relative to the current directory. The defaults are relative to the
+    project's root or, if the package is installed without its project, to the current directory.
 
     Raises:
         ConfigurationError: A variable has a value that can't be used.

@@ -1,9 +1,8 @@
-"""What work runs on: this process, processes of its own, or a Dask cluster, behind one executor.
+"""Runs tasks in this process, in worker processes or on a Dask cluster, behind one executor.
 
-What belongs here: spreading plain picklable functions over tasks, and saying in one line why that can't be
-done. Dask runs the tasks of a killed worker again on another one, up to
-``distributed.scheduler.allowed-failures`` times. That is safe: what a task writes appears whole or not at
-all, and the same twice does no harm.
+Tasks are calls of plain, picklable functions. Dask reruns the tasks of a killed worker on another one, up to
+``distributed.scheduler.allowed-failures`` times. That is safe, because a task's output appears complete or
+not at all, and writing it twice gives the same.
 """
 
 import os
@@ -26,46 +25,46 @@ if TYPE_CHECKING:
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-AHEAD = 4
-"""How many tasks per worker are under way: a worker that is done has the next one at hand."""
+TASKS_PER_WORKER = 4
+"""How many tasks are submitted at a time for each worker, so that it never waits for the next one."""
 CONNECT_SECONDS = 10.0
 FIRST_WORKER_SECONDS = 30.0
 PACKAGES = ("deltalake", "duckdb", "iot-pipeline", "numpy", "pandas", "pyarrow", "scipy")
-"""What a result depends on, besides Python and Dask."""
+"""The packages that a result depends on, besides Python and Dask."""
 _SINGLE_THREADED = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 
 
 class SerialExecutor(Executor):
-    """Runs each task at once in the calling thread: right for work that is done before a process starts."""
+    """Runs each task immediately in the calling thread, for work too small to start processes for."""
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Run a task and return its finished future."""
         future: Future[Result] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+        except Exception as error:  # noqa: BLE001 - raised by future.result()
             future.set_exception(error)
         return future
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """What tasks run on.
+    """An executor and its capacity.
 
     Attributes:
-        executor: Takes the tasks.
-        count: Says how many of them it can run at a time now.
+        executor: Runs the tasks.
+        count: Returns how many tasks it can run at a time now.
     """
 
     executor: Executor
     count: Callable[[], int]
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Run a function over tasks and yield the results as they come, with few more tasks under way."""
+        """Call a function for each task and yield the results as they complete."""
         waiting: set[Future[Result]] = set()
         for task in tasks:
             waiting.add(self.executor.submit(function, task))
-            if len(waiting) >= AHEAD * self.count():
+            if len(waiting) >= TASKS_PER_WORKER * self.count():
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         while waiting:
@@ -74,19 +73,19 @@ class Workers:
 
 
 NO_WORKERS = Workers(SerialExecutor(), lambda: 1)
-"""Runs the tasks right here."""
+"""Runs the tasks in the calling thread."""
 
 
 @contextmanager
 def open_workers(*, parallel: bool) -> Iterator[Workers]:
-    """Open what a load or a detection runs on: the Dask cluster of the setting, or processes of its own.
+    """Open the workers of a load or a detection: the configured Dask cluster, or processes.
 
     Args:
-        parallel: Whether the work is worth starting processes for.
+        parallel: Whether there is enough work to start processes for.
 
     Raises:
         ConfigurationError: The cluster can't be used.
-        WorkerError: A worker was killed, or the cluster has gone.
+        WorkerError: A worker was killed, or the cluster is gone.
     """
     settings = get_settings()
     if settings.dask_scheduler:
@@ -101,12 +100,12 @@ def open_workers(*, parallel: bool) -> Iterator[Workers]:
 
 @contextmanager
 def _open_processes(count: int) -> Iterator[Executor]:
-    """Start processes that compute on one thread each and end with this one, even if it is killed."""
+    """Start single-threaded processes, which exit with this one even if it is killed."""
     from loky import ProcessPoolExecutor  # noqa: PLC0415 - nothing else needs it
     from loky.process_executor import BrokenProcessPool  # noqa: PLC0415
 
     pool = ProcessPoolExecutor(
-        count, initializer=_end_with, initargs=(os.getpid(),), env=_SINGLE_THREADED, timeout=None
+        count, initializer=_exit_with, initargs=(os.getpid(),), env=_SINGLE_THREADED, timeout=None
     )
     try:
         yield pool
@@ -118,8 +117,8 @@ def _open_processes(count: int) -> Iterator[Executor]:
         pool.shutdown(kill_workers=True)
 
 
-def _end_with(parent: int) -> None:
-    """End this worker when its parent has gone; it would wait for work for ever."""
+def _exit_with(parent: int) -> None:
+    """Make this worker exit when its parent is gone; otherwise it would wait for work forever."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -131,27 +130,29 @@ def _end_with(parent: int) -> None:
 
 @contextmanager
 def _open_cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
-    """Connect to a cluster and yield its executor, and what tells how many tasks it runs at a time now.
+    """Connect to a cluster; yield its executor and a function that returns its number of threads.
 
     Args:
-        address: Of the scheduler, like ``tcp://10.0.0.1:8786``.
+        address: The scheduler's address, like ``tcp://10.0.0.1:8786``.
 
     Raises:
-        ConfigurationError: It can't be reached, has no workers, or runs other versions of the packages.
-        WorkerError: A task's workers were killed again and again, or the scheduler has gone.
+        ConfigurationError: It can't be reached, has no workers, or has other versions of the packages.
+        WorkerError: Workers running the same task were killed repeatedly, or the scheduler is gone.
     """
     try:
         from distributed import Client, KilledWorker  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise ConfigurationError("IOT_DASK_SCHEDULER needs a package more: pip install '.[dask]'") from error
-    _check_that_a_scheduler_listens(address)
+        raise ConfigurationError(
+            "IOT_DASK_SCHEDULER needs one more package: pip install '.[dask]'"
+        ) from error
+    _check_scheduler(address)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(f"IOT_DASK_SCHEDULER: no Dask scheduler answers at {address}") from error
     with client:
         _check_workers(client, address)
-        # Without pure=False an equal call would be answered with the result of the first.
+        # Without pure=False, Dask would answer a repeated call with the first result.
         executor = client.get_executor(pure=False)
         try:
             yield executor, lambda: sum(client.nthreads().values())
@@ -162,14 +163,14 @@ def _open_cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
             ) from error
         except CancelledError as error:
             raise WorkerError(
-                f"the Dask scheduler at {address} has gone: try again when it is back"
+                f"the Dask scheduler at {address} is gone: try again when it is back"
             ) from error
         finally:
-            executor.shutdown(wait=False)  # cancels what is still under way
+            executor.shutdown(wait=False)  # cancels running tasks
 
 
-def _check_that_a_scheduler_listens(address: str) -> None:
-    """Find out at once what Dask would try for half a minute or wait for without end."""
+def _check_scheduler(address: str) -> None:
+    """Fail at once where Dask would retry for half a minute or wait forever."""
     try:
         url = urlsplit(address)
         host, port = url.hostname, url.port

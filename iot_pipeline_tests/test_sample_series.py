@@ -97,5 +97,5 @@ def test_a_handful_of_readings_is_a_sensor_too(days: float) -> None:
 def test_an_unknown_name_is_refused(wrong: dict[str, str]) -> None:
     rng = np.random.default_rng(11)
     times = irregular_timestamps(rng, start="2013-01-01", days=1)
-    with pytest.raises(ValueError, match="is none of"):
+    with pytest.raises(ValueError, match="is not one of"):
         make_series(rng, times, **{"family": "linear", **wrong})  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def test_all_tasks_are_run_and_an_error_of_one_is_raised(parallel: bool) -> None
 
 
 def test_no_more_tasks_than_allowed_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "AHEAD", 1)
+    monkeypatch.setattr(workers, "TASKS_PER_WORKER", 1)
     lock, running, most = threading.Lock(), 0, 0
 
     def task(_: int) -> None:

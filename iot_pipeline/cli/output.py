@@ -1,6 +1,6 @@
-"""Rows for people and for programs: a table on the screen, or CSV, JSON, Parquet or text in a file or a pipe.
+"""Writes rows as a table on the terminal, or as CSV, JSON, Parquet or text to a file or a pipe.
 
-A file or a pipe gets every row, in batches; only a terminal gets the first rows of a long table.
+A file or a pipe gets every row, in batches; a terminal gets only the first rows of a long table.
 """
 
 import csv
@@ -23,16 +23,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
-"""The formats by a file's suffix."""
+"""The format for each file suffix."""
 SCREEN_ROWS = 40
 BATCH_ROWS = 100_000
-_NARROWEST = 20  # columns of the screen into which a wide text is wrapped
-_BETWEEN = "  "
+_MIN_WIDTH = 20  # in characters, of a column with wrapped text
+_SEPARATOR = "  "
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where rows go, and how they are written.
+    """The format and destination of rows.
 
     Attributes:
         format: ``table``, ``csv``, ``json`` or ``parquet``.
@@ -44,10 +44,10 @@ class Output:
 
     @classmethod
     def choose(cls, format_: str | None, path: Path | None) -> "Output":
-        """Choose a format: the one asked for, else the file's suffix says which, else a table.
+        """Choose the requested format, else that of the file's suffix, else a table.
 
         Raises:
-            ValueError: The suffix is unknown, the file can't be one, or Parquet has no file.
+            ValueError: The suffix is unknown, the path can't be a file, or there is no file for Parquet.
         """
         if path:
             return cls(check_file(path, SUFFIXES, format_), path)
@@ -56,7 +56,7 @@ class Output:
         return cls(format_ or "table", None)
 
     def write(self, rows: pa.RecordBatchReader) -> None:
-        """Write rows. A file appears under its name only when all of it is written.
+        """Write rows. A file appears under its name only once it is complete.
 
         Raises:
             ValueError: The format can't hold a column's type.
@@ -74,15 +74,15 @@ class Output:
 
 
 def check_file(path: Path, suffixes: dict[str, str], format_: str | None = None) -> str:
-    """Return the format of a file to be written: the one asked for, else the one that its suffix stands for.
+    """Return the format for a file to be written: the requested one, else that of its suffix.
 
     Raises:
-        ValueError: The suffix is not among these, or the file can't be one.
+        ValueError: The suffix is unknown, or the path can't be a file.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a directory: name a file in it")
     if not path.parent.is_dir():
-        raise ValueError(f"there is no directory {path.parent}: make it first, or choose another file")
+        raise ValueError(f"there is no directory {path.parent}: create it first, or choose another file")
     format_ = format_ or suffixes.get(path.suffix.lower())
     if format_ is None:
         raise ValueError(f"can't tell the format of {path}: its name must end in {' or '.join(suffixes)}")
@@ -91,7 +91,7 @@ def check_file(path: Path, suffixes: dict[str, str], format_: str | None = None)
 
 @contextmanager
 def writing(path: Path | None) -> Iterator[IO[bytes]]:
-    """Open stdout, or a file that appears under its name when the block has ended well.
+    """Open stdout, or a file that appears under its name only if the block succeeds.
 
     Raises:
         OSError: The file can't be written.
@@ -130,21 +130,21 @@ def _write_csv(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
         for batch in rows:
             writer.writerows(zip(*map(_csv_values, batch.columns), strict=True))
     finally:
-        text.detach()  # or it would close the file
+        text.detach()  # otherwise it would close the file
 
 
 def _csv_values(column: pa.Array) -> list[Any]:
-    """Return values that ``csv`` writes exactly: numbers and texts as they are, the rest as text."""
+    """Return values that ``csv`` writes exactly: numbers and strings unchanged, the rest as text."""
     values = _values(column)
     if _is_number(column.type) or pa.types.is_string(column.type):
         return values
     return [None if value is None else _text(value) for value in values]
 
 
-def _moments(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Write times like ``2013-10-05 00:08:00+02:00``, with as many decimals as needed."""
+def _format_times(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Format times like ``2013-10-05 00:08:00+02:00``, with as many decimals as needed."""
     zone = column.type.tz
-    with suppress(pa.ArrowInvalid):  # parts of a second would be lost
+    with suppress(pa.ArrowInvalid):  # fractions of a second would be lost
         column = column.cast(pa.timestamp("s", zone))
     return pc.strftime(column, format=f"%Y-%m-%d %H:%M:%S{'%Ez' if zone else ''}")
 
@@ -159,7 +159,7 @@ def _write_json(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
 
 
 def _jsonable(value: Any) -> Any:
-    """Turn a value into one that JSON has: times as ISO 8601, what is not finite as null."""
+    """Return a value that JSON supports: times as ISO 8601, numbers that aren't finite as null."""
     match value:
         case float() | Decimal() if not math.isfinite(value):
             return None
@@ -176,7 +176,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def _write_table(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
-    """Write aligned columns; each batch may widen them."""
+    """Write aligned columns; later batches may widen them."""
     widths = [len(name) for name in rows.schema.names]
     header = True
     total = 0
@@ -192,14 +192,14 @@ def _write_table(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
             f"{{:{'>' if _is_number(field.type) else '<'}{width}}}"
             for field, width in zip(rows.schema, widths, strict=True)
         ]
-        pattern = _BETWEEN.join(aligned)
+        pattern = _SEPARATOR.join(aligned)
         file.write("".join(f"{pattern.format(*line).rstrip()}\n" for line in lines).encode())
     file.write(f"({_counted(total)})\n".encode())
 
 
 def _show(rows: pa.RecordBatchReader) -> None:
-    """Print the first rows on a terminal: wide texts are wrapped, too many columns stand below each other."""
-    from rich.console import Console  # noqa: PLC0415 - a terminal alone needs it
+    """Print the first rows on a terminal; wrap wide text, and list columns vertically if they don't fit."""
+    from rich.console import Console  # noqa: PLC0415 - only needed for a terminal
     from rich.table import Table  # noqa: PLC0415
 
     first = _first_rows(rows, SCREEN_ROWS + 1)
@@ -208,12 +208,12 @@ def _show(rows: pa.RecordBatchReader) -> None:
     names = rows.schema.names
     console = Console(markup=False, emoji=False, highlight=False, width=shutil.get_terminal_size().columns)
     widths = [
-        min(max(len(word) for cell in [name, *column] for word in cell.split()), _NARROWEST)
+        min(max(len(word) for cell in [name, *column] for word in cell.split()), _MIN_WIDTH)
         for name, column in zip(names, cells, strict=True)
     ]
-    least = sum(widths) + len(_BETWEEN) * (len(names) - 1)
+    least = sum(widths) + len(_SEPARATOR) * (len(names) - 1)
     if least <= console.width:
-        table = Table(box=None, pad_edge=False, padding=(0, len(_BETWEEN), 0, 0), header_style="bold")
+        table = Table(box=None, pad_edge=False, padding=(0, len(_SEPARATOR), 0, 0), header_style="bold")
         for field, width in zip(rows.schema, widths, strict=True):
             number = _is_number(field.type)
             table.add_column(
@@ -227,7 +227,7 @@ def _show(rows: pa.RecordBatchReader) -> None:
         console.print(table)
     else:
         for row in zip(*cells, strict=True):
-            table = Table(box=None, pad_edge=False, show_header=False, padding=(0, len(_BETWEEN), 0, 0))
+            table = Table(box=None, pad_edge=False, show_header=False, padding=(0, len(_SEPARATOR), 0, 0))
             table.add_column(style="bold", no_wrap=True)
             table.add_column(overflow="fold")
             for name, cell in zip(names, row, strict=True):
@@ -251,13 +251,13 @@ def _first_rows(rows: pa.RecordBatchReader, count: int) -> pa.Table:
 
 
 def _cells(rows: pa.Table | pa.RecordBatch) -> list[list[str]]:
-    """Return the texts of each column."""
+    """Return each column as text."""
     return [[_text(value) for value in _values(column)] for column in rows.columns]
 
 
 def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """Return Python values, but times as text."""
-    values: list[Any] = (_moments(column) if pa.types.is_timestamp(column.type) else column).to_pylist()
+    """Return Python values, except times, which become text."""
+    values: list[Any] = (_format_times(column) if pa.types.is_timestamp(column.type) else column).to_pylist()
     return values
 
 
@@ -266,7 +266,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Return a value as one line of a table, without what a terminal would take for a command."""
+    """Return a value as a single line of text, with control characters escaped."""
     match value:
         case None:
             text = ""

@@ -1,4 +1,4 @@
-"""How errors of the domain are shown, and which are tried again."""
+"""How the project's errors are shown in Dagster, and which are retried."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +10,19 @@ from iot_pipeline.errors import IotPipelineError
 PATIENCE = dg.RetryPolicy(
     max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
-"""For jobs that nobody watches: a minute, two and four, more or less."""
+"""For unattended jobs: retries after about one, two and four minutes."""
 
 
 @contextmanager
 def readable_failures(context: dg.AssetExecutionContext | None = None) -> Iterator[None]:
-    """Show an error that a user can mend as one line; what may pass by itself is left to the job's patience.
+    """Raise the project's errors as one-line failures; those that may pass by themselves can be retried.
 
     Args:
-        context: The asset's; without one nothing is tried again.
+        context: The asset's context; without one, nothing is retried.
     """
     try:
         yield
     except IotPipelineError as error:
-        # A policy that has run out would hide the line behind one of its own.
+        # Dagster hides the error's text behind its own when the retries are exhausted.
         is_last = context is None or context.op_execution_context.retry_number >= PATIENCE.max_retries
         raise dg.Failure(str(error), allow_retries=error.may_pass and not is_last) from None

@@ -1,7 +1,7 @@
-"""Runs whose process was killed: Dagster takes them for running, so what waits for them would wait for ever.
+"""Marks runs whose process was killed as failed; Dagster would wait for them forever.
 
-`make dev` and the code location of `docker compose` call this before they start Dagster's services, the
-sensor `orphaned_runs` every minute.
+`make dev` and the code location of `docker compose` run this module before they start Dagster's services. The
+sensor `orphaned_runs` calls it every minute.
 """
 
 import dagster as dg
@@ -11,7 +11,7 @@ UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dags
 
 
 def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark unfinished runs whose process on this machine or container is gone as failed; return their ids."""
+    """Mark unfinished runs whose process is gone from this machine as failed; return their ids."""
     orphans = []
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         processes = _processes_of(instance, run.run_id)
@@ -23,7 +23,7 @@ def fail_orphaned_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def _processes_of(instance: dg.DagsterInstance, run_id: str) -> list[tuple[int, float]]:
-    """Return the processes that said in the run's log that they execute it, and when they said so."""
+    """Return the ids of the processes that the run's log names as executing it, and when it did so."""
     entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     found = [
         (entry.get_dagster_event().engine_event_data.metadata.get("pid"), entry.timestamp)
@@ -33,7 +33,7 @@ def _processes_of(instance: dg.DagsterInstance, run_id: str) -> list[tuple[int, 
 
 
 def _is_alive(process: int, since: float) -> bool:
-    # After a restart, of a container in particular, another process may have the same id: a younger one.
+    # After a restart, especially of a container, a younger process may have the same id.
     try:
         found = psutil.Process(process)
         return found.create_time() <= since and found.status() != psutil.STATUS_ZOMBIE

@@ -1,4 +1,4 @@
-"""What assets work with: the source they read from and the warehouse they write to and query."""
+"""The assets' resources: the source that they read from and the warehouse that they write to and query."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from iot_pipeline.warehouse.views import readable_errors
 
 
 class SourceResource(dg.ConfigurableResource[Store]):
-    """Where the CSV files come from."""
+    """The source of the CSV files."""
 
     location: str | None = Field(
         default=None, description="A directory or s3://bucket[/prefix]; by default IOT_SOURCE."
@@ -46,7 +46,7 @@ class SourceResource(dg.ConfigurableResource[Store]):
 
 
 class MeasurementsResource(dg.ConfigurableResource[None]):
-    """The warehouse: where the tables are, and how they are queried."""
+    """The warehouse: the location of the tables, and queries on them."""
 
     warehouse: str | None = Field(
         default=None, description="A directory or s3://bucket[/prefix]; by default IOT_WAREHOUSE."
@@ -59,7 +59,7 @@ class MeasurementsResource(dg.ConfigurableResource[None]):
         return open_warehouse(self.warehouse).url
 
     def get_measurements(self, sensor_name: str, start: str | datetime, end: str | datetime) -> pd.DataFrame:
-        """Return the readings of a sensor, as ``iot_pipeline.get_measurements`` does."""
+        """Return the readings of a sensor, like ``iot_pipeline.get_measurements``."""
         return get_measurements(sensor_name, start, end, warehouse=self.warehouse)
 
     @contextmanager

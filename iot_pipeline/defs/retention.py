@@ -1,4 +1,4 @@
-"""What Dagster keeps of past runs; it has no setting for it."""
+"""Deletes old runs; Dagster has no setting for that."""
 
 import sqlite3
 from contextlib import closing
@@ -16,13 +16,13 @@ BATCH = 100
 def delete_old_runs(instance: dg.DagsterInstance, before: datetime) -> int:
     """Delete the finished runs created before a moment, with their events and logs; return how many."""
     filters = dg.RunsFilter(statuses=FINISHED, created_before=before)
-    path_of_events = getattr(instance.event_log_storage, "path_for_shard", None)  # of SQLite only
+    path_of_events = getattr(instance.event_log_storage, "path_for_shard", None)  # only with SQLite
     deleted = 0
     while runs := instance.get_runs(filters, limit=BATCH):
         for run in runs:
             instance.compute_log_manager.delete_logs(prefix=[run.run_id])
             instance.delete_run(run.run_id)
-            if path_of_events:  # its file does not shrink by itself
+            if path_of_events:  # the file does not shrink by itself
                 with closing(sqlite3.connect(path_of_events(run.run_id))) as file:
                     file.execute("VACUUM")
         deleted += len(runs)
@@ -31,14 +31,14 @@ def delete_old_runs(instance: dg.DagsterInstance, before: datetime) -> int:
 
 @dg.op(description="Delete finished runs that are older than 90 days, with their events and logs.")
 def delete_runs(context: dg.OpExecutionContext) -> None:
-    """Delete the runs that are kept no longer."""
+    """Delete the runs older than the retention period."""
     deleted = delete_old_runs(context.instance, datetime.now(UTC) - KEPT)
     context.log.info("deleted %d runs", deleted)
 
 
-@dg.job(description="Keep what is known of runs for 90 days. The measurements are not touched.")
+@dg.job(description="Delete finished runs after 90 days. The measurements are not touched.")
 def tidy_up() -> None:
-    """Delete what is kept no longer."""
+    """Delete old runs."""
     delete_runs()
 
 

@@ -1,7 +1,7 @@
-"""One version of one source file → one bronze fragment, a Parquet file that never changes.
+"""Converts one version of one source file to one bronze fragment, a Parquet file that never changes.
 
-A fragment is named by its object's key and version, so converting twice gives the same thing. What is known
-of it (its ``FragmentInfo``) is stored in its own metadata: so a killed load finds its work again.
+A fragment is named after its object's key and version, so converting twice gives the same file. Its
+``FragmentInfo`` is stored in its own metadata, so the load after a killed one can reuse it.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from iot_pipeline.store import Store, StoredObject
 from iot_pipeline.warehouse import readings_file, rejects_file
 
 FORMAT = 2
-"""Raise it when the same file would give another fragment; every file is then converted again."""
+"""Raise this when the same file would give a different fragment; every file is then converted again."""
 
 READINGS = pa.schema(
     [
@@ -39,7 +39,7 @@ READINGS = pa.schema(
         pa.field("sensor_value", pa.float64(), nullable=False),
     ]
 )
-# Rows that are not kept in full have no line number and say in their text how many they are.
+# A row without a line number is a summary: its text says how many rows it stands for.
 REJECTS = pa.schema(
     [
         ("source_key", pa.string()),
@@ -53,18 +53,18 @@ _METADATA_KEY = b"iot_pipeline"
 
 @dataclass(frozen=True, slots=True)
 class FragmentInfo:
-    """What a fragment holds.
+    """Describes a fragment's content.
 
     Attributes:
         key: The source object's key.
         version: The source object's version.
         size: The source object's length in bytes.
         fragment: The fragment's name.
-        error: Why the file as a whole was quarantined; empty when it was not.
+        error: Why the whole file was quarantined; empty if it was not.
         rows_read: Lines of the file that are neither blank nor the header.
         rows_rejected: Rows that were quarantined.
         rows_in_missing_hour: Accepted rows whose wall time the clock skipped.
-        months: Accepted rows by month.
+        months: The number of accepted rows by month.
     """
 
     key: str
@@ -79,25 +79,25 @@ class FragmentInfo:
 
 
 def fragment_name(obj: StoredObject) -> str:
-    """Return the name of the fragment that an object's version is converted to."""
+    """Return the name of the fragment for an object's version."""
     identity = "\0".join([obj.name, obj.version, str(FORMAT)])
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def convert_object(source: Store, obj: StoredObject, bronze: Store, *, suffix: str = "") -> FragmentInfo:
-    """Convert an object to a fragment, unless that has been done.
+    """Convert an object to a fragment, unless the fragment already exists.
 
-    Readings from 1970 to a day after the object was last written are good. A file that can't be read to its
-    end gives a fragment without rows.
+    Readings from 1970 to a day after the object was last written are accepted. A file that can't be read to
+    its end gives a fragment without rows.
 
     Args:
-        source: Where the object is.
+        source: The store that holds the object.
         obj: The object.
-        bronze: Where the fragments are.
-        suffix: What to add to the fragment's name, so that it is converted even if it has been before.
+        bronze: The store of fragments.
+        suffix: Added to the fragment's name, to convert the object even if a fragment exists.
 
     Raises:
-        ObjectVanishedError: It is gone.
+        ObjectVanishedError: The object was deleted.
         ObjectChangedError: It was overwritten.
         SourceError: It can't be read.
     """
@@ -123,13 +123,13 @@ def convert_object(source: Store, obj: StoredObject, bronze: Store, *, suffix: s
 
 
 def read_fragment_info(bronze: Store, fragment: str) -> FragmentInfo:
-    """Read what a fragment holds from its metadata."""
+    """Read a fragment's description from its metadata."""
     with bronze.fetch([readings_file(fragment)]) as (path,):
         return FragmentInfo(**json.loads(pq.read_metadata(path).metadata[_METADATA_KEY]))
 
 
 class _FragmentWriter:
-    """Writes the rows of one file, piece by piece; rows of a repeated hour wait for the file's end."""
+    """Writes the rows of one file, piece by piece; naive rows of a repeated hour wait until its end."""
 
     def __init__(self, obj: StoredObject, path: Path, rejects_path: Path) -> None:
         self._obj = obj
@@ -162,7 +162,7 @@ class _FragmentWriter:
             self._rejects.close()
 
     def add(self, readings: Readings | None, rejected: list[Rejected], rows_read: int) -> None:
-        """Add what was parsed from the next piece of the file."""
+        """Add the rows of the file's next piece."""
         self._rows_read += rows_read
         self._rows_rejected += sum(row.n_rows for row in rejected)
         to_keep = []
@@ -178,15 +178,15 @@ class _FragmentWriter:
         if any(moment and moment.missing for moment in readings.clock):
             missing = np.array([bool(moment and moment.missing) for moment in readings.clock])
             self._rows_in_missing_hour += int(missing[readings.clock_codes].sum())
-        hours = [moment.repeated if moment and moment.naive else None for moment in readings.clock]
+        hours = [moment.repeated_hour if moment else None for moment in readings.clock]
         is_open = np.array([hour is not None for hour in hours])[readings.clock_codes]
         for hour in {hour for hour in hours if hour is not None}:
             self._waiting.setdefault(hour, []).append(_RowsNearHour.pick(readings, is_open, hour))
         self._write(readings.sensor_uuid, readings.instants, readings.values, ~is_open)
 
     def finish(self, *, fragment: str, error: str) -> FragmentInfo:
-        """Write what waited for the file's end, and what is known of the fragment."""
-        first, last = self._first, self._last  # of what is known without this
+        """Write the rows that waited for the end of the file, and the fragment's description."""
+        first, last = self._first, self._last  # of the rows written so far
         for hour, parts in sorted(self._waiting.items()):
             rows = _RowsNearHour.concatenate(parts)
             codes = rows.sensor_uuid.indices.to_numpy()
@@ -234,7 +234,7 @@ class _FragmentWriter:
 
 @dataclass(frozen=True, slots=True)
 class _RowsNearHour:
-    """The rows of a piece in and near an hour which the clock shows twice, in the file's order."""
+    """The rows of a piece in and near a repeated hour, in file order."""
 
     sensor_uuid: pa.DictionaryArray
     instants: npt.NDArray[np.int64]

@@ -1,7 +1,7 @@
-"""The ledger: the Delta table ``source_files``, which lists what has been loaded.
+"""The ledger: the Delta table ``source_files``, which lists the loaded files.
 
-What it doesn't list is not loaded yet, whatever else lies on the disk. It is written last. Its commit pins
-the version of ``timeseries`` it describes, so the two always agree.
+A file that it doesn't list has not been loaded, whatever else is on the disk. The ledger is written last, and
+its commit pins the version of ``timeseries`` that it describes, so the two always agree.
 """
 
 from collections.abc import Mapping
@@ -47,12 +47,12 @@ class LoadedFile:
     """A loaded source file.
 
     Attributes:
-        info: Its fragment.
-        loaded_at: When its last version was loaded, or refused.
-        loaded: By month, its rows in the table that are not duplicates of a file loaded before.
-        error: Why its last version was quarantined as a whole; empty when it was not.
-        broken_fragment: The fragment of that version where the rows are still those of an earlier one, which
-            could be read; else empty.
+        info: The fragment that its rows come from.
+        loaded_at: When its last version was loaded or quarantined.
+        loaded: By month, the number of its rows in the table that no earlier file contained.
+        error: Why its last version was quarantined as a whole; empty if it was not.
+        broken_fragment: The fragment of the quarantined last version, if the rows are those of an earlier,
+            readable version; else empty.
     """
 
     info: FragmentInfo
@@ -63,12 +63,12 @@ class LoadedFile:
 
     @classmethod
     def of(cls, info: FragmentInfo, loaded_at: datetime, before: "LoadedFile | None") -> "LoadedFile":
-        """Return what is loaded of a file once its last version has been converted.
+        """Return the entry for a file whose last version has been converted.
 
         Args:
-            info: The last version's fragment.
-            loaded_at: When it is loaded.
-            before: What was loaded of the file before.
+            info: The fragment of the last version.
+            loaded_at: The time of this load.
+            before: The file's previous entry, if any.
         """
         if info.error and before and not before.info.error:
             return replace(before, loaded_at=loaded_at, error=info.error, broken_fragment=info.fragment)
@@ -76,22 +76,22 @@ class LoadedFile:
 
     @property
     def last_fragment(self) -> str:
-        """The fragment of the file's last version, whether it could be read or not."""
+        """The fragment of the file's last version, readable or not."""
         return self.broken_fragment or self.info.fragment
 
     @property
     def rows_loaded(self) -> int:
-        """Readings that the table has from this file."""
+        """Readings that this file added to the table."""
         return sum(self.loaded.values())
 
     @property
     def rows_duplicate(self) -> int:
-        """Rows that were loaded before, from this file or another one."""
+        """Rows that the table already had, from this file or another."""
         return self.info.rows_read - self.info.rows_rejected - self.rows_loaded
 
 
 def read_ledger(warehouse: Warehouse, table: Table | None) -> dict[str, LoadedFile]:
-    """Read a version of the ledger: what has been loaded, by key.
+    """Read a version of the ledger; return the loaded files by key.
 
     Raises:
         DamagedTableError: Its files can't be read.
@@ -108,13 +108,13 @@ def read_ledger(warehouse: Warehouse, table: Table | None) -> dict[str, LoadedFi
 def write_ledger(
     warehouse: Warehouse, files: Mapping[str, LoadedFile], timeseries: Version, *, onto: Table | None
 ) -> None:
-    """Commit the ledger as a whole.
+    """Commit the whole ledger.
 
     Args:
         warehouse: The warehouse, locked.
-        files: What has been loaded, by key.
-        timeseries: The version of ``timeseries`` that holds just their rows.
-        onto: The ledger's latest version; None for no ledger.
+        files: The loaded files by key.
+        timeseries: The version of ``timeseries`` that holds exactly their rows.
+        onto: The ledger's latest version; None if there is no ledger yet.
     """
     folder = warehouse.source_files
     name = f"part-{uuid4().hex}.parquet"
@@ -127,9 +127,9 @@ def write_ledger(
 
 
 def listed_fragments(warehouse: Warehouse) -> set[str]:
-    """Return the fragments that some version of the ledger lists, as far back as its files are kept.
+    """Return the fragments listed by any version of the ledger whose files are still kept.
 
-    A file that can't be read belongs to a version that nobody can read.
+    Unreadable files are skipped: nobody can read their version anyway.
     """
     folder = warehouse.source_files
     names = [file.name for file in folder.list_objects()]
@@ -165,7 +165,7 @@ def _to_row(entry: LoadedFile) -> dict[str, Any]:
 def _from_row(row: dict[str, Any]) -> LoadedFile:
     months = dict(zip(row["months"], row["month_rows"], strict=True))
     error = row["error"] or ""
-    broken_fragment = row.get("broken_fragment") or ""  # an earlier release had no such column
+    broken_fragment = row.get("broken_fragment") or ""  # earlier releases lack this column
     info = FragmentInfo(
         key=row["key"],
         version=row["version"],

@@ -1,4 +1,4 @@
-"""The load: list, convert what is new, compact the months that it touches, commit, write the ledger.
+"""The load: list the source, convert new files, compact the months they touch, commit, write the ledger.
 
 The law: after any sequence of additions, changes, crashes and repeats, the content equals a load from scratch
 of the last readable version of every file.
@@ -39,7 +39,7 @@ from iot_pipeline.workers import NO_WORKERS, Workers, open_workers
 FOLDER = "timeseries"
 SUFFIXES = (".csv", *COMPRESSIONS)
 PARALLEL_BYTES = 256 * 2**20
-"""Less than this is converted sooner than processes have started."""
+"""Less than this is converted faster than worker processes can start."""
 BATCH_FILES = 8
 RELISTINGS = 3
 
@@ -51,22 +51,22 @@ class LoadReport:
     """What a load did. Always: rows_read = rows_loaded + rows_rejected + rows_duplicate.
 
     Attributes:
-        files_new: Files loaded for the first time, the rejected ones included.
-        files_changed: Files loaded again because their content changed, the rejected ones included.
-        files_unchanged: Files that were loaded before.
-        files_rejected: New and changed files that were quarantined as a whole. The rows of a changed one's
-            last readable version stay.
-        files_missing: Files that were loaded before and are gone from the source; their rows stay.
-        files_skipped: Keys in the folder that are no CSV files, or no Unicode.
-        files_vanished: Keys that were deleted between being listed and being read.
-        files_unsettled: Keys that were overwritten whenever they were read; the next load tries them again.
-        rows_read: Rows of the new and changed files.
-        rows_loaded: Readings that the table has from them.
-        rows_rejected: Rows of them that were quarantined.
-        rows_duplicate: Rows of them that the table has already from the same or another file.
+        files_new: Files loaded for the first time, including rejected ones.
+        files_changed: Files loaded again because their content changed, including rejected ones.
+        files_unchanged: Files that were already loaded.
+        files_rejected: New and changed files that were quarantined as a whole. If an earlier version of a
+            changed file could be read, its rows stay.
+        files_missing: Loaded files that are gone from the source; their rows stay.
+        files_skipped: Keys in the folder that are not CSV files or not valid Unicode.
+        files_vanished: Keys that were deleted after they were listed.
+        files_unsettled: Keys that were overwritten during every attempt; the next load tries again.
+        rows_read: Rows in the new and changed files.
+        rows_loaded: Readings that these files added to the table.
+        rows_rejected: Rows that were quarantined.
+        rows_duplicate: Rows that the table already had, from the same or another file.
         rows_conflicting: Readings in the touched months with another value for the same sensor and time.
         rows_in_missing_hour: Rows whose wall time the clock skipped in March.
-        months: The months that were written anew.
+        months: The months that were rewritten.
     """
 
     files_new: int
@@ -96,14 +96,14 @@ def load_timeseries(
 ) -> LoadReport:
     """Load every new and changed CSV file below the source's ``Timeseries`` folders.
 
-    A file that is gone from the source, or whose new version can't be read, keeps the rows that it has.
+    The rows of a file stay if it is gone from the source or its new version can't be read.
 
     Args:
         source: A directory, ``s3://bucket[/prefix]`` or an open source; by default the setting's.
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
-        full_reload: Start from nothing and hold only what the source holds now, published in one commit. So
-            the rows of files that are gone or can't be read any more go.
-        allow_empty: Let a full reload empty the table when the source has no CSV files.
+        full_reload: Start from nothing and keep only what the source holds now, published in one commit. The
+            rows of files that are gone or unreadable are dropped.
+        allow_empty: Allow a full reload to empty the table if the source has no CSV files.
         on_progress: Called after each batch of files and each month; by default a terminal shows a bar.
 
     Raises:
@@ -134,13 +134,13 @@ def _load(
     objects, skipped = _list_csv_files(source)
     if full_reload and not objects and not allow_empty:
         raise ConfigurationError(
-            f"a full reload would empty the table, for there are no CSV files in a folder {FOLDER!r} of"
-            f" {source.url}: check IOT_SOURCE, or say allow_empty as well if that is what you want"
+            f"a full reload would empty the table, because there are no CSV files in a folder {FOLDER!r} of"
+            f" {source.url}: check IOT_SOURCE, or set allow_empty as well if that is what you want"
         )
     if not objects:
         logger.warning("no CSV files in a folder %r of %s: check IOT_SOURCE", FOLDER, source.url)
     wanted = [obj for obj in objects if not _is_loaded(obj, recorded)]
-    # A full reload trusts no fragment made before, and leaves those alone that the old state needs.
+    # A full reload reuses no existing fragments, and does not touch those that the old state needs.
     suffix = f"-{uuid4().hex[:8]}" if full_reload else ""
     touched = _months_left_by_a_killed_load(tables)
     is_large = sum(obj.size for obj in wanted) > PARALLEL_BYTES
@@ -156,7 +156,7 @@ def _load(
                 touched.update(info.months, before.info.months if before else ())
         months = _compact(workers, warehouse, files.values(), touched, on_progress=on_progress)
     if unsettled:
-        logger.warning("left for the next load, for they are overwritten again and again: %s", unsettled)
+        logger.warning("left for the next load, because they were overwritten again and again: %s", unsettled)
     if fragments or touched or full_reload or not tables.pinned:
         _publish(warehouse, files, months, touched=None if full_reload else touched, onto=tables)
     _clean_up(warehouse, {entry.info.fragment for entry in files.values()})
@@ -208,10 +208,10 @@ def _convert(
     suffix: str,
     on_progress: OnProgress,
 ) -> tuple[list[FragmentInfo], list[str], list[str]]:
-    """Convert objects; those that were overwritten since they were listed are listed and converted again.
+    """Convert objects; those overwritten since they were listed are listed and converted again.
 
     Returns:
-        The fragments, the keys of objects that vanished, and of those that were overwritten each time.
+        The fragments, the keys of vanished objects, and the keys of objects overwritten at every attempt.
     """
     convert = partial(_convert_batch, source, bronze, suffix=suffix)
     stage = Stage("converting files", total=len(objects), on_progress=on_progress)
@@ -245,7 +245,7 @@ def _convert_batch(
         except (ObjectVanishedError, ObjectChangedError) as outcome:
             return outcome
 
-    with ThreadPoolExecutor(source.parallel_reads) as threads:  # fetch some while another is parsed
+    with ThreadPoolExecutor(source.parallel_reads) as threads:  # fetch some while parsing another
         outcomes = list(threads.map(convert, objects))
     return [(obj.name, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
 
@@ -319,10 +319,10 @@ def _publish(
 
 
 def _clean_up(warehouse: Warehouse, fragments: set[str]) -> None:
-    """Delete what no version within the grace period uses any more."""
+    """Delete files that no version within the grace period uses."""
     for table in (warehouse.timeseries, warehouse.source_files):
         remove_old_versions(table)
-    listed_before = cache(partial(listed_fragments, warehouse))  # read where there is something to delete
+    listed_before = cache(partial(listed_fragments, warehouse))  # read only if there is something to delete
     remove_files(
         warehouse.bronze,
         lambda name: (fragment := name.split(".")[0]) not in fragments and fragment not in listed_before(),

@@ -1,9 +1,9 @@
-"""From lines to readings, and the reason why a line is refused.
+"""Parses lines into readings, and gives a reason for every rejected line.
 
-pyarrow splits and converts a piece at full speed; each *distinct* timestamp and uuid is then judged once in
-Python, so the rules can be exact without costing a row anything. Only when a piece holds a line that pyarrow
-would misread (quotes, control characters, invalid UTF-8, another number of fields) are its lines looked at
-one by one, and even then most of them all at once: a flood of bad lines costs no more than good ones.
+pyarrow splits and converts a piece at full speed. Python then checks each *distinct* timestamp and uuid once,
+so the rules can be exact at no cost per row. The lines of a piece are examined separately only if one of them
+would be misread by pyarrow (quotes, control characters, invalid UTF-8, a wrong number of fields). Even then
+most checks are vectorised, so many bad lines cost no more than good ones.
 """
 
 import csv
@@ -22,7 +22,7 @@ from iot_pipeline.berlin import Timestamp, read_timestamp
 from iot_pipeline.ingest.pieces import BOM, COLUMNS, NEWLINE, RAW_BYTES, Piece
 
 KEPT_ROWS = 1_000
-"""How many refused rows are kept in full for each reason; the others are summed up."""
+"""How many rejected rows are kept for each reason; the rest are only counted."""
 REASONS = (
     "",
     "control character",
@@ -55,18 +55,18 @@ _QUOTED_FIELD = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^";]*+)'
 _QUOTED_LINE = re.compile(_QUOTED_FIELD + rb"(?:;" + _QUOTED_FIELD + rb")*+")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _NO_ROWS = pa.table({name: pa.array([], pa.null()) for name in COLUMNS})
-_IS_INK = np.array([bool(bytes([byte]).strip()) for byte in range(256)])
+_IS_NOT_SPACE = np.array([bool(bytes([byte]).strip()) for byte in range(256)])
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A refused line, or many of them summed up.
+    """A rejected line, or a summary of several.
 
     Attributes:
-        line_number: Counted from 1, the header included; None for lines that are summed up.
-        reason: One of few, so that they can be counted.
-        raw: The line, cut to 1,000 bytes, with what is not UTF-8 escaped; how many are summed up.
-        n_rows: How many lines they are.
+        line_number: Counted from 1, including the header; None for a summary.
+        reason: One of a small set, so that rejected rows can be counted by reason.
+        raw: The line, cut to 1,000 bytes and with invalid UTF-8 escaped; in a summary, the number of lines.
+        n_rows: The number of lines.
     """
 
     line_number: int | None
@@ -76,20 +76,20 @@ class Rejected:
 
     @classmethod
     def sum_up(cls, reason: str, n_rows: int) -> "Rejected":
-        """Return what stands for lines that are not kept."""
+        """Return the summary of lines that are not kept."""
         return cls(None, reason, f"{n_rows} more rows", n_rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """The accepted rows of a piece in the file's order.
+    """The accepted rows of a piece, in file order.
 
     Attributes:
         sensor_uuid: Lower-case uuids, dictionary<int32, string>[n].
-        instants: int64[n], microseconds since the epoch; the first pass where the clock repeats an hour.
+        instants: int64[n], microseconds since the epoch; naive times in a repeated hour mean its first pass.
         values: float64[n], finite.
-        clock_codes: int32[n], the position of each row's timestamp in ``clock``.
-        clock: What each distinct timestamp means.
+        clock_codes: int32[n], the index of each row's timestamp in ``clock``.
+        clock: The meaning of each distinct timestamp.
     """
 
     sensor_uuid: pa.DictionaryArray
@@ -100,13 +100,13 @@ class Readings:
 
 
 class _Lines:
-    """The lines of a piece while they are sorted into good and refused ones.
+    """The lines of a piece, each good or rejected for a reason.
 
     Attributes:
-        body: The lines, at least one, separated by newlines alone.
-        starts: int64[n], where each one starts.
+        body: The lines, at least one, separated by newlines only.
+        starts: int64[n], where each line starts.
         ends: int64[n], where its newline is.
-        verdicts: uint8[n], the positions of reasons in ``REASONS``.
+        verdicts: uint8[n], indices into ``REASONS``.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -117,14 +117,14 @@ class _Lines:
         self.starts = np.append(0, self.ends[:-1] + 1)
         self.verdicts = np.zeros(len(self.ends), np.uint8)
 
-    def sort_out(self, n_fields: int) -> bytes:
-        """Judge the lines by their bytes and return the good ones, without quotes."""
+    def extract_good_lines(self, n_fields: int) -> bytes:
+        """Check the bytes of the lines and return the good lines, without quotes."""
         verdicts = self.verdicts
         n_delimiters = np.add.reduceat(self._bytes == _DELIMITER, self.starts, dtype=np.int32)
         verdicts[n_delimiters < n_fields - 1] = _WRONG_NUMBER_OF_FIELDS
         verdicts[self._lines_with(self._bytes == 0)] = _CONTROL_CHARACTER
         verdicts[self._lines_with(self._bytes == ord("\r"))] = _CONTROL_CHARACTER
-        self.set_blank_ones_apart()
+        self.mark_blank_lines()
         good = self._bytes
         if b'"' in self.body or not _is_utf8(self.body):
             special = self._lines_with((good == ord('"')) | (good > _LAST_OF_ASCII))
@@ -133,30 +133,30 @@ class _Lines:
             answers, counts = bytearray(), array("i")
             starts, ends = memoryview(self.starts[special]), memoryview(self.ends[special])
             for start, end in zip(starts, ends, strict=True):
-                mended, answer, count = _mend(self.body[start:end])
-                answers.append(answer)
+                unquoted, verdict, count = _unquote(self.body[start:end])
+                answers.append(verdict)
                 counts.append(count)
-                if answer == _GOOD:
-                    text[start:end] = mended
+                if verdict == _GOOD:
+                    text[start:end] = unquoted
             verdicts[special], n_delimiters[special] = answers, counts
             good = np.frombuffer(text, np.uint8)
         verdicts[(verdicts == _GOOD) & (n_delimiters != n_fields - 1)] = _WRONG_NUMBER_OF_FIELDS
         lengths = np.diff(np.append(self.starts, len(self.body)))
         return bytes(good[np.repeat(verdicts == _GOOD, lengths)])
 
-    def set_blank_ones_apart(self) -> None:
-        """Find the lines that are no rows."""
-        self.verdicts[~np.logical_or.reduceat(_IS_INK[self._bytes], self.starts)] = _BLANK
+    def mark_blank_lines(self) -> None:
+        """Mark blank lines, which are not rows."""
+        self.verdicts[~np.logical_or.reduceat(_IS_NOT_SPACE[self._bytes], self.starts)] = _BLANK
 
     def judge(self, verdicts: npt.NDArray[np.uint8]) -> None:
-        """Take over the verdicts on the lines that were good so far."""
+        """Set the verdicts of the lines that have been good so far."""
         is_row = self.verdicts == _GOOD
         if is_row.sum() != len(verdicts):
             raise AssertionError(f"{len(verdicts)} rows in {is_row.sum()} lines")
         self.verdicts[is_row] = verdicts
 
     def rejected(self, first_line: int) -> list[Rejected]:
-        """Return the refused lines in the order of the file, those that are summed up at its end."""
+        """Return the rejected lines in file order, followed by the summaries."""
         kept: list[Rejected] = []
         more: list[Rejected] = []
         for verdict, reason in enumerate(REASONS):
@@ -180,7 +180,7 @@ class _Lines:
 
 
 def readable(raw: bytes) -> str:
-    """Return raw bytes as a text that any tool can show, cut to 1,000 bytes."""
+    """Decode raw bytes, cut to 1,000, to text that any tool can show."""
     return raw[:RAW_BYTES].decode("utf-8", errors="backslashreplace").replace("\0", "\\x00")
 
 
@@ -192,11 +192,11 @@ def parse_piece(
     Args:
         piece: Whole lines.
         names: The header's columns.
-        latest: The last instant (microseconds since the epoch) at which a reading can have been taken.
+        latest: The latest plausible instant of a reading, in microseconds since the epoch.
 
     Returns:
-        The accepted rows in the file's order (None when there are none), the refused ones, and how many
-        rows there are. Blank lines are no rows.
+        The accepted rows in file order (None if there are none), the rejected rows, and the total number of
+        rows. Blank lines are not rows.
     """
     if piece.too_long:
         return None, [Rejected(piece.first_line, "line too long", readable(piece.body))], 1
@@ -211,7 +211,7 @@ def parse_piece(
         table = _split_columns(body, names)
     if table is None:
         lines = _Lines(body)
-        table = _split_columns(lines.sort_out(len(names)), names)
+        table = _split_columns(lines.extract_good_lines(len(names)), names)
         if table is None:
             raise AssertionError(f"pyarrow counts fields differently from line {piece.first_line} on")
     readings, verdicts = _judge_rows(table, latest)
@@ -219,20 +219,20 @@ def parse_piece(
         if not verdicts.any() and len(verdicts) == piece.n_lines:
             return readings, [], piece.n_lines
         lines = _Lines(body)
-        lines.set_blank_ones_apart()
+        lines.mark_blank_lines()
     lines.judge(verdicts)
     return readings, lines.rejected(piece.first_line), int((lines.verdicts != _BLANK).sum())
 
 
 @lru_cache(maxsize=1_000)
-def _mend(text: bytes) -> tuple[bytes, int, int]:
-    """Return a line of the same length without quotes, the verdict, and how many delimiters it has."""
+def _unquote(text: bytes) -> tuple[bytes, int, int]:
+    """Return a line without quotes, padded to its length, with its verdict and number of delimiters."""
     unquoted = text
     verdict = _GOOD
     if not _is_utf8(text):
         verdict = _INVALID_UTF8
     elif b'"' in text:
-        unquoted = _unquote(text)
+        unquoted = _without_quotes(text)
         if not unquoted:
             unquoted, verdict = text, _STRAY_QUOTE
     return unquoted.ljust(len(text)), verdict, unquoted.count(b";")
@@ -248,8 +248,8 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _unquote(text: bytes) -> bytes:
-    """Return a line without quotes, which is no longer than it was; nothing when it has a stray one."""
+def _without_quotes(text: bytes) -> bytes:
+    """Return a quoted line without its quotes; nothing if a quote is stray."""
     if not _QUOTED_LINE.fullmatch(text):
         return b""
     try:
@@ -260,7 +260,7 @@ def _unquote(text: bytes) -> bytes:
 
 
 def _split_columns(body: bytes, names: list[str]) -> pa.Table | None:
-    """Split lines into the three columns; return None when a line has another number of fields."""
+    """Split lines into the three columns; return None if a line has a wrong number of fields."""
     has_misfits = False
 
     def stop(_: pcsv.InvalidRow) -> str:
@@ -287,7 +287,7 @@ def _split_columns(body: bytes, names: list[str]) -> pa.Table | None:
     if not body or body.isspace():
         return _NO_ROWS
     if body.startswith(BOM):
-        body = b"\n" + body  # within a file it is a part of its line, but pyarrow would skip it
+        body = b"\n" + body  # pyarrow would skip it, but within a file it is part of the line
     try:
         table = read(pa.float64())
     except pa.ArrowInvalid:
@@ -301,7 +301,7 @@ def _split_columns(body: bytes, names: list[str]) -> pa.Table | None:
 
 
 def _judge_rows(table: pa.Table, latest: int) -> tuple[Readings | None, npt.NDArray[np.uint8]]:
-    """Judge each distinct timestamp and uuid once, and all values; return the good rows and all verdicts."""
+    """Check distinct timestamps, distinct uuids and all values; return the good rows and all verdicts."""
     verdicts = np.zeros(table.num_rows, np.uint8)
     if table.num_rows == 0:
         return None, verdicts
@@ -313,7 +313,7 @@ def _judge_rows(table: pa.Table, latest: int) -> tuple[Readings | None, npt.NDAr
     numbers = values.to_numpy(zero_copy_only=False) + 0.0  # -0.0 and 0.0 are the same reading
     instants = np.array([moment.instant if moment else 0 for moment in clock], dtype=np.int64)[clock_codes]
 
-    bad_by_reason = {  # the first one that is true counts, so the last one comes first
+    bad_by_reason = {  # later reasons take precedence
         _BAD_VALUE: ~np.isfinite(numbers),
         _BAD_UUID: np.array([name is None for name in names])[name_codes],
         _TIMESTAMP_OUT_OF_RANGE: (instants < 0) | (instants > latest),
@@ -334,6 +334,6 @@ def _judge_rows(table: pa.Table, latest: int) -> tuple[Readings | None, npt.NDAr
 
 @lru_cache(maxsize=100_000)
 def read_uuid(text: str) -> str | None:
-    """Return a uuid in lower case, None when it is not one."""
+    """Return a uuid in lower case; None if the text is not one."""
     text = text.strip().lower()
     return text if _UUID.fullmatch(text) else None

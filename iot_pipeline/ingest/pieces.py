@@ -1,6 +1,6 @@
-"""From the bytes of a file to its header and to pieces of whole lines, in memory for one piece only.
+"""Reads a file's header and cuts the rest into pieces of whole lines, one piece in memory at a time.
 
-What belongs here: compression, the header, where lines begin and end. What does not: what a line means.
+This module handles compression, the header and line ends; it does not interpret lines.
 """
 
 import csv
@@ -15,7 +15,7 @@ import pyarrow as pa
 COLUMNS = ("timestamp", "sensor_uuid", "sensor_value")
 PIECE_BYTES = 16 * 2**20
 PIECE_LINES = 250_000
-"""A piece with many more lines is cut: each line costs memory, however short it is."""
+"""Pieces with more lines than this are cut: every line costs memory, however short it is."""
 LINE_BYTES = 2**20
 HEADER_BYTES = 2**16
 RAW_BYTES = 1_000
@@ -25,18 +25,18 @@ COMPRESSIONS = {".csv.gz": "gzip", ".csv.zst": "zstd"}
 
 
 class UnreadableFileError(ValueError):
-    """The file as a whole is not a CSV of measurements; the text is the reason."""
+    """The file as a whole is not a CSV of measurements; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Whole lines of a file without the header, and where they stand.
+    """Consecutive whole lines of a file, without the header.
 
     Attributes:
         body: The lines.
-        first_line: The number of the first one.
-        n_lines: How many they are, blank ones included.
-        too_long: The body is the start of one line that is too long to be a row.
+        first_line: The line number of the first.
+        n_lines: The number of lines, including blank ones.
+        too_long: Whether the body is the start of a single line that is too long to be a row.
     """
 
     body: bytes
@@ -46,7 +46,7 @@ class Piece:
 
 
 class _Unpacked(io.RawIOBase):
-    """What a compressed stream unpacks to; reading it raises UnreadableFileError where it is broken."""
+    """The decompressed stream; reading it raises UnreadableFileError if the data are damaged."""
 
     def __init__(self, stream: IO[bytes], compression: str) -> None:
         self._compression = compression
@@ -65,7 +65,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def unpack(stream: IO[bytes], key: str) -> IO[bytes]:
-    """Return the text of a file: the stream itself, or what it unpacks to if its name says so.
+    """Return a stream of the file's text, decompressed if its name says that it is compressed.
 
     Args:
         stream: A binary file at its start.
@@ -81,13 +81,13 @@ def read_header(stream: IO[bytes]) -> tuple[list[str], int]:
     """Read the header line.
 
     Args:
-        stream: A binary file at its start; stands after the header afterwards.
+        stream: A binary file at its start; left at the first line after the header.
 
     Returns:
-        The columns' names and the number of the header line. No names when the file holds nothing.
+        The column names and the line number of the header. No names if the file is empty.
 
     Raises:
-        UnreadableFileError: The needed columns are not there, each once.
+        UnreadableFileError: A required column is missing or occurs more than once, or this is not a CSV file.
     """
     line_number = 1
     line = stream.readline(PIECE_BYTES)
@@ -115,12 +115,12 @@ def read_header(stream: IO[bytes]) -> tuple[list[str], int]:
         raise UnreadableFileError(f"no column {', '.join(missing)} in the header {shown}")
     repeated = [name for name in COLUMNS if names.count(name) > 1]
     if repeated:
-        raise UnreadableFileError(f"column {', '.join(repeated)} stands twice in the header")
+        raise UnreadableFileError(f"column {', '.join(repeated)} occurs twice in the header")
     return names, line_number
 
 
 def read_pieces(stream: IO[bytes], first_line: int, *, piece_bytes: int = PIECE_BYTES) -> Iterator[Piece]:
-    """Cut the rest of a file into pieces of whole lines; needs memory for one piece only."""
+    """Cut the rest of a file into pieces of whole lines, holding one piece in memory at a time."""
     longest = min(piece_bytes, LINE_BYTES)
     rest = b""
     is_skipping = False
@@ -143,7 +143,7 @@ def read_pieces(stream: IO[bytes], first_line: int, *, piece_bytes: int = PIECE_
 
 
 def _cut(body: bytes, first_line: int, longest: int) -> Iterator[Piece]:
-    """Cut whole lines into pieces of not too many of them, with lines that are too long set apart."""
+    """Cut whole lines into pieces of limited size; a line that is too long becomes its own piece."""
     n_lines = _count_lines(body)
     most_bytes = max(len(body) * PIECE_LINES // max(n_lines, PIECE_LINES), longest + 1)
     start = end = 0

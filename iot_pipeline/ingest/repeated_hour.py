@@ -1,15 +1,15 @@
-"""Which naive rows of the October hour that the clock shows twice belong to its second pass.
+"""Decides which naive rows in October's repeated hour belong to its second pass.
 
-Until here the instants of naive rows are those of the first pass; a row of the second one lies an hour later.
-Four kinds of evidence are asked in this order, and each decides what it can:
+So far their instants are those of the first pass; in the second pass they are an hour later. Four kinds of
+evidence are considered in this order, and each decides the rows it can:
 
-1. The sensor's own rows in the order of the file. Where its clock steps back by half an hour or more, the
-   second pass has begun; a row of the hour that has an offset says in which pass the rows around it lie.
-2. The file's other sensors, if its rows stand in the order of time: a row lies in the pass that is nearer to
-   the decided rows around it. A sensor's late reading alone does not outvote those whose clock goes on.
-3. A smaller step back of the sensor's own, if it is no jitter and a plausible gap: more than a quarter of
-   the sensor's sampling, and no longer a gap to the next row than four times that.
-4. What the file covers: the pass that lies nearer to the instants that are known by now, else the first.
+1. The sensor's own rows in file order. If its clock steps back by half an hour or more, the second pass has
+   begun. A row in the hour that has an offset tells the pass of the rows around it.
+2. The file's other sensors, if its rows are in time order: a row belongs to the pass that is nearer to the
+   decided rows around it. A single late reading does not outvote the sensors whose clocks run on.
+3. A smaller step back by the sensor's own clock, if it is larger than jitter (a quarter of the sampling
+   interval) and implies a plausible gap (at most four sampling intervals).
+4. The period that the file covers: the pass nearer to the instants known by now, else the first pass.
 """
 
 import numpy as np
@@ -18,9 +18,9 @@ import numpy.typing as npt
 from iot_pipeline.berlin import HOUR
 
 MARGIN = HOUR
-"""How far beside the hour rows are evidence."""
+"""How far before and after the repeated hour rows count as evidence."""
 USUAL_SAMPLING = HOUR // 4
-"""Of a sensor that doesn't show its own."""
+"""The sampling interval of a sensor with too few rows to tell."""
 NEIGHBOURS = 4
 
 Flags = npt.NDArray[np.bool_]
@@ -30,36 +30,36 @@ Integers = npt.NDArray[np.int64]
 def tell_passes(
     sensors: npt.NDArray[np.integer], instants: Integers, is_open: Flags, *, hour: int, first: int, last: int
 ) -> Flags:
-    """Tell which naive rows of a repeated hour belong to its second pass.
+    """Decide which naive rows in a repeated hour belong to its second pass.
 
     Args:
-        sensors: int[n], the sensor of each row in and near the hour, in the order of the file.
-        instants: int64[n], microseconds since the epoch; of the first pass where a row is open.
-        is_open: bool[n], whether the row's time is naive and lies in the hour.
-        hour: When the first pass begins.
-        first: The first instant in the whole file that is known without this.
-        last: The last one; before the first when there is none.
+        sensors: int[n], the sensor of each row in and near the hour, in file order.
+        instants: int64[n], microseconds since the epoch; those of open rows mean the first pass.
+        is_open: bool[n], whether the row's time is naive and in the hour.
+        hour: The instant at which the first pass begins.
+        first: The earliest instant of the file's other rows.
+        last: The latest one; less than ``first`` if there are no other rows.
 
     Returns:
-        bool[n], true for rows of the second pass among the open ones.
+        bool[n], true for open rows that belong to the second pass.
     """
     rows = _Rows(sensors, instants, is_open, hour)
-    rows.ask_each_sensor()
-    rows.ask_the_other_sensors()
-    rows.ask_small_steps()
-    rows.ask_what_is_covered(first, last)
+    rows.decide_by_own_clock()
+    rows.decide_by_other_sensors()
+    rows.decide_by_small_steps()
+    rows.decide_by_coverage(first, last)
     second = np.empty(len(sensors), bool)
     second[rows.places] = rows.second
     return second & is_open
 
 
 class _Rows:
-    """Rows by sensor, and by their place in the file within each.
+    """Rows sorted by sensor, each sensor's in file order.
 
     Attributes:
-        places: Each row's place in the file.
-        second: Whether it belongs to the second pass, where that is decided.
-        decided: Whether it is; rows that are not open are from the beginning.
+        places: Each row's position in the file.
+        second: Whether the row belongs to the second pass; valid once decided.
+        decided: Whether the row's pass is decided; from the start for rows that are not open.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class _Rows:
         self._starts = np.flatnonzero(np.diff(self.sensors, prepend=-1))
         self._sizes = np.diff(np.append(self._starts, len(self.sensors)))
 
-    def ask_each_sensor(self) -> None:
-        """Decide by a sensor's rows with an offset and by its own steps back."""
+    def decide_by_own_clock(self) -> None:
+        """Decide by a sensor's rows with an offset and by large steps back of its clock."""
         index = np.arange(len(self.times))
         is_aware = ~self.is_open & (self.times >= 0) & (self.times < 2 * HOUR)
         self._decide(index > self._first(is_aware & self.second), second=True)
@@ -84,12 +84,12 @@ class _Rows:
         is_step = np.zeros(len(index), bool)
         is_step[after] = self.times[before] - self.times[after] >= HOUR // 2
         first_step, last_step = self._first(is_step), self._last(is_step)
-        # Between two steps back rows of both passes stand: some of the first pass came late.
+        # Rows between two steps back may be of either pass: some of the first pass arrived late.
         is_late = (index < last_step) & (self.times >= HOUR // 2)
         self._decide(last_step >= 0, second=(index >= first_step) & ~is_late)
 
-    def ask_the_other_sensors(self) -> None:
-        """Decide by the decided rows around a row, if the file is in the order of time."""
+    def decide_by_other_sensors(self) -> None:
+        """Decide by the decided rows around a row, if the file is in time order."""
         if self.decided.all() or len(self._starts) == 1 or not self._are_in_order():
             return
         in_second = self.decided & self.second & (self.times < np.where(self.is_open, HOUR, 2 * HOUR))
@@ -107,29 +107,29 @@ class _Rows:
             self._decide_at(after[~goes_on], second=True)
         known = np.flatnonzero(self.decided)
         known = known[np.argsort(self.places[known])]
-        asking = np.flatnonzero(~self.decided)
-        nearest = np.searchsorted(self.places[known], self.places[asking])[:, None]
+        undecided = np.flatnonzero(~self.decided)
+        nearest = np.searchsorted(self.places[known], self.places[undecided])[:, None]
         around = np.clip(nearest + np.arange(NEIGHBOURS) - NEIGHBOURS // 2, 0, len(known) - 1)
         clock = np.median(self._known_times()[known[around]], axis=1)
-        times = self.times[asking]
-        self._decide_at(asking, second=np.abs(times + HOUR - clock) < np.abs(times - clock))
+        times = self.times[undecided]
+        self._decide_at(undecided, second=np.abs(times + HOUR - clock) < np.abs(times - clock))
 
-    def ask_small_steps(self) -> None:
-        """Decide by the largest step back of a sensor that is no jitter of its sampling."""
+    def decide_by_small_steps(self) -> None:
+        """Decide by a sensor's largest step back, if it is larger than jitter."""
         for start, size in zip(self._starts, self._sizes, strict=True):
             of_sensor = np.arange(start, start + size)
-            asking = of_sensor[~self.decided[of_sensor]]
-            if len(asking) < 2:  # noqa: PLR2004
+            undecided = of_sensor[~self.decided[of_sensor]]
+            if len(undecided) < 2:  # noqa: PLR2004
                 continue
-            steps = self.times[asking[:-1]] - self.times[asking[1:]]
+            steps = self.times[undecided[:-1]] - self.times[undecided[1:]]
             step = int(steps.max())
             intervals = np.diff(self.times[of_sensor[self.times[of_sensor] < HOUR]])
             sampling = np.median(intervals[intervals > 0]) if (intervals > 0).any() else USUAL_SAMPLING
             if step > sampling / 4 and HOUR - step <= 4 * sampling:
-                self._decide_at(asking, second=np.arange(len(asking)) > steps.argmax())
+                self._decide_at(undecided, second=np.arange(len(undecided)) > steps.argmax())
 
-    def ask_what_is_covered(self, first: int, last: int) -> None:
-        """Decide for all rows of a sensor that are left by what the file is known to cover."""
+    def decide_by_coverage(self, first: int, last: int) -> None:
+        """Decide a sensor's remaining rows together, by the period that the file covers."""
         covered = self._known_times()[self.decided]
         if first <= last:
             covered = np.append(covered, [first - self._hour, last - self._hour])
@@ -143,7 +143,7 @@ class _Rows:
         self._decide(np.repeat(is_nearer, self._sizes), second=True)
 
     def _decide(self, mask: Flags, *, second: Flags | bool) -> None:
-        """Decide the rows of a mask that are not decided yet."""
+        """Decide the undecided rows of a mask."""
         at = np.flatnonzero(mask & ~self.decided)
         self._decide_at(at, second=second[at] if isinstance(second, np.ndarray) else second)
 
@@ -155,27 +155,27 @@ class _Rows:
         return np.where(self.is_open & self.second, self.times + HOUR, self.times)
 
     def _open_pairs(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Return the positions of open rows and of the next open row of the same sensor."""
+        """Return the positions of consecutive open rows of the same sensor."""
         found = np.flatnonzero(self.is_open)
         same = self.sensors[found[1:]] == self.sensors[found[:-1]]
         return found[:-1][same], found[1:][same]
 
     def _first(self, mask: Flags) -> npt.NDArray[np.intp]:
-        """Return for each row the position of its sensor's first row in a mask; n when there is none."""
+        """Return for each row the position of its sensor's first row in a mask; n if there is none."""
         n = len(mask)
         positions = np.where(mask, np.arange(n), n)
         return np.repeat(np.minimum.reduceat(positions, self._starts), self._sizes)
 
     def _last(self, mask: Flags) -> npt.NDArray[np.intp]:
-        """Return for each row the position of its sensor's last row in a mask; -1 when there is none."""
+        """Return for each row the position of its sensor's last row in a mask; -1 if there is none."""
         positions = np.where(mask, np.arange(len(mask)), -1)
         return np.repeat(np.maximum.reduceat(positions, self._starts), self._sizes)
 
     def _are_in_order(self) -> bool:
-        """Tell whether the rows stand in the order of time rather than sensor by sensor."""
+        """Return whether the file is in time order rather than sensor by sensor."""
         by_place = np.empty(len(self.places), self.sensors.dtype)
         by_place[self.places] = self.sensors
-        if np.count_nonzero(np.diff(by_place)) < len(self._starts):  # each sensor's rows stand together
+        if np.count_nonzero(np.diff(by_place)) < len(self._starts):  # sensor by sensor
             return False
         is_before, is_after = self.times < 0, self.times >= 2 * HOUR
         middle = np.median(self.places[~is_before & ~is_after])
@@ -183,10 +183,10 @@ class _Rows:
         return bool(8 * n_astray <= is_before.sum() + is_after.sum())
 
     def _boundary(self, in_second: Flags) -> float:
-        """Return the place in the file from which on its rows seem to belong to the second pass.
+        """Return the position in the file at which the second pass seems to begin.
 
-        It leaves the fewest decided rows on the wrong side. While none is decided to be in the second pass,
-        it is the largest step back of all rows, if that is half an hour or more.
+        It leaves the fewest decided rows on the wrong side. If no row is known to be in the second pass, it
+        is the largest step back between consecutive rows, provided that is half an hour or more.
         """
         has_answer = in_second.any()
         rows = np.flatnonzero(self.decided if has_answer else self.is_open)

@@ -1,7 +1,4 @@
-"""Small charts for the web page: how many, over time.
-
-Draws what it is handed; what is counted is decided elsewhere.
-"""
+"""Small charts of counts over time, for Dagster's web page."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -20,13 +17,13 @@ MOST_LABELS = 12
 def plot_counts(
     counts: Mapping[str, Mapping[str, int]], *, what: str, per: Literal["month", "week"]
 ) -> Figure:
-    """Draw counts as stacked steps over time.
+    """Plot counts over time as a stacked step chart.
 
     Args:
-        counts: By series, the counts by period: a month like ``2013-01``, or a week's Monday like
-            ``2013-01-07``. Periods that are left out count nothing. At least one period.
+        counts: For each series, the counts by period: a month like ``2013-01``, or the Monday of a week like
+            ``2013-01-07``. Missing periods count as 0. There must be at least one period.
         what: What is counted.
-        per: What a period is.
+        per: The length of a period.
 
     Returns:
         The figure, 800 by 240 pixels, with a legend if there is more than one series.
@@ -60,7 +57,7 @@ def plot_counts(
 
 
 def _spread(labels: np.ndarray) -> tuple[list[int], list[str]]:
-    """Choose so many positions and labels that they don't run into each other."""
+    """Choose evenly spaced positions and labels that don't overlap."""
     every = -(-len(labels) // MOST_LABELS)
     positions = list(range(0, len(labels), every))
     return positions, [str(labels[position]) for position in positions]

@@ -1,6 +1,6 @@
-"""The report: one page of HTML about every sensor's model and anomalies, that needs nothing but itself.
+"""The report: one self-contained HTML page about every sensor's model and anomalies.
 
-Puts frames and pictures on a page; it neither reads the warehouse nor draws.
+Only renders data frames and pictures that are passed in.
 """
 
 import base64
@@ -19,7 +19,7 @@ from iot_pipeline.kinds import KINDS, title
 _TIME = "%Y-%m-%d %H:%M"
 _NOTHING = "-"
 _LEAST, _MOST = 1e-4, 1e7
-"""Between these people read a number more easily without an exponent."""
+"""Between these, numbers are easier to read without an exponent."""
 _TITLES = {
     "sensor_name": "sensor",
     "n_events": "events",
@@ -44,7 +44,7 @@ def render_report(
     """Render the page.
 
     Args:
-        sensors: One row per sensor, the most severe first, with the columns of `rank_sensors`: sensor_name,
+        sensors: One row per sensor, the most severe first, with the columns of ``rank_sensors``: sensor_name,
             severity, n_events, n_anomalies, n_points, noise_sd, model, breakpoints (a sequence of times),
             reasoning.
         events: One row per event, with the columns of `find_events`: sensor_name, kind, start, end (with a
@@ -58,14 +58,14 @@ def render_report(
         most_events: How many events are listed, those of the highest score.
 
     Returns:
-        A complete HTML document; all times in it are Europe/Berlin, all pictures are part of it.
+        A complete HTML document with embedded pictures; all times are Europe/Berlin.
     """
     events = events.sort_values(["peak_score", "sensor_name", "start"], ascending=[False, True, True])
     events = events.assign(kind=events["kind"].map(title), annotation=events["annotation"].map(_said))
     counted = events[events["annotation"] != title("false_alarm")]
     listed = events.head(most_events)
     shown = sensors[sensors["sensor_name"].isin([*pictures, *failures])]
-    # PackageLoader looks at the disk: not at import.
+    # Not at import: PackageLoader accesses the disk.
     page = Environment(
         loader=PackageLoader("iot_pipeline.report"), autoescape=True, undefined=StrictUndefined
     ).get_template("report.html")
@@ -135,7 +135,7 @@ def _dates(times: Iterable[Any]) -> str:
 
 
 def _duration(hours: float) -> str:
-    """Write a length of time, such as ``2 d 4 h``; a single moment has none."""
+    """Format a duration, such as ``2 d 4 h``; ``-`` for a single moment."""
     minutes = round(hours * 60)
     days, rest = divmod(minutes, 24 * 60)
     parts = {"d": days, "h": rest // 60, "min": 0 if days else rest % 60}
@@ -143,7 +143,7 @@ def _duration(hours: float) -> str:
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
-    """Return the texts of a frame's head and rows, each with the style of its column."""
+    """Return a frame's header and rows as text, each cell with the style of its column."""
     kinds = [_style(str(name), dtype) for name, dtype in frame.dtypes.items()]
     titles = [_TITLES.get(column, column.replace("_", " ")) for column in frame.columns]
     return {
@@ -175,7 +175,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: float) -> str:
-    """Write a number with four significant digits."""
+    """Format a number with four significant digits."""
     if math.isnan(value):
         return _NOTHING
     if math.isinf(value):

@@ -1,6 +1,6 @@
-"""Pictures of one sensor: its readings against its model, and what was flagged.
+"""Plots a sensor's readings, its model and the flagged readings.
 
-Draws what it is handed; where readings come from and what is wrong with them is decided elsewhere.
+Only draws: loading and detection are done elsewhere.
 """
 
 import io
@@ -22,14 +22,14 @@ FloatArray = npt.NDArray[np.float64]
 TimeArray = npt.NDArray[np.datetime64]
 IndexArray = npt.NDArray[np.intp]
 
-_COLUMNS = 1000  # about as many as the panels have pixels
-_LEGEND_COLUMNS = 7  # as many as fit into a line
-_LARGEST = 1e100  # matplotlib overflows somewhere above
-_FAR = 1000.0  # times as large as all regular readings, so that these would lie on one line
+_COLUMNS = 1000  # about the width of the panels in pixels
+_LEGEND_COLUMNS = 7  # as many as fit on one line
+_LARGEST = 1e100  # somewhere above this matplotlib overflows
+_FAR = 1000.0  # times all regular readings, which would then be squeezed into a flat line
 _LARGEST_RESIDUAL = 3000.0
-_CROWDED = 300.0  # residual from which there is no room for small ticks
+_CROWDED = 300.0  # from this residual on there is no room for small ticks
 
-# Okabe and Ito's palette, which colour-blind people can tell apart; the markers differ for print in grey.
+# Okabe and Ito's palette, safe for colour-blind people; the markers differ for printing in grey.
 _MODEL = "#0072B2"
 _READINGS = "#b0b0b0"
 _STYLES = {
@@ -52,19 +52,19 @@ def plot_sensor(
     start: np.datetime64 | None = None,
     end: np.datetime64 | None = None,
 ) -> Figure:
-    """Draw a sensor's readings with its model above, and below what the model leaves unexplained.
+    """Plot a sensor's readings with its model in the upper panel and the residuals in the lower one.
 
     Args:
         name: The sensor's name.
         timestamps: datetime64[n], UTC, in any order; the axis shows Europe/Berlin.
-        values: float64[n]; what isn't finite is left out.
-        detection: What `detect_anomalies` said about these readings.
-        start: The first time to be drawn, UTC; the first reading unless given.
-        end: The last time to be drawn, UTC, included; the last reading unless given.
+        values: float64[n]; values that aren't finite are left out.
+        detection: The result of ``detect_anomalies`` for these readings.
+        start: The first time to plot, UTC; by default the first reading.
+        end: The last time to plot (inclusive), UTC; by default the last reading.
 
     Returns:
-        The figure, 1200 by 650 pixels, with two panels: readings, and residuals in standard deviations. A
-        reading so large that the others would lie on one line is drawn at the edge, and said to lie beyond.
+        The figure, 1200 by 650 pixels; the residuals are in standard deviations. A reading so large that the
+        others would appear as a flat line is drawn at the edge and marked as lying beyond it.
     """
     model = detection.model
     shown = np.isfinite(values) & np.isfinite(detection.expected)
@@ -130,17 +130,17 @@ def render(figure: Figure, picture_format: str = "png") -> bytes:
 
 
 def colour_of(name: str) -> str:
-    """Return the colour of a kind of anomaly, and the readings' for any other name."""
+    """Return the colour of a kind of anomaly; the model's colour for any other name."""
     return _STYLES[name][0] if name in _STYLES else _MODEL
 
 
 def thin(timestamps: TimeArray, values: FloatArray, columns: int) -> IndexArray:
-    """Choose the readings that a picture needs: of each pixel column the first, last, lowest and highest.
+    """Choose the readings to draw: the first, last, lowest and highest of each pixel column.
 
     Args:
         timestamps: datetime64[n], ascending.
         values: float64[n], finite.
-        columns: Width of the picture in pixels.
+        columns: The width of the picture in pixels.
 
     Returns:
         intp[m], ascending positions, at most four per column.
@@ -152,14 +152,14 @@ def thin(timestamps: TimeArray, values: FloatArray, columns: int) -> IndexArray:
 
 
 def _pixel_columns(timestamps: TimeArray, columns: int) -> tuple[IndexArray, IndexArray]:
-    """Give each reading's column, and the position of the first reading in every column that has one."""
+    """Return each reading's column, and the position of the first reading of each non-empty column."""
     elapsed = (timestamps - timestamps[:1]).astype(np.float64)
     column = np.minimum(elapsed * columns / max(elapsed.max(initial=0), 1), columns - 1).astype(np.intp)
     return column, np.flatnonzero(np.diff(column, prepend=-1))
 
 
 def _thin_line(times: TimeArray, values: FloatArray) -> tuple[TimeArray, FloatArray]:
-    """Thin a line, and break it where readings are missing: it must not bridge what nobody measured."""
+    """Thin a line, and break it where readings are missing so that it doesn't bridge gaps."""
     if len(times) == 0:
         return times, values
     chosen = thin(times, values, _COLUMNS)
@@ -170,7 +170,7 @@ def _thin_line(times: TimeArray, values: FloatArray) -> tuple[TimeArray, FloatAr
 
 
 def _unit(expected: FloatArray, noise: FloatArray) -> float:
-    """Return 1, or the power of ten to divide by where even regular readings are too large to be drawn."""
+    """Return the power of ten to divide by if even regular readings are too large to draw, else 1."""
     largest = max(np.abs(expected).max(initial=0.0), noise.max(initial=0.0))
     return float(10.0 ** np.floor(np.log10(largest))) if largest > _LARGEST else 1.0
 
@@ -178,7 +178,7 @@ def _unit(expected: FloatArray, noise: FloatArray) -> float:
 def _clip(
     readings: FloatArray, expected: FloatArray, noise: FloatArray
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Move readings that are far beyond all others to the edge, and say which, bool[n]."""
+    """Move readings that are far beyond all others to the edge; also return which, bool[n]."""
     low, high = expected - 3 * noise, expected + 3 * noise
     far = np.abs(readings) > _FAR * max(np.abs(low).max(initial=1.0), np.abs(high).max(initial=1.0))
     if not far.any():
@@ -189,7 +189,7 @@ def _clip(
 
 
 def _mark_far(figure: Figure, panel: Axes, times: TimeArray, edges: FloatArray, readings: FloatArray) -> None:
-    """Point from the edge to the readings that lie beyond it."""
+    """Mark the readings beyond the edge with arrows."""
     for sign, marker in ((1, "^"), (-1, "v")):
         here = np.flatnonzero(np.sign(readings) == sign)
         chosen = here[thin(times[here], edges[here], _COLUMNS // 4)]
@@ -204,7 +204,7 @@ def _mark_far(figure: Figure, panel: Axes, times: TimeArray, edges: FloatArray, 
 
 
 def _draw_model(panel: Axes, times: TimeArray, expected: FloatArray, noise: FloatArray) -> None:
-    """Draw the model's mean over each pixel column: a season that is faster would make a solid block."""
+    """Draw the model's mean over each pixel column; a faster season would become a solid block."""
     if len(times) == 0:
         return
     _, firsts = _pixel_columns(times, _COLUMNS)
@@ -236,7 +236,7 @@ def _label_axes(above: Axes, below: Axes, unit: float, largest_residual: float) 
     above.set_ylabel("reading" if unit == 1 else f"reading / {unit:g}")
     above.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     below.set_ylabel("residual (sd)")
-    # Linear where the noise lies, logarithmic beyond, so that one huge residual doesn't flatten the rest.
+    # Linear within the noise, logarithmic beyond, so that one huge residual doesn't flatten the rest.
     below.set_yscale("symlog", linthresh=6)
     ticks = [3, 10, 30, 100] if largest_residual < _CROWDED else [10, 100, 1000]
     below.yaxis.set_major_locator(FixedLocator([*(-tick for tick in ticks), 0, *ticks]))

@@ -1,4 +1,4 @@
-"""Challenge-like sensors and buckets, made from a seed, and the truth about them."""
+"""Seeded generators of challenge-like sensors and buckets, with labelled anomalies."""
 
 from iot_pipeline.samples.bucket import FIRST_READING, SampleReport, write_sample_bucket
 

@@ -1,7 +1,7 @@
 """Writes a bucket like the challenge's: the mapping, and measurement files with every quirk of the real ones.
 
-The rows are clean; only their spelling varies, so what a load must find in them is known exactly. What one
-sensor measures, and what is anomalous about it, comes from `samples.series`.
+The rows are clean and only their formats vary, so the result of a load is known exactly. The readings and
+anomalies of each sensor come from ``samples.series``.
 """
 
 import itertools
@@ -50,8 +50,8 @@ def _short_offset(time: datetime) -> str:
     return str(time.astimezone(UTC)).removesuffix(":00")
 
 
-# The rows of a file take turns in its spellings (`str` and `isoformat` keep the offset). Files take turns in
-# layouts and in spellings: with four of the ones and seven of the others, 28 files show every pair.
+# The rows of a file rotate through its spellings (`str` and `isoformat` keep the offset). The files rotate
+# through layouts and sets of spellings: with four layouts and seven sets, 28 files cover every pair.
 _SPELLINGS: tuple[tuple[Callable[[datetime], str], ...], ...] = (
     (str,),
     (_naive,),
@@ -65,12 +65,12 @@ _SPELLINGS: tuple[tuple[Callable[[datetime], str], ...], ...] = (
 
 @dataclass(frozen=True)
 class SampleReport:
-    """What was written.
+    """The size of a sample bucket.
 
     Attributes:
-        files: Measurement files.
-        rows: Readings in them.
-        bytes: Size of the measurement files.
+        files: The number of measurement files.
+        rows: The number of readings in them.
+        bytes: The total size of the measurement files.
     """
 
     files: int
@@ -89,22 +89,19 @@ def write_sample_bucket(
 ) -> SampleReport:
     """Write a challenge-like bucket; the same arguments give the same bytes.
 
-    The pipeline reads `mapping/mapping.csv` and `timeseries/data{1,2}/data_N.csv`. The truth about the
-    anomalies, `labels.csv` (`sensor_name;timestamp;kind`), is there for tests and people only.
+    The pipeline reads ``mapping/mapping.csv`` and ``timeseries/data{1,2}/data_N.csv``. The labels of the
+    anomalies in ``labels.csv`` (``sensor_name;timestamp;kind``) are for tests and people only.
 
     Args:
-        directory: Where to write: missing or empty.
-        sensors: Number of sensors; one of every three has no anomalies.
-        days: Time span.
-        seed: Decides all that is drawn.
-        start: Time of the first readings; naive means Europe/Berlin.
-        rows_per_file: Readings in a file; by default 100 per sensor, about 25 hours.
-
-    Returns:
-        The figures of what was written.
+        directory: Where to write; must be missing or empty.
+        sensors: The number of sensors; one in three has no anomalies.
+        days: The time span.
+        seed: The seed of the random generator.
+        start: The time of the first readings; naive means Europe/Berlin.
+        rows_per_file: Readings per file; by default 100 per sensor, about 25 hours.
 
     Raises:
-        FileExistsError: The directory holds something already.
+        FileExistsError: The directory is not empty.
         ValueError: A number is not positive.
     """
     rows_per_file = 100 * sensors if rows_per_file is None else rows_per_file
@@ -138,12 +135,12 @@ def write_sample_bucket(
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The readings of all sensors, one sensor after the other.
+    """The readings of all sensors, sensor by sensor.
 
     Attributes:
         minutes: int32[n], minutes since 1970, UTC.
         values: float64[n].
-        ends: int64[s], the row behind each sensor's last.
+        ends: int64[s], the row after each sensor's last.
         uuids: string[s].
     """
 
@@ -162,7 +159,7 @@ def _draw_rows(
     start: datetime,
     days: float,
 ) -> _Rows:
-    """Draw every sensor, and write its labels while they are in memory."""
+    """Draw every sensor and write its labels."""
     minutes, values = [], []
     sensors = zip(names, _draw_sensors(rng, len(names), start=start, days=days), strict=True)
     for name, series in tqdm(sensors, desc="Drawing sensors", unit="sensor", total=len(names), disable=None):
@@ -184,7 +181,7 @@ def _draw_rows(
 def _draw_sensors(
     rng: np.random.Generator, count: int, *, start: datetime, days: float
 ) -> Iterator[LabelledSeries]:
-    """Draw the sensors; families and kinds of anomalies take turns, so that a dozen sensors show them all."""
+    """Draw the sensors, rotating through families and kinds so that a dozen sensors cover them all."""
     begin = start if start.tzinfo else start.replace(tzinfo=BERLIN)
     utc = np.datetime64(begin.astimezone(UTC).replace(tzinfo=None), "m")
     kinds = itertools.cycle(rng.permutation(ANOMALIES).tolist())
@@ -203,7 +200,7 @@ def _draw_sensors(
 
 
 def _write_file(path: Path, number: int, rows: _Rows, chosen: npt.NDArray[np.intp]) -> None:
-    """Write the chosen rows, in the layout and the spellings that are the number's turn."""
+    """Write the chosen rows in the layout and spellings for the file's number."""
     layout = _LAYOUTS[number % len(_LAYOUTS)]
     spellings = _SPELLINGS[number % len(_SPELLINGS)]
     distinct, position = np.unique(rows.minutes[chosen], return_inverse=True)
@@ -214,13 +211,13 @@ def _write_file(path: Path, number: int, rows: _Rows, chosen: npt.NDArray[np.int
         "": pa.array(index),
         "timestamp": stamps.take(pa.array(index % len(spellings) * len(times) + position)),
         "sensor_uuid": rows.uuids.take(pa.array(np.searchsorted(rows.ends, chosen, side="right"))),
-        # pyarrow would write 35 for 35.0, as nothing in the real files does.
+        # pyarrow would write 35.0 as 35, unlike the real files.
         "sensor_value": pa.array([repr(value) for value in rows.values[chosen].tolist()]),
         "unit": pa.repeat("K", len(chosen)),
         "status": pa.repeat("ok", len(chosen)),
     }
     with path.open("wb") as file:
-        # pyarrow would quote the names.
+        # pyarrow would quote the column names.
         file.write(f"{';'.join(layout)}\n".encode())
         options = csv.WriteOptions(include_header=False, delimiter=";", quoting_style="none")
         csv.write_csv(pa.table([columns[name] for name in layout], names=layout), file, options)

@@ -1,7 +1,7 @@
-"""One synthetic sensor with labels: a function of time, noise, and anomalies put in on purpose.
+"""Draws a synthetic sensor with labels: a function of time, noise, and injected anomalies.
 
-The sample bucket and the detection benchmark both draw their sensors here. Nothing here reads or writes
-files, and nothing depends on anything but the random generator that is handed in.
+Used by the sample bucket and the detection benchmark. The result depends only on the arguments and the random
+generator passed in; no files are read or written.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,22 +13,23 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 TimeArray = npt.NDArray[np.datetime64]
 
+_MEAN_MINUTES = 15.0
 _DAY = 86_400.0
 _YEAR = 365.25 * _DAY
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSeries:
-    """A sensor of which everything is known.
+    """A synthetic sensor with the truth about it.
 
     Attributes:
         timestamps: datetime64[s], shape (n,), UTC, ascending.
         values: float64, shape (n,), the readings.
         expected: float64, shape (n,), the noise-free function of time.
         noise_sd: float64, shape (n,), the standard deviation of the regular noise around each reading.
-        labels: str, shape (n,), "" for a regular reading, otherwise the kind of its anomaly.
-        family: The kind of function, one of `FAMILIES`.
-        noise: The kind of noise, one of `NOISES`.
+        labels: str, shape (n,), the kind of anomaly of each reading, "" for a regular one.
+        family: The kind of function, one of ``FAMILIES``.
+        noise: The kind of noise, one of ``NOISES``.
         events: The anomalies as (kind, start index, stop index), stop excluded, ascending.
     """
 
@@ -42,24 +43,21 @@ class LabelledSeries:
     events: tuple[tuple[str, int, int], ...]
 
 
-def irregular_timestamps(
-    rng: np.random.Generator, *, start: str | np.datetime64, days: float, mean_minutes: float = 15.0
-) -> TimeArray:
-    """Draw the times of readings that come at irregular steps between a third and twice the mean.
+def irregular_timestamps(rng: np.random.Generator, *, start: str | np.datetime64, days: float) -> TimeArray:
+    """Draw the times of readings with irregular steps of 5 to 30 minutes, 15 on average.
 
     Args:
-        rng: The source of randomness.
+        rng: The random generator.
         start: The first time, UTC.
         days: The span to cover.
-        mean_minutes: The mean step in minutes.
 
     Returns:
         datetime64[s], shape (n,), ascending, on whole minutes.
     """
     total = days * 1440.0
-    count = int(total / mean_minutes * 1.1) + 50
-    # A beta distribution on [1/3, 2] of the mean: with a : b = 2 : 3 its own mean lies at 2/5 of that range.
-    steps = np.maximum(np.rint((1 / 3 + 5 / 3 * rng.beta(2.0, 3.0, count)) * mean_minutes), 1.0)
+    count = int(total / _MEAN_MINUTES * 1.1) + 50
+    # A beta distribution scaled to [1/3, 2]; with a = 2 and b = 3 its mean is 1, at 2/5 of that range.
+    steps = np.maximum(np.rint((1 / 3 + 5 / 3 * rng.beta(2.0, 3.0, count)) * _MEAN_MINUTES), 1.0)
     minutes = np.concatenate(([0.0], np.cumsum(steps)))
     seconds = (minutes[minutes < total] * 60).astype("timedelta64[s]")
     times: TimeArray = np.array(start, dtype="datetime64[s]") + seconds
@@ -79,24 +77,21 @@ def make_series(
     """Draw one sensor over the given times.
 
     Args:
-        rng: The source of randomness; the same state gives the same sensor.
+        rng: The random generator; the same state gives the same sensor.
         timestamps: datetime64, shape (n,), UTC, ascending.
-        family: One of `FAMILIES`.
-        noise: One of `NOISES`; the standard deviation lies about 10.
-        anomalies: Any of `ANOMALIES`. A gap takes readings away; its label stands on the first reading after.
-        spike_sd: The range of the spikes' sizes, in standard deviations of the noise around them. Noise with
-            heavy tails reaches six standard deviations by itself, so there they are three times as large.
-        readings_per_spike: How rare spikes are.
-
-    Returns:
-        The readings and the truth about them.
+        family: One of ``FAMILIES``.
+        noise: One of ``NOISES``; the standard deviation is about 10.
+        anomalies: Any of ``ANOMALIES``. A gap removes readings; the first reading after it has the label.
+        spike_sd: The range of spike sizes, in standard deviations of the noise. In heavy-tailed noise, which
+            reaches six standard deviations by itself, spikes are three times as large.
+        readings_per_spike: The mean number of readings per spike.
 
     Raises:
-        ValueError: for an unknown family, noise or anomaly.
+        ValueError: The family, the noise or an anomaly is unknown.
     """
     for name, known in ((family, FAMILIES), (noise, NOISES), *((kind, ANOMALIES) for kind in anomalies)):
         if name not in known:
-            raise ValueError(f"{name!r} is none of {', '.join(known)}")
+            raise ValueError(f"{name!r} is not one of {', '.join(known)}")
     times = timestamps.astype("datetime64[s]")
     n = len(times)
     seconds = (times - times[:1]).astype(np.float64)
@@ -144,7 +139,7 @@ def make_series(
 
 
 def _offset(rng: np.random.Generator, kind: str, length: int, spike_sd: tuple[float, float]) -> FloatArray:
-    """Give the deviation of an additive anomaly in standard deviations, float64[length]."""
+    """Return the deviation of an additive anomaly in standard deviations, float64[length]."""
     if kind == "spike":
         return np.full(length, rng.uniform(*spike_sd))
     if kind == "burst":
@@ -154,8 +149,8 @@ def _offset(rng: np.random.Generator, kind: str, length: int, spike_sd: tuple[fl
     return rng.uniform(5.0, 9.0) * np.arange(1, length + 1, dtype=np.float64) / length  # drift
 
 
-# How many events of a kind, and their length as a share of the readings with its bounds in readings. Together
-# they stay below a twentieth of the readings. A short series gets one of each.
+# By kind: the number of events, the range of their lengths as a share of all readings, and its bounds in
+# readings. Together they cover less than a twentieth of the readings. A short series gets one of each.
 _EVENTS: dict[str, tuple[int, float, float, int, int]] = {
     "burst": (3, 0.0005, 0.001, 8, 60),
     "level_shift": (2, 0.003, 0.008, 20, 1000),
@@ -171,7 +166,7 @@ _SMALLEST_WITH_EVENTS = 50
 def _place(
     rng: np.random.Generator, n: int, anomalies: Sequence[str], readings_per_spike: int
 ) -> list[tuple[str, int, int]]:
-    """Choose where the anomalies stand: one to a slot of equal width, so none touch; spikes in the rest."""
+    """Place the anomalies, each in its own slot of equal width so that none touch; spikes elsewhere."""
     if n < _SMALLEST_WITH_EVENTS:
         return []
     wanted = [
@@ -195,7 +190,7 @@ def _place(
     if "spike" in anomalies:
         count = max(3, n // readings_per_spike)
         places = np.sort(rng.choice(np.flatnonzero(free), min(count, int(free.sum())), replace=False))
-        isolated = places[np.diff(places, prepend=-9) > 3]  # noqa: PLR2004  a spike is alone
+        isolated = places[np.diff(places, prepend=-9) > 3]  # noqa: PLR2004  spikes are isolated
         events += [("spike", int(i), int(i) + 1) for i in isolated]
     return sorted(events, key=lambda event: event[1])
 
@@ -209,7 +204,7 @@ def _signed(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _polynomial(degree: int) -> Callable[[np.random.Generator, FloatArray, float], FloatArray]:
-    """Make a polynomial in Legendre form, whose leading term is visible."""
+    """Return a family of Legendre polynomials with a visible leading term."""
 
     def draw(rng: np.random.Generator, seconds: FloatArray, span: float) -> FloatArray:
         lower = [_level(rng), *rng.uniform(-80.0, 80.0, max(degree - 1, 0))]
@@ -221,7 +216,7 @@ def _polynomial(degree: int) -> Callable[[np.random.Generator, FloatArray, float
 
 
 def _far_cubic(rng: np.random.Generator, seconds: FloatArray, span: float) -> FloatArray:
-    """Climb steadily from a level far below the other sensors'."""
+    """Draw a steady climb from a level far below the other sensors'."""
     level = float(rng.choice([-1_200.0, -11_000.0, -297_000.0])) * rng.uniform(0.9, 1.1)
     u = seconds / span
     bend = rng.uniform(0.1, 0.9)
@@ -236,7 +231,7 @@ def _wave(
 
 
 def _annual(rng: np.random.Generator, seconds: FloatArray, span: float) -> FloatArray:
-    """Swing once a year, or once in the span where that is shorter, so that the swing can be seen."""
+    """Draw a wave with a period of a year, or of the span if that is shorter, so that it is visible."""
     return _level(rng) + _wave(rng, seconds, min(_YEAR, span), 40.0, 150.0)
 
 
@@ -252,7 +247,7 @@ def _regimes(rng: np.random.Generator, span: float) -> FloatArray:
 
 
 def _piecewise(rng: np.random.Generator, seconds: FloatArray, span: float) -> FloatArray:
-    """Join straight lines that bend visibly at every breakpoint."""
+    """Draw joined straight lines that bend visibly at every breakpoint."""
     edges = _regimes(rng, span)
     slopes = np.cumsum([_signed(rng, 100.0, 500.0) for _ in edges[1:]])
     slopes -= slopes.mean()
@@ -261,14 +256,14 @@ def _piecewise(rng: np.random.Generator, seconds: FloatArray, span: float) -> Fl
 
 
 def _jumps(rng: np.random.Generator, seconds: FloatArray, span: float) -> FloatArray:
-    """Draw a level per regime, float64[n]; neighbours differ by 3 to 12 standard deviations."""
+    """Draw a level per regime, float64[n]; adjacent levels differ by 3 to 12 standard deviations."""
     edges = _regimes(rng, span)
     levels: FloatArray = np.cumsum([_signed(rng, 30.0, 120.0) for _ in edges[1:]])
     return levels[np.searchsorted(edges[1:-1], seconds, side="right")]
 
 
 def _piecewise_jumps(rng: np.random.Generator, seconds: FloatArray, span: float) -> FloatArray:
-    """Draw a line per regime, with a jump between neighbours."""
+    """Draw a line per regime, with jumps between them."""
     edges = _regimes(rng, span)
     regime = np.searchsorted(edges[1:-1], seconds, side="right")
     slopes = rng.uniform(-250.0, 250.0, len(edges) - 1)
@@ -296,7 +291,7 @@ def _gaussian(rng: np.random.Generator, u: FloatArray) -> tuple[FloatArray, Floa
 
 
 def _heteroscedastic(rng: np.random.Generator, u: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Let the noise swell and shrink slowly, by a factor of 1.5 to 2.5 either way."""
+    """Draw noise that grows and shrinks slowly, by a factor of 1.5 to 2.5 either way."""
     swing = np.log(rng.uniform(1.5, 2.5)) * np.sin(
         2.0 * np.pi * (rng.uniform(0.5, 3.0) * u + rng.uniform(0.0, 1.0))
     )
@@ -304,7 +299,7 @@ def _heteroscedastic(rng: np.random.Generator, u: FloatArray) -> tuple[FloatArra
 
 
 def _student_t(rng: np.random.Generator, u: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Draw heavy tails, scaled to a standard deviation of one."""
+    """Draw heavy-tailed noise, scaled to a standard deviation of one."""
     freedom = rng.uniform(4.0, 8.0)
     noise = rng.standard_t(freedom, len(u)) * np.sqrt((freedom - 2.0) / freedom)
     return noise, np.full(len(u), rng.uniform(8.0, 12.0))
@@ -325,7 +320,7 @@ _FAMILIES: dict[str, Callable[[np.random.Generator, FloatArray, float], FloatArr
     "decay": _decay,
     "far_cubic": _far_cubic,
 }
-# A noise is a function of (rng, time in [0, 1]) that gives the standardised noise and its standard deviation.
+# A noise is a function of (rng, time in [0, 1]) that returns standardised noise and its standard deviation.
 _NOISES: dict[str, Callable[[np.random.Generator, FloatArray], tuple[FloatArray, FloatArray]]] = {
     "gaussian": _gaussian,
     "heteroscedastic": _heteroscedastic,

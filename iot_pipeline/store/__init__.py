@@ -1,7 +1,7 @@
-"""A place for files, behind one small interface: a directory or an S3 bucket.
+"""Files in a directory or an S3 bucket, behind one small interface.
 
-The source and the warehouse are both such places. What belongs here: listing, reading, writing and deleting
-files, and what a place's faults mean. What does not: what the files are.
+The source and the warehouse are both stores. This package lists, reads, writes and deletes files and explains
+a store's errors; it knows nothing of what the files contain.
 """
 
 from iot_pipeline.store._connection import S3Connection

@@ -18,7 +18,7 @@ READ_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class S3Connection:
-    """How to reach an S3 server; what is None comes from boto3's standard variables, profiles and files."""
+    """How to reach an S3 server; None means boto3's standard variables, profiles and files."""
 
     endpoint_url: str | None = None
     region_name: str | None = None
@@ -29,14 +29,14 @@ class S3Connection:
 
     @property
     def client(self) -> "S3Client":
-        """The process' client."""
+        """This process's client."""
         return self._open()[0]
 
     def object_store_options(self) -> dict[str, str]:
-        """Return the same as options of the library that ``deltalake`` reaches S3 with.
+        """Return the same connection as ``deltalake`` storage options.
 
         Raises:
-            NoCredentialsError: Of boto3; ``deltalake`` would look for them in the network, and say so.
+            NoCredentialsError: From boto3; ``deltalake`` would search the network for credentials instead.
         """
         from botocore.exceptions import NoCredentialsError  # noqa: PLC0415 - slow to import, as boto3 is
 
@@ -71,7 +71,7 @@ class S3Connection:
 def _open(
     connection: S3Connection, _environment: tuple[tuple[str, str], ...], _process: int
 ) -> tuple["S3Client", Any]:
-    """Return the process' client and session; making them takes longer than fetching a dozen objects."""
+    """Return this process's client and session; creating them takes longer than fetching a dozen objects."""
     import boto3  # noqa: PLC0415 - slow to import, and not needed for a directory
     from botocore.config import Config  # noqa: PLC0415
 
@@ -92,5 +92,7 @@ def _open(
         ),
     )
     if "@" in urlsplit(client.meta.endpoint_url).netloc:
-        raise ConfigurationError("AWS_ENDPOINT_URL_S3 holds credentials: set AWS_ACCESS_KEY_ID and so on")
+        raise ConfigurationError(
+            "AWS_ENDPOINT_URL_S3 holds credentials: set AWS_ACCESS_KEY_ID and so on instead"
+        )
     return client, session

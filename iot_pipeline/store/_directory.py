@@ -1,4 +1,4 @@
-"""A directory."""
+"""A directory as a store."""
 
 import fcntl
 import os
@@ -31,7 +31,7 @@ class DirectoryStore:
     Attributes:
         root: The directory.
         setting: The environment variable that names it.
-        follow_links: List the files behind links to directories too; each directory once.
+        follow_links: Also list the files behind links to directories; each directory once.
     """
 
     root: Path
@@ -48,11 +48,11 @@ class DirectoryStore:
         return str(self.root)
 
     def __truediv__(self, name: str) -> Self:
-        """Return a directory in this one."""
+        """Return a subdirectory."""
         return replace(self, root=self.root / name)
 
     def create(self) -> None:
-        """Make the directory unless it exists."""
+        """Create the directory unless it exists."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=self.root):
@@ -65,7 +65,7 @@ class DirectoryStore:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock that ends with the process."""
+        """Hold a lock that is released when the process ends."""
         try:
             lock = (self.root / f".{name}.lock").open("a+")
         except OSError as error:
@@ -99,7 +99,7 @@ class DirectoryStore:
 
     def _walk(self) -> Iterator[StoredObject]:
         """Yield the files of real directories, then those behind links to directories not seen before."""
-        # A link to a directory above this one leads round in a circle.
+        # A link to a parent directory would be followed in a circle.
         seen = {_identity(parent) for parent in self.root.resolve().parents}
         directories, links = [("", str(self.root))], list[tuple[str, str]]()
         while directories or links:
@@ -126,7 +126,7 @@ class DirectoryStore:
 
     @contextmanager
     def open_object(self, obj: StoredObject) -> Iterator[IO[bytes]]:
-        """Open a file; that it did not change is checked before and after it is read."""
+        """Open a file and check before and after it is read that it has not changed."""
         try:
             stream = (self.root / obj.name).open("rb")
         except FileNotFoundError as error:
@@ -149,7 +149,7 @@ class DirectoryStore:
 
     @contextmanager
     def publish(self, name: str) -> Iterator[Path]:
-        """Write beside the file and rename; both are synced."""
+        """Write to a temporary file beside it, sync, rename, and sync the directory."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{uuid4().hex[:8]}{UNFINISHED}")
@@ -168,12 +168,12 @@ class DirectoryStore:
         yield [self.root / name for name in names]
 
     def versions(self, names: Sequence[str]) -> list[str]:
-        """Return what tells the files' contents apart."""
+        """Return the files' versions: their sizes and times of change."""
         return [self._version_of(name) for name in names]
 
     def _version_of(self, name: str) -> str:
         try:
-            return _version(os.stat(f"{self.root}/{name}"))  # noqa: PTH116 - each query pays for it
+            return _version(os.stat(f"{self.root}/{name}"))  # noqa: PTH116 - called for every file of each query
         except (FileNotFoundError, NotADirectoryError):
             return ""
 
@@ -182,7 +182,7 @@ class DirectoryStore:
         (self.root / name).unlink()
 
     def sync(self, name: str, since: str = "") -> None:
-        """Sync a directory, its files and the directories that lead to it."""
+        """Sync a directory, its files and its parent directories."""
         directory = self.root / name
         for entry in directory.iterdir():
             if entry.name >= since:
@@ -191,17 +191,17 @@ class DirectoryStore:
             _sync(folder)
 
     def register(self, connection: "DuckDBPyConnection") -> None:
-        """Do nothing: DuckDB reads files by itself."""
+        """Do nothing: DuckDB can read local files."""
 
 
 def _version(stat: os.stat_result) -> str:
-    # The time of the inode's change tells apart two contents that somebody gave the same size and time.
+    # The inode's change time distinguishes contents that were given the same size and modification time.
     return f"{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}"
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
-    """Return what is the same whatever path leads to a directory."""
-    stat = os.stat(path)  # noqa: PTH116 - a listing asks it of every directory
+    """Return what identifies a directory, whichever path leads to it."""
+    stat = os.stat(path)  # noqa: PTH116 - called for every directory of a listing
     return stat.st_dev, stat.st_ino
 
 

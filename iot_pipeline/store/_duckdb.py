@@ -1,7 +1,7 @@
-"""The objects of an S3 bucket as files that DuckDB can read, without its ``httpfs`` extension.
+"""The objects of an S3 bucket as files that DuckDB can read without its ``httpfs`` extension.
 
-That extension would have to be downloaded, and verifies no checksum: a byte that was flipped on the way would
-be a wrong reading.
+That extension would have to be downloaded and verifies no checksums: a bit flipped in transit would become a
+wrong reading.
 """
 
 import threading
@@ -18,27 +18,27 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class S3Files(AbstractFileSystem):  # type: ignore[misc]
-    """The files of one store by their URLs, for reading, as long as none of them changes.
+    """Read access to the files of one store by their URLs; none of them may change meanwhile.
 
-    DuckDB keeps what it has read in memory and what is known of the files is kept here, so a question that is
-    asked again costs no request.
+    DuckDB caches what it has read and this class caches the files' metadata, so repeating a query costs no
+    requests.
     """
 
     protocol = "s3"
     cachable = False
 
     def __init__(self, store: "S3Store") -> None:
-        """Make the files of a store readable."""
+        """Give access to the files of a store."""
         super().__init__()
         self._store = store
         self._describe = cache(store.describe)
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """Return the path: it is none of a pattern."""
+        """Return the path itself: patterns are not supported."""
         return [path]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Return a file's size."""
+        """Return a file's name, size and type."""
         return {"name": path, "size": self._describe(self._name(path)).size, "type": "file"}
 
     def open(self, path: str, *_: Any, **__: Any) -> "S3File":
@@ -47,7 +47,7 @@ class S3Files(AbstractFileSystem):  # type: ignore[misc]
         return S3File(self._store, name, self._describe(name))
 
     def modified(self, _path: str) -> datetime:
-        """Return a time long ago, always the same: no file changes."""
+        """Return a constant time long ago: files never change."""
         return LONG_AGO
 
     def _name(self, path: str) -> str:
@@ -57,9 +57,9 @@ class S3Files(AbstractFileSystem):  # type: ignore[misc]
 class S3File:
     """An open file.
 
-    Each thread has a position of its own: DuckDB moves to a place and reads there in two calls, and another
-    thread may do so in between. It also keeps what it has read last: the length of a Parquet file's footer
-    and the footer itself mostly lie in the same block.
+    Each thread has its own position, because DuckDB seeks and reads in two calls and another thread may do
+    the same in between. Each thread also keeps the blocks it read last: the length of a Parquet file's footer
+    and the footer itself usually lie in the same block.
     """
 
     def __init__(self, store: "S3Store", name: str, info: "ObjectInfo") -> None:
@@ -68,31 +68,29 @@ class S3File:
         self._name = name
         self._info = info
         self.size = info.size
-        self._of_thread = threading.local()
+        self._local = threading.local()
 
     def tell(self) -> int:
         """Return the position."""
-        return getattr(self._of_thread, "position", 0)
+        return getattr(self._local, "position", 0)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a position, counted from the start (0), the present one (1) or the end (2)."""
+        """Move to a position relative to the start (0), the current position (1) or the end (2)."""
         position: int = offset + (0, self.tell(), self.size)[whence]
-        self._of_thread.position = position
+        self._local.position = position
         return position
 
     def read(self, length: int = -1) -> bytes:
-        """Read bytes, by default all that are left."""
+        """Read some bytes, by default all that remain."""
         start = self.tell()
         end = self.size if length < 0 else min(start + length, self.size)
         if end <= start:
             return b""
-        first, content = getattr(self._of_thread, "last", (0, b""))
+        first, content = getattr(self._local, "last", (0, b""))
         if not first <= start <= end <= first + len(content):
-            first, content = self._of_thread.last = self._store.read_blocks(
-                self._name, self._info, start, end
-            )
-        self._of_thread.position = end
+            first, content = self._local.last = self._store.read_blocks(self._name, self._info, start, end)
+        self._local.position = end
         return content[start - first : end - first]
 
     def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: there is nothing to release."""

@@ -1,6 +1,6 @@
-"""What the faults of a place mean to its user: one line that says what to check, without a secret.
+"""A store's errors as its user reads them: one line that says what to check and reveals no secret.
 
-S3 is reached by two libraries, boto3 and the one inside ``deltalake``; both pass on S3's error codes.
+Two libraries talk to S3, boto3 and the one inside ``deltalake``; both pass on S3's error codes.
 """
 
 import re
@@ -28,7 +28,7 @@ _REFUSED = {
     "PermanentRedirect": "the bucket is in another region: check AWS_REGION",
     "AuthorizationHeaderMalformed": "the bucket is in another region: check AWS_REGION",
 }
-"""What S3's codes mean that no second attempt changes."""
+"""The meaning of the S3 error codes that a retry does not change."""
 _RAISED_WHILE_READING: dict[str, type[IotPipelineError]] = {
     "ConfigurationError": ConfigurationError,
     "FileNotFoundError": WarehouseError,
@@ -41,28 +41,28 @@ LONGEST_REASON = 200
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's text in one line, without the stack that ``deltalake`` adds to it."""
+    """Return an error's text as one line, without the stack trace that ``deltalake`` appends."""
     lines = takewhile(lambda line: not _FRAME.match(line), _MARKS.sub("", str(error)).splitlines())
     causes = [" ".join(line.split()) for line in lines if line.strip()]
     return shorten(": ".join(causes) or type(error).__name__, LONGEST_REASON, placeholder=" …")
 
 
 def unreachable(setting: str) -> type[IotPipelineError]:
-    """Return the error that a place raises when it does not answer as it should."""
+    """Return the error class for a store that does not answer as it should."""
     return SourceError if setting == "IOT_SOURCE" else WarehouseUnreachableError
 
 
 def table_error(what: str, error: Exception, setting: str = "IOT_WAREHOUSE") -> IotPipelineError:
-    """Return what ``deltalake`` says of a table as an error of ours.
+    """Translate an error of ``deltalake`` into one of ours.
 
     Args:
-        what: What couldn't be done, like ``write s3://bucket/timeseries``.
-        error: What it has raised.
-        setting: The environment variable that names the place.
+        what: What failed, like ``write s3://bucket/timeseries``.
+        error: The error that ``deltalake`` raised.
+        setting: The environment variable that names the store.
 
     Returns:
-        A ``WarehouseUnreachableError``, which may pass, or a ``ConfigurationError`` where S3 is the cause,
-        else a ``WarehouseError``.
+        A ``WarehouseUnreachableError``, which may pass, or a ``ConfigurationError`` if S3 is the cause, else
+        a ``WarehouseError``.
     """
     text = _MARKS.sub("", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
@@ -73,13 +73,13 @@ def table_error(what: str, error: Exception, setting: str = "IOT_WAREHOUSE") -> 
 
 
 def query_error(what: str, error: Exception) -> IotPipelineError:
-    """Return what DuckDB says of a query as an error of ours.
+    """Translate an error of DuckDB into one of ours.
 
-    It shows what is raised while it reads from S3 as a traceback, the error in the last line.
+    DuckDB reports an error raised while it reads from S3 as a traceback with the error in its last line.
 
     Args:
-        what: What couldn't be done, like ``read s3://bucket``.
-        error: What it has raised.
+        what: What failed, like ``read s3://bucket``.
+        error: The error that DuckDB raised.
     """
     text = str(error)
     for name, reason in reversed(re.findall(r"^(?:[\w.]+\.)?(\w+): (.*)$", text, re.MULTILINE)):
@@ -98,23 +98,23 @@ def _s3_error(what: str, answer: str, setting: str) -> IotPipelineError:
 
 @contextmanager
 def readable_errors(what: str, setting: str) -> Iterator[None]:
-    """Turn boto3's errors into ours.
+    """Translate boto3's errors into ours.
 
     Args:
         what: What the block does, like ``list s3://bucket``.
-        setting: The environment variable that names the place.
+        setting: The environment variable that names the store.
 
     Raises:
         FileNotFoundError: There is no such object.
         ObjectChangedError: A condition of the request does not hold.
-        ConfigurationError: The server refuses, or a setting can't be right.
+        ConfigurationError: The server refuses the request, or a setting is invalid.
         SourceError: The source's server does not answer as it should.
         WarehouseUnreachableError: The warehouse's server does not.
     """
     from botocore.exceptions import (  # noqa: PLC0415 - slow to import, and not needed for a directory
         BotoCoreError,
         ClientError,
-        ConnectionError,  # noqa: A004 - not Python's
+        ConnectionError,  # noqa: A004 - not the built-in one
         HTTPClientError,
         NoCredentialsError,
     )
@@ -130,13 +130,13 @@ def readable_errors(what: str, setting: str) -> Iterator[None]:
         if code in {"NoSuchKey", "404"}:
             raise FileNotFoundError(f"can't {what}: there is no such object") from error
         if code in {"PreconditionFailed", "412"}:
-            raise ObjectChangedError(f"can't {what}: it was overwritten meanwhile") from error
+            raise ObjectChangedError(f"can't {what}: it was overwritten in the meantime") from error
         raise _s3_error(what, code, setting) from error
     except (ConnectionError, HTTPClientError) as error:
         raise unreachable(setting)(f"can't {what}: {one_line(error)} (check AWS_ENDPOINT_URL_S3)") from error
-    except BotoCoreError as error:  # a bucket, a URL or a profile that there can't be
+    except BotoCoreError as error:  # an invalid bucket name, URL or profile
         raise ConfigurationError(
             f"can't {what}: {one_line(error)} (check {setting}, AWS_ENDPOINT_URL_S3 and AWS_PROFILE)"
         ) from error
-    except ValueError:  # it repeats the URL, which may hold a password
+    except ValueError:  # its text repeats the URL, which may contain a password
         raise ConfigurationError(f"can't {what}: AWS_ENDPOINT_URL_S3 is not a URL") from None

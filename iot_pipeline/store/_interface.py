@@ -1,4 +1,4 @@
-"""The interface of a place for files."""
+"""The interface of a store."""
 
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 UNFINISHED = ".part"
-"""The suffix of a file that is being written; it is renamed when it is whole."""
+"""The suffix of a file that is being written; it is renamed when it is complete."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -21,11 +21,11 @@ class StoredObject:
     """One version of a file or of an S3 object.
 
     Attributes:
-        name: Below the store, with ``/`` between its parts.
+        name: The path below the store, with ``/`` between its parts.
         version: Changes whenever the content does: the ETag on S3, size and times of change of a file.
         size: Length in bytes.
         modified: When it was last written, in microseconds since the epoch (UTC). Not compared: the same
-            content that is written again to S3 is the same version.
+            content written to S3 again is the same version.
     """
 
     name: str
@@ -43,32 +43,32 @@ class ObjectChangedError(SourceError):
 
 
 class Store(Hashable, Protocol):
-    """A place for files. Implementations can be pickled and sent to a worker.
+    """Files in a directory or bucket. Implementations can be pickled and sent to a worker.
 
-    A file appears under its name whole or not at all, and what has appeared survives a power loss. A file
-    that is not there is a ``FileNotFoundError``, another fault of a directory an ``OSError``; an object store
-    that does not answer is a ``SourceError`` or a ``WarehouseUnreachableError``, depending on the setting
-    that names it, and one that refuses a ``ConfigurationError``.
+    A file appears under its name complete or not at all, and then survives a power loss. A missing file
+    raises ``FileNotFoundError``, any other fault of a directory ``OSError``. An object store that does not
+    answer raises ``SourceError`` or ``WarehouseUnreachableError``, depending on its setting; one that refuses
+    a request raises ``ConfigurationError``.
     """
 
     @property
     def url(self) -> str:
-        """The place as users, Delta readers and DuckDB write it, without a slash at the end."""
+        """The location as users, Delta readers and DuckDB write it, without a trailing slash."""
         ...
 
     @property
     def setting(self) -> str:
-        """The environment variable that names the place."""
+        """The environment variable that names the store."""
         ...
 
     @property
     def delta_options(self) -> dict[str, str] | None:
-        """What ``deltalake`` needs to know besides the URL."""
+        """The storage options that ``deltalake`` needs besides the URL."""
         ...
 
     @property
     def parallel_reads(self) -> int:
-        """How many objects to read side by side while one of them is worked on."""
+        """How many objects to read concurrently, so that one is parsed while others are fetched."""
         ...
 
     @property
@@ -77,55 +77,55 @@ class Store(Hashable, Protocol):
         ...
 
     def __truediv__(self, name: str) -> Self:
-        """Return the place one level down."""
+        """Return the store one level down."""
         ...
 
     def create(self) -> None:
-        """Make the place unless it exists, and make sure that it can be written to.
+        """Create the store unless it exists, and check that it can be written to.
 
         Raises:
-            ConfigurationError: It can't.
+            ConfigurationError: It can't be created or written to.
             WarehouseUnreachableError: The object store does not answer.
         """
         ...
 
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Be the only one who writes a table, as far as the place can tell.
+        """Keep other writers away from a table, as far as the store is able to.
 
         Raises:
-            WarehouseBusyError: Somebody else is writing it.
-            ConfigurationError: The place can't lock.
+            WarehouseBusyError: Another process is writing it.
+            ConfigurationError: The store can't lock files.
         """
         ...
 
     def list_objects(self) -> list[StoredObject]:
-        """Return all files at any depth, by name; none where there is no such place yet."""
+        """Return all files at any depth, sorted by name; none if the store does not exist yet."""
         ...
 
     def open_object(self, obj: StoredObject) -> AbstractContextManager[IO[bytes]]:
         """Open exactly the listed version of a source's object.
 
         Raises:
-            ObjectVanishedError: It is gone.
-            ObjectChangedError: It has another version now; also raised at the end of the ``with`` block.
+            ObjectVanishedError: It was deleted.
+            ObjectChangedError: It was overwritten; also raised at the end of the ``with`` block.
             ConfigurationError: The credentials don't allow it.
             SourceError: It can't be read.
         """
         ...
 
     def publish(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a path to write to; when the block ends well, its file appears, whole and durable.
+        """Yield a path to write to; if the block succeeds, the file appears, complete and durable.
 
         A block that wrote nothing publishes nothing.
         """
         ...
 
     def fetch(self, names: Sequence[str]) -> AbstractContextManager[list[Path]]:
-        """Yield paths to read files from, in the block."""
+        """Yield local paths of the files, valid within the block."""
         ...
 
     def versions(self, names: Sequence[str]) -> list[str]:
-        """Return the version of each file, as a listing has it; empty for one that does not exist."""
+        """Return the version of each file, as in a listing; an empty string if it does not exist."""
         ...
 
     def delete(self, name: str) -> None:
@@ -133,7 +133,7 @@ class Store(Hashable, Protocol):
         ...
 
     def sync(self, name: str, since: str = "") -> None:
-        """Make durable what another library has written into a folder: its files from a name on."""
+        """Make durable what another library wrote to a folder: the files named ``since`` and after."""
         ...
 
     def register(self, connection: "DuckDBPyConnection") -> None:

@@ -1,4 +1,4 @@
-"""From a location, as users write it, to the place."""
+"""Opens the store at a location, as users write it."""
 
 import re
 from pathlib import Path
@@ -15,15 +15,15 @@ from iot_pipeline.store._s3 import S3Store
 def open_store(
     location: str | Path, setting: str = "IOT_WAREHOUSE", connection: S3Connection | None = None
 ) -> Store:
-    """Return the place at a directory or an ``s3://bucket[/prefix]`` URL, which need not exist yet.
+    """Return the store at a directory or an ``s3://bucket[/prefix]`` URL, which need not exist yet.
 
     Args:
         location: The directory or URL.
         setting: The environment variable that names it, for errors.
-        connection: How to reach the S3 server; by default as the standard variables and files say.
+        connection: How to reach the S3 server; by default from the standard variables and files.
 
     Raises:
-        ConfigurationError: It can't be one.
+        ConfigurationError: The location is neither.
     """
     text = str(location)
     url = urlsplit(text)
@@ -42,7 +42,7 @@ def open_source(location: str, connection: S3Connection | None = None) -> Store:
         connection: How to reach the S3 server.
 
     Raises:
-        ConfigurationError: There is no such directory, or the URL names no bucket.
+        ConfigurationError: There is no such directory, or the URL has no bucket.
     """
     store = open_store(location, "IOT_SOURCE", connection)
     if not isinstance(store, DirectoryStore):
@@ -53,7 +53,7 @@ def open_source(location: str, connection: S3Connection | None = None) -> Store:
 
 
 def as_source(source: str | Store | None) -> Store:
-    """Return the source that a caller means: an open one, a location, or by default the setting's."""
+    """Return a source given as an open store or a location; None means ``IOT_SOURCE``."""
     if source is None or isinstance(source, str):
         return open_source(source or get_settings().source)
     return source

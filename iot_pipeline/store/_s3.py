@@ -1,4 +1,4 @@
-"""The objects of an S3 bucket."""
+"""An S3 bucket as a store."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -31,12 +31,12 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What S3 says of an object without its content.
+    """What S3 says about an object without its content.
 
     Attributes:
         etag: Its version.
         size: Length in bytes.
-        metadata: What was stored with it.
+        metadata: The user-defined metadata stored with it.
     """
 
     etag: str
@@ -48,17 +48,16 @@ class ObjectInfo:
 class S3Store:
     """The objects of an S3 bucket below a prefix.
 
-    There is no lock: a killed writer would leave it behind. Two writers are kept apart by their commits: the
-    server lets only one of them succeed (see ``delta.commit``), and the other is refused. What that one has
-    written has names of its own, so it is in nobody's way; its fragments are found again by the next load.
-    What one writer clears away is never what another is about to commit, because nothing is deleted that is
-    younger than the longest load.
+    There is no lock, because a killed writer would leave it behind. Commits keep two writers apart instead:
+    the server accepts only one of them (see ``delta.commit``). The files of the refused writer have unique
+    names and harm nobody; the next load reuses its fragments. One writer's cleanup never deletes what another
+    is about to commit, because nothing younger than the longest load is deleted.
 
     Attributes:
         bucket: The bucket's name.
-        prefix: What the keys start with, without slashes around it; may be empty.
+        prefix: What the keys start with, without leading or trailing slashes; may be empty.
         connection: How to reach the server.
-        setting: The environment variable that names the place.
+        setting: The environment variable that names the store.
     """
 
     bucket: str
@@ -71,7 +70,7 @@ class S3Store:
 
     @property
     def url(self) -> str:
-        """The URL without a slash at its end."""
+        """The URL, without a trailing slash."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     @property
@@ -95,7 +94,7 @@ class S3Store:
         return readable_errors(what, self.setting)
 
     def create(self) -> None:
-        """Make sure that objects can be written, and that the server refuses to write one twice."""
+        """Check that objects can be written and that the server honours ``If-None-Match``."""
         probe = self._key(f".writable-{uuid4().hex}")
         what = f"write to {self.setting} {self.url}"
         with self._errors(what):
@@ -113,7 +112,7 @@ class S3Store:
         )
 
     def create_bucket(self) -> None:
-        """Make the bucket, in the connection's region, unless it exists."""
+        """Create the bucket in the connection's region, unless it exists."""
         what = f"make the bucket {self.bucket}"
         try:
             with self._errors(what):
@@ -126,7 +125,7 @@ class S3Store:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:  # noqa: ARG002
-        """Do nothing: the commit decides."""
+        """Do nothing: the commit decides between two writers."""
         yield
 
     def list_objects(self) -> list[StoredObject]:
@@ -153,7 +152,7 @@ class S3Store:
 
     @contextmanager
     def open_object(self, obj: StoredObject) -> Iterator[IO[bytes]]:
-        """Fetch an object whole, verify its length and checksum, and open the copy."""
+        """Download the whole object, verify its length and checksum, and open the copy."""
         with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             stream = cast("IO[bytes]", spool)
             try:
@@ -173,18 +172,19 @@ class S3Store:
         verify: Callable[[Any, IO[bytes]], bool] | None = None,
         **request: Any,
     ) -> None:
-        """Write an object, or a range of it, to a file from its start, once it is verified.
+        """Download an object, or a range of it, into a file, and verify it.
 
         Args:
-            name: The object's.
-            to: The file.
-            size: How many bytes must come; by default as many as the server announces.
-            label: How to call it in errors; by default its URL.
-            verify: Tells by the server's answer and the file whether it is right; by default by the MD5.
+            name: The object's name.
+            to: The file; its content is replaced.
+            size: The expected number of bytes; by default what the server announces.
+            label: What errors call the object; by default its URL.
+            verify: Takes the server's answer and the file and returns whether the content is right; by
+                default the MD5 is compared.
             request: A range or a condition.
 
         Raises:
-            FileNotFoundError: It is gone.
+            FileNotFoundError: There is no such object.
             ObjectChangedError: The condition does not hold.
             SourceError: It can't be read. For a warehouse, this is a WarehouseUnreachableError.
         """
@@ -204,7 +204,7 @@ class S3Store:
             else:
                 expected = answer["ContentLength"] if size is None else size
                 if to.tell() != expected:
-                    fault = f"{to.tell()} bytes came instead of {expected}"
+                    fault = f"{to.tell()} bytes arrived instead of {expected}"
                 elif not (verify or _has_md5_of_etag)(answer, to):
                     fault = "its content does not match its checksum"
                 else:
@@ -212,28 +212,28 @@ class S3Store:
         raise unreachable(self.setting)(f"can't read {label}: after {ATTEMPTS} attempts {fault}")
 
     def describe(self, name: str) -> ObjectInfo:
-        """Ask for an object without its content.
+        """Request an object's description without its content.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: There is no such object.
         """
         with self._errors(f"read {self.url}/{name}"):
             answer = self._client.head_object(Bucket=self.bucket, Key=self._key(name))
         return ObjectInfo(answer["ETag"].strip('"'), answer["ContentLength"], answer["Metadata"])
 
     def read_blocks(self, name: str, info: ObjectInfo, start: int, end: int) -> tuple[int, bytes]:
-        """Read at least a range of an object, verified by the checksums that were stored with it.
+        """Read at least a range of an object, verified by the block checksums stored with it.
 
-        An object without such checksums, of an earlier release, is read whole and verified by its MD5.
+        An object without block checksums (from an earlier release) is read whole and verified by its MD5.
 
         Args:
-            name: The object's.
-            info: What S3 says of it.
-            start: Where the range starts.
-            end: Before which byte it ends.
+            name: The object's name.
+            info: The object's description.
+            start: The first byte of the range.
+            end: The byte after the last one.
 
         Returns:
-            Where the content starts, and the content.
+            The position of the content's first byte, and the content.
         """
         content = BytesIO()
         blocks = Blocks.from_metadata(info.metadata)
@@ -253,7 +253,7 @@ class S3Store:
 
     @contextmanager
     def publish(self, name: str) -> Iterator[Path]:
-        """Write to a local file and put it as one object, which S3 shows when it has all of it."""
+        """Write to a local file and upload it as one object, which S3 shows once it is complete."""
         with TemporaryDirectory() as directory:
             part = Path(directory) / "part"
             yield part
@@ -261,14 +261,14 @@ class S3Store:
                 self.put(name, part)
 
     def put(self, name: str, path: Path) -> None:
-        """Write a file as one object, with the checksums of its blocks."""
+        """Upload a file as one object, with the checksums of its blocks."""
         with path.open("rb") as file, self._errors(f"write {self.url}/{name}"):
             metadata = Blocks.of_file(file).to_metadata()
             self._client.put_object(Bucket=self.bucket, Key=self._key(name), Body=file, Metadata=metadata)
 
     @contextmanager
     def fetch(self, names: Sequence[str]) -> Iterator[list[Path]]:
-        """Copy the objects to local files."""
+        """Download the objects to local files."""
         with TemporaryDirectory() as directory:
             paths = [Path(directory) / str(number) for number in range(len(names))]
             with ThreadPoolExecutor(FETCH_THREADS) as threads:
@@ -280,7 +280,7 @@ class S3Store:
             self._download(name, file)
 
     def versions(self, names: Sequence[str]) -> list[str]:
-        """Return the objects' ETags, asked for side by side."""
+        """Return the objects' ETags, requested concurrently."""
         with ThreadPoolExecutor(VERSION_THREADS) as threads:
             return list(threads.map(self._version_of, names))
 
@@ -296,19 +296,19 @@ class S3Store:
             self._client.delete_object(Bucket=self.bucket, Key=self._key(name))
 
     def sync(self, name: str, since: str = "") -> None:
-        """Do nothing: what S3 has acknowledged is durable."""
+        """Do nothing: what S3 acknowledges is durable."""
 
     def register(self, connection: "DuckDBPyConnection") -> None:
-        """Register a file system for ``s3://``, in place of the extension that DuckDB would download."""
-        from iot_pipeline.store._duckdb import S3Files  # noqa: PLC0415 - only who queries S3 needs fsspec
+        """Register a file system for ``s3://``, instead of the extension that DuckDB would download."""
+        from iot_pipeline.store._duckdb import S3Files  # noqa: PLC0415 - only queries on S3 need fsspec
 
         connection.register_filesystem(S3Files(self))
 
 
 def _has_md5_of_etag(answer: Any, file: IO[bytes]) -> bool:
-    """Tell whether a whole object's content matches its ETag, where that is an MD5.
+    """Return whether an object's content matches its ETag, or the ETag is not an MD5.
 
-    It looks like one also where the server encrypts with keys of its own.
+    With server-side encryption the ETag may look like an MD5 without being one.
     """
     etag = str(answer["ETag"]).strip('"')
     encryption = str(answer.get("ServerSideEncryption", ""))

@@ -1,4 +1,4 @@
-"""A directory into an S3 bucket, which is how the sample data gets into an object store."""
+"""Uploads a directory to an S3 bucket, for example the sample data."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class UploadReport:
 
     Attributes:
         uploaded: Files that were new or different.
-        unchanged: Files that the bucket had already.
+        unchanged: Files that the bucket already had.
     """
 
     uploaded: int
@@ -27,15 +27,15 @@ class UploadReport:
 
 
 def upload(directory: Path, location: str) -> UploadReport:
-    """Put the files below a directory into a bucket, which is made if there is none. Can be repeated.
+    """Upload the files below a directory to a bucket, which is created if missing. Safe to repeat.
 
     Args:
-        directory: Where the files are; their paths below it become the keys.
+        directory: Holds the files; their relative paths become the keys.
         location: ``s3://bucket[/prefix]``.
 
     Raises:
-        ConfigurationError: There is no such directory, or the location is not in a bucket.
-        SourceError: The bucket can't be made, listed or written to.
+        ConfigurationError: There is no such directory, or the location is not an S3 URL.
+        SourceError: The bucket can't be created, listed or written to.
     """
     target = open_store(location, "IOT_SOURCE")
     if not directory.is_dir() or not isinstance(target, S3Store):

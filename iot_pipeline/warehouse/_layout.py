@@ -1,4 +1,4 @@
-"""Where the pipeline's tables lie, and who may write to them."""
+"""Where the pipeline's tables are, and how they are locked for writing."""
 
 import re
 import sqlite3
@@ -17,11 +17,11 @@ MAPPING = "mapping.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class Warehouse:
-    """The places in a warehouse.
+    """The folders of a warehouse.
 
     Attributes:
-        root: Its folder.
-        mapping: The folder of ``mapping.sqlite``; the same, unless a setting keeps that file elsewhere.
+        root: The warehouse's folder.
+        mapping: The folder of ``mapping.sqlite``; the root, unless ``IOT_MAPPING`` is set.
     """
 
     root: Store
@@ -44,7 +44,7 @@ class Warehouse:
 
     @property
     def source_files(self) -> Store:
-        """The Delta table that lists what has been loaded."""
+        """The Delta table that lists the loaded files: the ledger."""
         return self.root / "source_files"
 
     @property
@@ -79,12 +79,12 @@ class Warehouse:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:
-        """Make the warehouse and be the only one who writes a table, as far as the place can tell.
+        """Create the warehouse if missing, and lock a table for writing if the store has locks.
 
         Raises:
-            ConfigurationError: It can't be made or written to.
-            WarehouseBusyError: Somebody else is writing the table.
-            WarehouseError: The disk is full, or another fault of the place.
+            ConfigurationError: The warehouse can't be created or written to.
+            WarehouseBusyError: Another process is writing the table.
+            WarehouseError: The disk is full, or writing failed for another reason.
         """
         self.root.create()
         with self.root.lock(name), readable_write_errors(f"{self.url}/{name}"):
@@ -93,7 +93,7 @@ class Warehouse:
 
 @contextmanager
 def readable_write_errors(url: str) -> Iterator[None]:
-    """Raise a full disk, or another fault in writing a file or table, as a ``WarehouseError`` of one line."""
+    """Raise errors of writing a file or table, such as a full disk, as a one-line ``WarehouseError``."""
     try:
         yield
     except (OSError, sqlite3.Error) as error:
@@ -102,10 +102,14 @@ def readable_write_errors(url: str) -> Iterator[None]:
 
 
 def open_folder(location: str | Path, setting: str = "IOT_WAREHOUSE") -> Store:
-    """Return the folder at a path or an ``s3://bucket[/prefix]`` URL, which an environment variable names.
+    """Return the folder at a path or an ``s3://bucket[/prefix]`` URL.
+
+    Args:
+        location: The path or URL.
+        setting: The environment variable that names it, for errors.
 
     Raises:
-        ConfigurationError: It can't be one.
+        ConfigurationError: The location is invalid.
     """
     text = str(location)
     if text.startswith("s3://") and not re.fullmatch(r"s3://[\w.-]+(/[\w.=-]+)*/?", text, re.ASCII):
@@ -116,10 +120,10 @@ def open_folder(location: str | Path, setting: str = "IOT_WAREHOUSE") -> Store:
 
 
 def open_warehouse(location: str | Path | None = None) -> Warehouse:
-    """Return the warehouse at a directory or an S3 URL, by default the setting's.
+    """Return the warehouse at a directory or an S3 URL, by default ``IOT_WAREHOUSE``.
 
     Raises:
-        ConfigurationError: The location can't be one, or DuckDB would take it for a pattern.
+        ConfigurationError: The location is invalid, or DuckDB would take it for a pattern.
     """
     settings = get_settings()
     root = open_folder(location or settings.warehouse)
@@ -130,10 +134,10 @@ def open_warehouse(location: str | Path | None = None) -> Warehouse:
 
 
 def readings_file(fragment: str) -> str:
-    """Return the name of the file with a fragment's readings, in bronze."""
+    """Return the name of a fragment's file of readings in bronze."""
     return f"{fragment}.parquet"
 
 
 def rejects_file(fragment: str) -> str:
-    """Return the name of the file with a fragment's rejected rows; there is none when it has no such rows."""
+    """Return the name of a fragment's file of rejected rows in bronze; it exists only if there are any."""
     return f"{fragment}.rejects.parquet"

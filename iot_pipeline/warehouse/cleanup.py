@@ -1,6 +1,6 @@
-"""Deleting what nobody needs any more: files that no version within the grace period uses, and leftovers.
+"""Deletes files that no version within the grace period uses, and leftovers of killed processes.
 
-What could not be deleted is a warning, and the next run tries again: what was committed stands.
+A failure is only a warning: nothing committed is affected, and the next run tries again.
 """
 
 import logging
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def clearing_away(folder: Store) -> Iterator[None]:
-    """Warn of an error in a block that clears a folder."""
+    """Log an error in a block that deletes old files as a warning."""
     try:
         yield
     except (WarehouseError, DeltaError, OSError) as error:
@@ -32,9 +32,9 @@ def clearing_away(folder: Store) -> Iterator[None]:
 
 
 def remove_old_versions(folder: Store) -> None:
-    """Delete the files of a table that no version within the grace period uses, and what a kill left behind.
+    """Delete a table's files that no version within the grace period uses, and unfinished files.
 
-    Delta counts the period in whole hours, so a file may stay for up to one more.
+    Delta counts the period in whole hours, so a file may stay for up to an hour longer.
     """
     with clearing_away(folder):
         table = open_table(folder)
@@ -49,7 +49,7 @@ def remove_old_versions(folder: Store) -> None:
 
 
 def remove_files(folder: Store, is_unwanted: Callable[[str], bool]) -> None:
-    """Delete files below a folder that are unwanted, by their names, and older than the grace period."""
+    """Delete the files in a folder whose names are unwanted and that are older than the grace period."""
     with clearing_away(folder):
         latest = (time.time() - _grace_period(folder).total_seconds()) * 1e6
         for file in folder.list_objects():

@@ -1,10 +1,10 @@
-"""Delta tables: Parquet files that are written elsewhere become a table's next version in one commit.
+"""Commits Parquet files that have been written elsewhere as the next version of a Delta table.
 
 A version can be *pinned* by the commit of another table: ``source_files`` names the version of ``timeseries``
 that it describes, ``sensor_models`` the versions of ``events`` and ``anomalies`` it was made with. Who
 follows the pins sees tables that belong together, whenever they look.
 
-Tables are not written by ``write_deltalake``: it commits a file before the file is on the disk.
+Tables are not written with ``write_deltalake``, because it commits a file before it is synced to disk.
 """
 
 import json
@@ -31,7 +31,7 @@ _LOG_RETENTION = timedelta(days=30)
 _FILE_RETENTION = timedelta(days=7)
 """Delta's own defaults."""
 _ONCE = CommitProperties(max_commit_retries=0)
-"""By default a conflict is resolved by committing as a later version."""
+"""Fail on a conflict; by default Delta retries the commit as a later version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class DataFile:
         path: Relative to the table's folder.
         size: Length in bytes.
         partition: Values of the partition columns.
-        stats: Its statistics in Delta's format: number of rows, least and greatest values, NULLs.
+        stats: Statistics in Delta's format: numbers of rows and NULLs, minimum and maximum values.
     """
 
     path: str
@@ -52,7 +52,13 @@ class DataFile:
 
     @classmethod
     def describe(cls, name: str, written: Path, partition: Mapping[str, str] | None = None) -> "DataFile":
-        """Describe a file that is to have a name below a table's folder, and where it was written first."""
+        """Describe a file.
+
+        Args:
+            name: Its future path below the table's folder.
+            written: Its present path.
+            partition: Values of the partition columns.
+        """
         with pq.ParquetFile(written) as file:
             stats = _statistics(file.metadata)
         return cls(name, written.stat().st_size, dict(partition or {}), stats)
@@ -72,9 +78,7 @@ def _statistics(metadata: pq.FileMetaData) -> str:
             if found.has_min_max:
                 least[name] = min(least.get(name, found.min), found.min)
                 greatest[name] = max(greatest.get(name, found.max), found.max)
-    millisecond = timedelta(
-        microseconds=999
-    )  # Delta cuts times to milliseconds: a greatest one is rounded up
+    millisecond = timedelta(microseconds=999)  # Delta truncates times to milliseconds: round maxima up
     return json.dumps(
         {
             "numRecords": metadata.num_rows,
@@ -106,9 +110,9 @@ def commit(
 ) -> Version:
     """Make files the next version of a table, in one commit that is durable when this returns.
 
-    A version is a file of the table's log whose name is its number, and it is written on the condition that
-    there is none of this name. So of two writers who have read the same version only one commits, in a
-    directory as on S3, and nobody commits on top of what he has not read.
+    A version is a file in the table's log that is named after its number and written only if no such file
+    exists. So of two writers that have read the same version only one can commit, in a directory as on S3,
+    and nobody commits on top of a version they have not read.
 
     Args:
         folder: The table's folder.
@@ -125,9 +129,9 @@ def commit(
         The new version.
 
     Raises:
-        WarehouseBusyError: Somebody else has committed meanwhile. Nothing is changed.
-        WarehouseError: A file is not there, or the commit can't be written. Whether it was is then unknown;
-            the next load finds out.
+        WarehouseBusyError: Another writer has committed in the meantime. Nothing is changed.
+        WarehouseError: A file is missing, or the commit failed. It may have been written all the same; the
+            next load finds out.
     """
     versions = folder.versions([file.path for file in add])
     lost = [file.path for file, version in zip(add, versions, strict=True) if not version]
@@ -136,7 +140,7 @@ def commit(
             f"{folder.url}/{lost[0]} is not where its worker wrote it: IOT_WAREHOUSE must be a disk that all"
             " workers share, or s3://bucket"
         )
-    with _refused_when_outdated(folder, onto):
+    with _conflicts_as_busy(folder, onto):
         table = open_table(folder, onto) if onto is not None else None
         description = " ".join(f"{table_name(other)} {version.table_id}" for other, version in pins)
         if table is None:
@@ -178,7 +182,7 @@ def commit(
                 app_transactions=[Transaction(table_name(other), version.number) for other, version in pins],
             ),
         )
-        folder.sync(LOG, since=f"{onto:020}" if onto else "")  # a checkpoint may have come with it
+        folder.sync(LOG, since=f"{onto:020}" if onto else "")  # the commit may also have written a checkpoint
         return version
 
 
@@ -202,7 +206,7 @@ def _carry_on(table: DeltaTable, schema: pa.Schema, description: str) -> None:
 
 
 def _retention() -> dict[str, str]:
-    """Return the properties that keep the log, and its record of deleted files, for the grace period."""
+    """Return the properties that keep the log and its record of deleted files for the grace period."""
     grace_period = get_settings().grace_period
     return {
         f"delta.{name}": f"interval {math.ceil(max(least, grace_period) / timedelta(hours=1))} hours"
@@ -214,7 +218,7 @@ def _retention() -> dict[str, str]:
 
 
 @contextmanager
-def _refused_when_outdated(folder: Store, onto: int | None) -> Iterator[None]:
+def _conflicts_as_busy(folder: Store, onto: int | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -10,9 +10,9 @@ from iot_pipeline.errors import DamagedTableError
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD
 
 MOST_REJECTED = 0.01
-"""The share of its rows that a healthy file may lose."""
+"""The share of rows that may be rejected before a file counts as damaged."""
 ROTTEN = 0.1
-"""The share from which on something is wrong with the file, not with some of its rows."""
+"""Above this share, the file itself is at fault and not just some rows."""
 
 SILENCE = timedelta(days=2)
 """A file covers about a day and is loaded in the night: a day late is late, two are silence."""
@@ -88,14 +88,14 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class DamagedFile:
-    """A source file that lost more than a hundredth of its rows.
+    """A source file that lost more than one per cent of its rows.
 
     Attributes:
         key: Its key in the source.
-        error: Why it was quarantined as a whole; empty when it was not.
-        rows_read: Its rows.
-        rows_rejected: Those that were quarantined.
-        is_new: Whether it came with the last load that brought anything.
+        error: Why it was quarantined as a whole; empty if it was not.
+        rows_read: The number of its rows.
+        rows_rejected: The number of quarantined rows.
+        is_new: Whether it belongs to the last load that loaded any files.
     """
 
     key: str
@@ -106,20 +106,20 @@ class DamagedFile:
 
     @property
     def is_rotten(self) -> bool:
-        """Whether so much is lost that what is judged of its day can't be trusted."""
+        """Whether so much is lost that the day's anomalies can't be trusted."""
         return bool(self.error) or self.rows_rejected > ROTTEN * self.rows_read
 
     def __str__(self) -> str:
-        """Return the key and what was lost."""
+        """Return the key and the reason or the number of rejected rows."""
         lost = self.error or f"{self.rows_rejected:,} of {self.rows_read:,} rows rejected"
         return f"{self.key}: {lost}"
 
 
 def find_damaged_files(connection: duckdb.DuckDBPyConnection) -> list[DamagedFile]:
-    """Return the damaged files, those of the last load first and the worst of them first.
+    """Return the damaged files, those of the last load first and then the worst first.
 
     Args:
-        connection: With the views of ``connect``.
+        connection: A connection with the views of ``connect``.
     """
     rows = connection.execute(
         """

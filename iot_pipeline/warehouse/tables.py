@@ -19,8 +19,8 @@ class Version(NamedTuple):
     """A version of a table.
 
     Attributes:
-        number: Counts the commits from 0 on.
-        table_id: Delta's id of the table: one that is made anew has another. Empty where it isn't known.
+        number: The number of the commit, from 0.
+        table_id: Delta's id of the table, which changes if the table is recreated. Empty if unknown.
     """
 
     number: int
@@ -33,12 +33,12 @@ class TableFile:
 
     Attributes:
         url: Its path or S3 URL.
-        path: The same, relative to the table's folder.
+        path: The path relative to the table's folder.
         size: Length in bytes.
         partition: Values of the partition columns.
         n_rows: Number of rows.
-        least: The least value of each column that has statistics.
-        greatest: Likewise.
+        least: The minimum of each column that has statistics.
+        greatest: The maximum of each such column.
     """
 
     url: str
@@ -52,10 +52,10 @@ class TableFile:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a table's log says of one version.
+    """One version of a table, as described by its log.
 
     Attributes:
-        version: Which one.
+        version: Its number and the table's id.
         files: Its files.
         pins: The versions of other tables that it belongs with, by name.
     """
@@ -93,12 +93,12 @@ def read_table(folder: Store, version: int | None = None, *, pins: Sequence[Stor
 
 
 def table_name(folder: Store) -> str:
-    """Return what a table is called: the last part of its folder."""
+    """Return a table's name, which is the last part of its folder."""
     return folder.url.rsplit("/", 1)[-1]
 
 
 def list_files(folder: Store, table: DeltaTable) -> Iterator[TableFile]:
-    """Yield the files of the version that is open."""
+    """Yield the files of an open version."""
     url = folder.url
     for action in pa.table(table.get_add_actions()).to_pylist():
         yield TableFile(
@@ -113,7 +113,7 @@ def list_files(folder: Store, table: DeltaTable) -> Iterator[TableFile]:
 
 
 def open_table(folder: Store, version: int | None = None) -> DeltaTable | None:
-    """Open a version (by default the latest) of a table; None when there is no such table."""
+    """Open a version (by default the latest) of a table; None if there is no such table."""
     try:
         return DeltaTable(folder.url, version=version, storage_options=folder.delta_options)
     except TableNotFoundError:
@@ -132,9 +132,9 @@ def _readable_errors(folder: Store) -> Iterator[None]:
 
 
 def clear_log(folder: Store) -> None:
-    """Delete the log of a table that can't be read, so that the next commit makes the table anew.
+    """Delete the log of an unreadable table, so that the next commit recreates the table.
 
-    The oldest files go first: what a kill leaves behind can't be taken for an earlier version.
+    The oldest files are deleted first, so that what a killed process leaves never looks like an old version.
     """
     for name in sorted(file.name for file in folder.list_objects() if file.name.split("/")[0] == LOG):
         folder.delete(name)

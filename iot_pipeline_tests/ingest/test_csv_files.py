@@ -174,7 +174,7 @@ NO_CSV = [
     pytest.param(b"<!DOCTYPE html>\n<html><body>502 Bad Gateway</body></html>\n", "html", id="HTML"),
     pytest.param(PLAIN.decode().encode("utf-16"), "UTF-16", id="UTF-16"),
     pytest.param(PLAIN.decode().encode("utf-16-be"), "timestamp", id="UTF-16 without a BOM"),
-    pytest.param(csv_of(*ROWS, header=f"{HEADER};timestamp"), "twice", id="a column stands twice"),
+    pytest.param(csv_of(*ROWS, header=f"{HEADER};timestamp"), "twice", id="a column occurs twice"),
     pytest.param(PLAIN.replace(b"\n", b"\r"), "carriage return", id="only carriage returns"),
     pytest.param(
         with_columns(f"{HEADER};unit", lambda _, *row: f"{';'.join(row)};V").replace(b"\n", b"\r"),
