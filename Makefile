@@ -2,17 +2,19 @@
 # make test   install what tests need, run tests, lint and types
 # make check  the same without tests that start a server, a process or a browser: under a minute
 # make dev    open the web page on http://127.0.0.1:3000
+# make explore  open the page for looking at sensors on http://127.0.0.1:8080
 # make lock   pin the newest versions of all dependencies
 
 PYTHON ?= python3
 PORT ?= 3000
+EXPLORE_PORT ?= 8080
 BIN := .venv/bin
 DAGSTER_HOME := $(CURDIR)/dagster_home
 DAGSTER := DAGSTER_HOME=$(DAGSTER_HOME) DAGSTER_MODULE_NAME=iot_pipeline.definitions $(BIN)
 RUN_LOG := $(DAGSTER_HOME)/make-run.log
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check lint dev lock clean
+.PHONY: run test check lint dev explore lock clean
 
 run: .venv/installed
 	@echo "Materializing all assets …"
@@ -39,6 +41,9 @@ dev: .venv/installed
 	@# The shell may have the activation line's module name set, which excludes a workspace file.
 	env -u DAGSTER_MODULE_NAME DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
+explore: .venv/installed
+	@$(BIN)/iot-pipeline explore --port $(EXPLORE_PORT)
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
@@ -53,9 +58,9 @@ dev: .venv/installed
 	@touch $@
 
 lock: .venv/installed-for-tests
-	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra explore --upgrade --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --group dev -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-dev.txt
-	$(BIN)/uv pip compile pyproject.toml --extra compose --extra dask -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-compose.txt
+	$(BIN)/uv pip compile pyproject.toml --extra alerts --extra compose --extra dask --extra explore -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-compose.txt
 	echo "-e ." >> requirements.txt
 
 clean:

@@ -5,7 +5,7 @@ Instants are microseconds since 1970-01-01 00:00 UTC, as Parquet stores them.
 
 import re
 from bisect import bisect_right
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -28,6 +28,9 @@ _TIMESTAMP = re.compile(
 )
 
 
+_DAYS_AGO = {"today": 0, "yesterday": 1}
+
+
 class Timestamp(NamedTuple):
     """The meaning of a written timestamp.
 
@@ -48,6 +51,14 @@ def to_instant(moment: datetime) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=BERLIN)
     return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def read_day(text: str, today: date) -> date | None:
+    """Return the date of ``today``, ``yesterday`` or, for example, ``7 days ago``; None for other text."""
+    words = " ".join(text.lower().split())
+    ago = re.fullmatch(r"(\d{1,5}) days? ago", words, re.ASCII)
+    days = int(ago[1]) if ago else _DAYS_AGO.get(words)
+    return None if days is None else today - timedelta(days=days)
 
 
 def read_timestamp(text: str) -> Timestamp | None:

@@ -1,4 +1,4 @@
-"""The kinds of anomalies in words, for every place that shows them to people."""
+"""The kinds of anomalies and of annotations in words, for every place that shows them to people."""
 
 KINDS = {
     "spike": "one or two readings far from where the sensor should be; the next ones are regular again",
@@ -10,6 +10,13 @@ KINDS = {
     "gap": "no readings for much longer than usual, from the last reading before to the first one after",
 }
 """What each kind means to somebody who looks after the sensors, by the name that the tables use."""
+
+ANNOTATIONS = {
+    "false_alarm": "nothing was wrong: an event in this time is neither alerted nor counted",
+    "confirmed": "something was wrong: an event in this time is true",
+    "maintenance": "somebody worked on the sensor: readings in this time are neither learnt from nor flagged",
+}
+"""What people can say about a sensor; of several that an event overlaps the first counts."""
 
 
 def title(kind: str) -> str:

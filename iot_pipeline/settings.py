@@ -1,14 +1,15 @@
 """All settings that users can make, with their defaults; read from the environment only when asked for."""
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from iot_pipeline.errors import ConfigurationError
 
 MOST = 100_000
-"""Of days or processes."""
+"""The largest number of days, processes or standard deviations."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -23,6 +24,10 @@ class Settings:
         grace_period: How long files of older table versions are kept for readers.
         workers: How many processes the load and the detection may use.
         dask_scheduler: The address of the Dask cluster that they run on instead; empty for none.
+        alert_urls: The receivers of alerts, as Apprise URLs. They contain tokens, so ``repr`` hides them.
+        alert_min_score: The minimum peak score of an event worth an alert, in standard deviations.
+        heartbeat_url: The URL called after every successful night; empty for none. ``repr`` hides it.
+        explore_url: The URL of the explore page, for the links in alerts; empty for no links.
     """
 
     source: str
@@ -31,6 +36,10 @@ class Settings:
     grace_period: timedelta
     workers: int
     dask_scheduler: str
+    alert_urls: tuple[str, ...] = field(repr=False)
+    alert_min_score: float
+    heartbeat_url: str = field(repr=False)
+    explore_url: str
 
 
 def get_settings() -> Settings:
@@ -51,6 +60,10 @@ def get_settings() -> Settings:
         grace_period=timedelta(days=_number("IOT_GRACE_DAYS", default=7, least=0)),
         workers=int(_number("IOT_WORKERS", default=available_cores(), least=1)),
         dask_scheduler=os.environ.get("IOT_DASK_SCHEDULER") or "",
+        alert_urls=_urls("IOT_ALERT_URLS"),
+        alert_min_score=_number("IOT_ALERT_MIN_SCORE", default=8, least=0),
+        heartbeat_url=(os.environ.get("IOT_HEARTBEAT_URL") or "").strip(),
+        explore_url=(os.environ.get("IOT_EXPLORE_URL") or "").strip().rstrip("/"),
     )
 
 
@@ -70,3 +83,8 @@ def _number(name: str, *, default: float, least: float) -> float:
     if not least <= number <= MOST:
         raise ConfigurationError(f"{name} must be a number from {least:g} to {MOST:,}, not {text!r}")
     return number
+
+
+def _urls(name: str) -> tuple[str, ...]:
+    """Split at whitespace and at commas followed by a URL, because URLs may contain commas."""
+    return tuple(filter(None, re.split(r"\s+|,(?=\s|[\w+.-]+://|$)", os.environ.get(name) or "")))

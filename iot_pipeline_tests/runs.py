@@ -10,7 +10,7 @@ from dagster_duckdb import DuckDBResource
 from iot_pipeline.definitions import build_defs
 from iot_pipeline.defs.resources import MeasurementsResource, SourceResource
 
-TABLES = {"mapping", "timeseries", "anomalies", "sensor_models", "anomaly_report"}
+TABLES = {"mapping", "timeseries", "anomalies", "events", "sensor_models", "anomaly_report"}
 
 
 def measurements_in(warehouse: Path) -> MeasurementsResource:

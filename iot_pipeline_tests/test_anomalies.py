@@ -3,6 +3,7 @@
 import csv
 import errno
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -41,21 +42,34 @@ def raise_detector_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detection, "DETECTOR_VERSION", detection.DETECTOR_VERSION + 1)
 
 
-def verdicts(warehouse: Path) -> tuple[list[dict[str, object]], ...]:
-    """Return the rows of both tables, the sensors' fingerprints included."""
+Rows = list[dict[str, object]]
+
+
+def verdicts(warehouse: Path) -> tuple[Rows, Rows, Rows]:
+    """Return the rows of the tables, the sensors' fingerprints included."""
     opened = open_warehouse(warehouse)
     found = tables.read_verdicts(opened, verdicts_tables(opened))
-    return found.anomalies.to_pylist(), found.models.drop_columns("inputs").to_pylist()
+    models = found.models.drop_columns("inputs")
+    return found.events.to_pylist(), found.anomalies.to_pylist(), models.to_pylist()
+
+
+def without_ids(rows: tuple[Rows, ...]) -> list[Rows]:
+    """Return rows without what an event is called, which depends on what was judged before."""
+    ids = {"event_id", "incident_id"}
+    return [
+        [{name: value for name, value in row.items() if name not in ids} for row in table] for table in rows
+    ]
 
 
 class Sensors:
     """A bucket with seeded sensors, some of them in the mapping."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, points: int = 1_500) -> None:
         self.bucket = bucket
-        self._uuids = {name: str(UUID(int=number)) for number, name in enumerate("abc", 1)}
-        for seed, name in enumerate(self._uuids):
-            series = sensor("linear", "gaussian", *ANOMALIES, seed=seed, points=1_500)
+        self._uuids = {name: str(UUID(int=number)) for number, name in enumerate("abcd", 1)}
+        self._files = 0
+        for seed, name in enumerate("abc"):
+            series = sensor("linear", "gaussian", *ANOMALIES, seed=seed, points=points)
             self.add(name, series.timestamps, series.values)
         self.map("abc")
 
@@ -65,7 +79,8 @@ class Sensors:
             row(f"{time}+00:00".replace("T", " "), self._uuids[name], value)
             for time, value in zip(timestamps, values, strict=True)
         ]
-        self.bucket.write(f"{name}{len(lines)}.csv", *lines)
+        self._files += 1
+        self.bucket.write(f"{self._files}.csv", *lines)
         self.bucket.load()
 
     def map(self, names: str) -> None:
@@ -77,17 +92,16 @@ class Sensors:
     def judge(self) -> FlagReport:
         return flag_anomalies(warehouse=self.bucket.warehouse)
 
-    def verdicts(self) -> tuple[list[dict[str, object]], ...]:
+    def verdicts(self) -> tuple[Rows, Rows, Rows]:
         return verdicts(self.bucket.warehouse)
 
-    def verdicts_from_nothing(self) -> tuple[list[dict[str, object]], ...]:
+    def verdicts_from_nothing(self) -> tuple[Rows, Rows, Rows]:
         """Judge a copy of the warehouse in which nothing has been judged."""
-        copy = self.bucket.source.parent / "from_nothing"
-        shutil.copytree(
-            self.bucket.warehouse, copy, ignore=shutil.ignore_patterns("anomalies", "sensor_models")
-        )
-        assert flag_anomalies(warehouse=copy).sensors_refitted > 0
-        return verdicts(copy)
+        judged = shutil.ignore_patterns("events", "anomalies", "sensor_models")
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copytree(self.bucket.warehouse, Path(folder) / "warehouse", ignore=judged)
+            assert flag_anomalies(warehouse=copy).sensors_refitted > 0
+            return verdicts(copy)
 
 
 @pytest.fixture
@@ -122,35 +136,56 @@ def test_every_sensor_with_readings_gets_a_model_and_a_reasoning(sample_warehous
     assert all(model and noise_sd > 0 and len(reasoning) > 40 for _, model, noise_sd, reasoning in rows)
 
 
-def test_the_two_tables_agree(sample_warehouse: Path) -> None:
+def test_the_tables_agree(sample_warehouse: Path) -> None:
     with connect(sample_warehouse) as connection:
         differing = connection.execute("""
-            SELECT sensor_name FROM sensor_models LEFT JOIN anomalies USING (sensor_name)
+            SELECT sensor_name FROM sensor_models LEFT JOIN events USING (sensor_name)
             GROUP BY sensor_name, n_anomalies, n_events
-            HAVING count(kind) <> n_anomalies OR count(DISTINCT event_id) > n_events
+            HAVING coalesce(sum(n_readings), 0) <> n_anomalies OR count(event_id) <> n_events
         """).fetchall()
-    assert differing == []
+        apart = connection.execute("""
+            SELECT event_id FROM events FULL JOIN anomalies USING (event_id)
+            GROUP BY event_id, n_readings, events.kind, events.sensor_name, "end", peak_score
+            HAVING count(anomalies.kind) IS DISTINCT FROM n_readings
+                OR any_value(anomalies.kind) IS DISTINCT FROM events.kind
+                OR any_value(anomalies.sensor_name) IS DISTINCT FROM events.sensor_name
+                OR max(timestamp) IS DISTINCT FROM "end"
+                OR max(score) IS DISTINCT FROM peak_score
+        """).fetchall()
+    assert differing == apart == []
+
+
+def test_a_gap_starts_at_the_last_reading_before_it_and_has_no_deviation(sample_warehouse: Path) -> None:
+    with connect(sample_warehouse) as connection:
+        found = connection.execute("""
+            SELECT max(timestamp) = any_value(start), any_value(mean_residual)
+            FROM events JOIN measurements USING (sensor_name)
+            WHERE kind = 'gap' AND timestamp < "end"
+            GROUP BY event_id
+        """).fetchall()
+    assert found == [(True, None), (True, None)]
 
 
 def test_a_reader_never_sees_flags_of_one_run_with_models_of_another(
     warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flag_anomalies(warehouse=warehouse)
+    counts = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM anomalies)"
     with connect(warehouse) as connection:
-        before = connection.execute("SELECT count(*) FROM anomalies").fetchall()
+        before = connection.execute(counts).fetchall()
     publish = tables._publish
 
-    def die_between_the_tables(folder: Store, rows: object, onto: Any, **options: Any) -> Any:
+    def die_between_the_tables(folder: Store, rows: pa.Table, onto: Any, **options: Any) -> Any:
         if folder.url.endswith("sensor_models"):
             raise KeyboardInterrupt
-        return publish(folder, tables.ANOMALIES.empty_table(), onto, **options)
+        return publish(folder, rows.slice(0, 0), onto, **options)
 
     monkeypatch.setattr(tables, "_publish", die_between_the_tables)
     raise_detector_version(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         flag_anomalies(warehouse=warehouse)
     with connect(warehouse) as connection:
-        assert connection.execute("SELECT count(*) FROM anomalies").fetchall() == before
+        assert connection.execute(counts).fetchall() == before
 
 
 def test_a_sensor_that_can_not_be_judged_is_named_and_stops_no_other(
@@ -235,13 +270,13 @@ def test_when_nothing_is_new_nothing_is_read_or_written_and_the_report_is_the_sa
     monkeypatch.setattr(judge, "read_readings", None)
     second = sensors.judge()
     assert second == replace(first, sensors_refitted=0)
-    assert sensors.verdicts()[0] == before[0]
+    assert sensors.verdicts()[:2] == before[:2]
     assert versions(sensors.bucket.warehouse) == [version + 1 for version in before_versions]
 
 
 def versions(warehouse: Path) -> list[int]:
     opened = open_warehouse(warehouse)
-    tables = [read_table(opened.anomalies), read_table(opened.sensor_models)]
+    tables = [read_table(table) for table in (opened.events, opened.anomalies, opened.sensor_models)]
     return [table.version.number for table in tables if table]
 
 
@@ -257,7 +292,7 @@ def test_only_the_sensor_with_a_new_reading_is_fitted_again(sensors: Sensors) ->
             assert [r for r in new if r["sensor_name"] == name] == [
                 r for r in old if r["sensor_name"] == name
             ]
-    assert 1e6 in [r["sensor_value"] for r in after[0] if r["sensor_name"] == "b"]
+    assert 1e6 in [r["sensor_value"] for r in after[1] if r["sensor_name"] == "b"]
 
 
 def test_new_files_with_known_readings_change_no_verdict(sensors: Sensors) -> None:
@@ -273,7 +308,7 @@ def test_a_run_after_changes_gives_what_a_run_from_nothing_gives(sensors: Sensor
     sensors.judge()
     sensors.map("abc")
     sensors.judge()
-    assert sensors.verdicts() == sensors.verdicts_from_nothing()
+    assert without_ids(sensors.verdicts()) == without_ids(sensors.verdicts_from_nothing())
 
 
 def test_another_detector_judges_all_sensors_anew(sensors: Sensors, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +316,7 @@ def test_another_detector_judges_all_sensors_anew(sensors: Sensors, monkeypatch:
     assert sensors.judge().sensors_refitted == 3
 
 
-def test_a_sensor_that_leaves_the_mapping_leaves_both_tables(sensors: Sensors) -> None:
+def test_a_sensor_that_leaves_the_mapping_leaves_all_tables(sensors: Sensors) -> None:
     sensors.map("ac")
     report = sensors.judge()
     assert (report.sensors, report.sensors_refitted) == (2, 0)
@@ -309,8 +344,9 @@ def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
     with monkeypatch.context() as patch:
         patch.setattr(tables, "SENSOR_MODELS", pa.schema(fields))
         old = tables.Verdicts(
-            pa.Table.from_pylist(expected[0], tables.ANOMALIES),
-            pa.Table.from_pylist(expected[1], pa.schema(fields)),
+            pa.Table.from_pylist(expected[0], tables.EVENTS),
+            pa.Table.from_pylist(expected[1], tables.ANOMALIES),
+            pa.Table.from_pylist(expected[2], pa.schema(fields)),
         )
         tables.publish_verdicts(warehouse, old, onto=verdicts_tables(warehouse, writing=True))
     assert sensors.judge().sensors_refitted == 3
@@ -327,7 +363,7 @@ def test_a_judgement_that_a_newer_load_and_judgement_overtake_publishes_nothing_
 
     def overtake(folder: DirectoryStore, name: str) -> Any:
         if name == "anomalies" and not overtaken:
-            overtaken.append(FlagReport(0, 0, (), 0, {}, 0, {}))
+            overtaken.append(FlagReport(0, 0, (), 0, {}, {}, 0, {}))
             sensors.add("b", [np.datetime64("2013-03-01T00:00:00")], [1e6])
             overtaken[0] = sensors.judge()
         return take_lock(folder, name)
@@ -336,7 +372,7 @@ def test_a_judgement_that_a_newer_load_and_judgement_overtake_publishes_nothing_
     monkeypatch.setattr(DirectoryStore, "lock", overtake)
     report = sensors.judge()
     assert report == replace(overtaken[0], sensors_refitted=0)
-    assert 1e6 in [flagged["sensor_value"] for flagged in sensors.verdicts()[0]]
+    assert 1e6 in [flagged["sensor_value"] for flagged in sensors.verdicts()[1]]
 
 
 def test_people_see_the_columns_of_the_models_without_the_fingerprint(sensors: Sensors) -> None:
@@ -352,3 +388,22 @@ def test_people_see_the_columns_of_the_models_without_the_fingerprint(sensors: S
         "n_events",
         "reasoning",
     ]
+
+
+def test_a_level_shift_that_goes_on_over_five_nightly_loads_stays_one_event(sensors: Sensors) -> None:
+    history, day = 300 * 24, 24
+    times = np.datetime64("2014-01-01T00:00:00") + np.arange(history + 5 * day) * np.timedelta64(1, "h")
+    values = np.random.default_rng(5).normal(50, 10, len(times))
+    values[history + 6 :] += 60
+    sensors.map("abcd")
+    seen: list[tuple[Any, ...]] = []
+    for night in range(5):
+        new = slice(history + night * day if night else 0, history + (night + 1) * day)
+        sensors.add("d", times[new], values[new])
+        sensors.judge()
+        seen += sensors.bucket.sql("""
+            SELECT event_id, kind, n_readings FROM events WHERE sensor_name = 'd' AND n_readings > 2
+        """)
+    assert [n_readings for _, _, n_readings in seen] == [18, 42, 66, 90, 114]
+    assert {kind for _, kind, _ in seen} == {"burst", "level_shift"}
+    assert len({event_id for event_id, *_ in seen}) == 1

@@ -223,6 +223,7 @@ def test_of_the_runs_that_write_the_queue_starts_one_at_a_time() -> None:
     pool_of = {node.name: node.definition.pools for node in job.nodes}
     assert {name for name, names in pool_of.items() if names == {"warehouse"}} == TABLES - {
         "anomalies",
+        "events",
         "sensor_models",
     } | {"detection"}
 

@@ -1,5 +1,6 @@
 """The asset checks: what each lets pass, what each finds, and how it names it."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from iot_pipeline.anomalies import annotate, flag_anomalies
 from iot_pipeline.definitions import defs
-from iot_pipeline.defs import checks
+from iot_pipeline.defs import checking, checks, event_checks
 from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.ingest.ledger import read_ledger, write_ledger
@@ -70,6 +74,8 @@ def test_these_checks_are_made_and_each_says_what_to_do_if_it_fails() -> None:
         ("timeseries", "no_sensor_fell_silent"),
         ("timeseries", "newest_reading_is_recent"),
         ("anomalies", "few_readings_are_anomalous"),
+        ("events", "events_belong_to_flagged_readings"),
+        ("events", "few_sensors_at_once"),
         ("sensor_models", "every_sensor_is_judged"),
     }
     for node in found.values():
@@ -77,7 +83,12 @@ def test_these_checks_are_made_and_each_says_what_to_do_if_it_fails() -> None:
     assert {key.name for key, node in found.items() if node.blocking} == {"every_row_is_accounted_for"}
 
 
-ALL_CHECKS = [value for value in vars(checks).values() if isinstance(value, dg.AssetChecksDefinition)]
+ALL_CHECKS = [
+    value
+    for module in (checks, event_checks)
+    for value in vars(module).values()
+    if isinstance(value, dg.AssetChecksDefinition)
+]
 
 
 @pytest.mark.parametrize("check", ALL_CHECKS, ids=lambda check: check.check_key.name)
@@ -156,12 +167,12 @@ def claim_one_row_more(bucket: Bucket) -> None:
     """Claim in the ledger that one row more was loaded than is in the table."""
     warehouse = open_warehouse(bucket.warehouse)
     tables = readings_tables(warehouse)
-    files = read_ledger(warehouse, tables.second)
+    files = read_ledger(warehouse, tables.last)
     (entry,) = files.values()
     entry.info = replace(entry.info, rows_read=entry.info.rows_read + 1)
     entry.loaded = {"2013-01": entry.loaded["2013-01"] + 1}
-    assert tables.first
-    write_ledger(warehouse, files, tables.first.version, onto=tables.second)
+    assert tables.pinned
+    write_ledger(warehouse, files, tables.pinned["timeseries"].version, onto=tables.last)
 
 
 @pytest.mark.parametrize("tampered", [False, True])
@@ -371,12 +382,61 @@ def test_an_old_file_does_not_hide_that_a_live_feed_stopped(
 def test_more_anomalous_readings_than_the_limit_are_a_warning_that_names_sensors(
     sample_warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "MOST_ANOMALOUS", 0.001)
-    result = evaluate(checks.few_readings_are_anomalous, sample_warehouse)
+    monkeypatch.setattr(event_checks, "MOST_ANOMALOUS", 0.001)
+    result = evaluate(event_checks.few_readings_are_anomalous, sample_warehouse)
     assert verdict(result) is WARN
     first, *others = shown(result)["names_and_shares"].split("; ")
     assert first.startswith("sensor_000")
-    assert 0 < len(others) < checks.NAMED
+    assert 0 < len(others) < checking.NAMED
+
+
+def test_the_longest_gaps_are_named_with_their_length(sample_warehouse: Path) -> None:
+    found = shown(evaluate(event_checks.few_readings_are_anomalous, sample_warehouse))["longest_gaps"]
+    assert found == ("sensor_00007: 11.1 h from 2013-10-16 20:41; sensor_00000: 9.7 h from 2013-10-27 19:42")
+
+
+def test_what_is_said_to_be_a_false_alarm_counts_no_more(sample_warehouse: Path, tmp_path: Path) -> None:
+    warehouse = shutil.copytree(sample_warehouse, tmp_path / "warehouse")
+    annotate("*", "2013-01-01", "2014-01-01", "false_alarm", warehouse=warehouse)
+    found = shown(evaluate(event_checks.few_readings_are_anomalous, warehouse))
+    assert (found["share_anomalous"], found["names_and_shares"], found["longest_gaps"]) == (0, "none", "none")
+
+
+def test_events_that_lost_their_readings_are_an_error_that_names_them(
+    sample_warehouse: Path, tmp_path: Path
+) -> None:
+    warehouse = shutil.copytree(sample_warehouse, tmp_path / "warehouse")
+    (path,) = (warehouse / "anomalies").glob("part-*.parquet")
+    flagged = pq.read_table(path)
+    pq.write_table(flagged.slice(1), path)
+    result = evaluate(event_checks.events_belong_to_flagged_readings, warehouse)
+    assert verdict(result) is ERROR
+    event_id = flagged["event_id"][0].as_py()
+    assert shown(result)["ids_and_readings"] == f"{event_id}: 1 readings, 0 of them flagged"
+
+
+@pytest.mark.parametrize(("days", "expected"), [(0, WARN), (3, True)], ids=["today", "three days ago"])
+def test_what_happened_to_many_sensors_within_the_last_day_is_a_warning_that_names_it(
+    bucket: Bucket, days: int, expected: object
+) -> None:
+    uuids = [f"{number:08}{SENSOR[8:]}" for number in range(8)]
+    map_sensors(bucket, **{f"s{number}": uuid for number, uuid in enumerate(uuids)})
+    random = np.random.default_rng(1)
+    end = datetime(2013, 2, 1) - timedelta(days=days)
+    lines = [
+        row(f"{time:%Y-%m-%d %H:%M}", uuid, random.normal())
+        for minute in range(0, 31 * 24 * 60, 15)
+        if not end - timedelta(hours=12) < (time := datetime(2013, 1, 1) + timedelta(minutes=minute)) < end
+        for uuid in uuids
+    ]
+    bucket.write("a.csv", *lines, *(row("2013-02-01 01:00", uuid) for uuid in uuids))
+    bucket.load()
+    flag_anomalies(warehouse=bucket.warehouse)
+    result = evaluate(event_checks.few_sensors_at_once, bucket.warehouse)
+    assert verdict(result) is expected
+    if not result.passed:
+        name = shown(result)["ids_and_sensors"]
+        assert ": 8 sensors from 2013-01-31 12:00 on (gap), the strongest s" in name
 
 
 def test_a_sensor_that_could_not_be_judged_is_an_error_that_names_it_and_the_others_are_judged(

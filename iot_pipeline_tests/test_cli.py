@@ -1,17 +1,20 @@
 """The shell commands: what they print, and how they fail."""
 
+import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
-from iot_pipeline import get_measurements
+from iot_pipeline import get_measurements, report
 from iot_pipeline.cli import cli, main
-from iot_pipeline.kinds import KINDS
-from iot_pipeline.report import draw
+from iot_pipeline.kinds import ANNOTATIONS, KINDS
 from iot_pipeline.warehouse import status
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
@@ -123,7 +126,12 @@ def test_an_empty_range_is_said_in_words_together_with_the_range_of_the_readings
         (["plot", "sensor_00003", "-o", "/usr"], "/usr is a directory"),
         (["plot", "sensor_00003", "-o", "/proc/a.png"], "can't write /proc/a.png"),
         (["anomalies", "--since", "soon"], "can't read the time 'soon'"),
-        (["anomalies", "--since", "2014-01-01", "--until", "2013-01-01"], "is after --until"),
+        (["anomalies", "--since", "2014-01-01", "--until", "2013-01-01"], "start 2014-01-01 is after end"),
+        (["annotate", "hall*", "2013-10-05", "2013-10-06", "confirmed"], "there is no sensor 'hall*'"),
+        (["annotate", "*", "2013-10-05", "2013-10-04", "confirmed"], "write the earlier time first"),
+        (["annotate", "*", "2013-10-05", "2013-10-06", "holiday"], "unknown kind 'holiday': write one of"),
+        (["annotate", "--from", "nowhere.csv"], "No such file or directory: 'nowhere.csv'"),
+        (["annotate", "--withdraw", "x"], "`iot-pipeline annotate --list` lists those that stand"),
         (["anomalies", "--sensor", "sensor_3"], "did you mean sensor_00003"),
         (["sample-data", "/proc/nowhere"], "/proc/nowhere"),
     ],
@@ -160,6 +168,11 @@ def test_an_unknown_sensor_is_missed_in_a_certain_warehouse(
         ["sample-data", "--sensors", "0", "x"],
         ["sample-data", "--start", "soon", "x"],
         ["sql", "FROM sensors", "--format", "xml"],
+        ["annotate"],
+        ["annotate", "sensor_00003", "2013-10-05"],
+        ["annotate", "sensor_00003", "2013-10-05", "2013-10-06", "confirmed", "--list"],
+        ["query", *RANGE, "--every", "2h"],
+        ["load", "--only", "mapping,everything"],
         ["dance"],
     ],
 )
@@ -221,7 +234,7 @@ def test_the_picture_of_a_sensor_with_a_slash_in_its_name_is_a_file_in_the_direc
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(draw, "draw_sensor", lambda *args, **options: b"picture")
+    monkeypatch.setattr(report, "draw_sensor", lambda *args, **options: b"picture")
     assert main(["plot", "../hall/7"]) == 0
     assert capsys.readouterr().out == ".._hall_7.png\n"
     assert (tmp_path / ".._hall_7.png").read_bytes() == b"picture"
@@ -233,6 +246,7 @@ def test_anomalies_are_events_with_the_newest_first(tmp_path: Path) -> None:
     events = json.loads(path.read_text())
     assert list(events[0]) == [
         *("sensor_name", "kind", "start", "end", "duration_h", "n_readings", "peak_score"),
+        *("annotation", "event_id", "incident_id"),
     ]
     starts = [pd.Timestamp(event["start"]) for event in events]
     assert len(starts) == 15
@@ -244,6 +258,42 @@ def test_anomalies_can_be_asked_for_by_time_and_sensor(capsys: pytest.CaptureFix
     assert main(["anomalies", *window, "--format", "json"]) == 0
     (event,) = json.loads(capsys.readouterr().out)
     assert (event["kind"], event["start"]) == ("burst", "2013-10-16T16:17:00+02:00")
+
+
+def test_anomalies_of_today_are_none_of_an_old_bucket(capsys: pytest.CaptureFixture[str]) -> None:
+    for since, found in (("yesterday", 0), ("Today", 0), ("99999 days ago", 15)):
+        assert main(["anomalies", "--since", since, "--format", "json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)) == found
+
+
+def test_what_is_said_in_the_shell_is_listed_and_can_be_withdrawn(
+    sample_warehouse: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("IOT_WAREHOUSE", str(shutil.copytree(sample_warehouse, tmp_path / "warehouse")))
+    says = ["annotate", "sensor_00006", "2013-10-04", "2013-10-05", "false_alarm", "--note", "rats"]
+    assert main([*says, "--author", "Ada"]) == 0
+    annotation_id = capsys.readouterr().out.strip()
+    assert main(["annotate", "--list", "-o", str(tmp_path / "said.csv")]) == 0
+    with (tmp_path / "said.csv").open() as file:
+        (said,) = csv.DictReader(file)
+    assert (said["annotation_id"], said["start"]) == (annotation_id, "2013-10-04 00:00:00+02:00")
+    assert main(["anomalies", "--sensor", "sensor_00006"]) == 0
+    assert capsys.readouterr().out.count("false_alarm") == 1
+    assert main(["annotate", "--withdraw", annotation_id]) == 0
+    assert main(["annotate", "--from", str(tmp_path / "said.csv")]) == 0
+    _, again = capsys.readouterr().out.splitlines()
+    assert main(["annotate", "--list", "--format", "json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)
+    assert (said["annotation_id"], said["note"], said["author"]) == (again, "rats", "Ada")
+
+
+def test_the_help_of_annotate_explains_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["annotate", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert all(text in words for text in ANNOTATIONS.values())
 
 
 def test_the_help_of_anomalies_explains_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,18 +324,41 @@ def test_load_says_in_words_what_it_did(
     monkeypatch.setenv("IOT_SOURCE", str(SAMPLE))
     monkeypatch.setenv("IOT_WAREHOUSE", str(tmp_path / "warehouse"))
     assert main(["load"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert f"Loading {SAMPLE} into {tmp_path / 'warehouse'}" in out
     assert "12 sensors in mapping/mapping.csv" in out
     assert "30 new, 0 changed and 0 unchanged files" in out
-    assert "35,626 loaded" in out
+    assert "12 sensors judged, 12 of them anew" in out
+    summary = dict(line.split(": ", 1) for line in out.splitlines()[-6:])
+    assert {name: text.strip() for name, text in summary.items() if name in {"files", "rows"}} == {
+        "files": "30",
+        "rows": "35,626",
+    }
+    assert list(summary) == ["files", "rows", "rejected", "new events", "report", "seconds"]
+    assert int(summary["new events"]) > 0
+    assert Path(summary["report"].strip()).exists()
+    assert err == ""
     assert main(["load"]) == 0
-    assert "0 new, 0 changed and 30 unchanged files" in capsys.readouterr().out
-    assert main(["load", "--full-reload"]) == 0
-    assert "30 new, 0 changed and 0 unchanged files" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "0 new, 0 changed and 30 unchanged files" in out
+    assert re.search(r"^new events: +0$", out, re.MULTILINE)
 
 
-def test_load_names_the_files_in_quarantine_and_is_no_failure(
+def test_load_runs_only_the_stages_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(SAMPLE))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(tmp_path / "warehouse"))
+    for _ in range(2):
+        assert main(["load", "--only", "timeseries,mapping", "--full-reload"]) == 0
+        assert "30 new, 0 changed and 0 unchanged files" in capsys.readouterr().out
+    assert not (tmp_path / "warehouse" / "anomalies").exists()
+    assert main(["load", "--only", "anomalies"]) == 0
+    assert "unchanged files" not in capsys.readouterr().out
+    assert not (tmp_path / "warehouse" / "report").exists()
+
+
+def test_load_names_the_files_in_quarantine_and_fails(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
@@ -294,12 +367,42 @@ def test_load_names_the_files_in_quarantine_and_is_no_failure(
     bucket.write("good.csv", row(), row(value="x"))
     bucket.write("bad.csv", b"who;knows\n1;2\n")
     bucket.write("notes.txt", b"")
-    assert main(["load"]) == 0
-    out = capsys.readouterr().out
+    assert main(["load"]) == 1
+    out, err = capsys.readouterr()
     assert "1 rejected" in out
     assert "FROM rejected_rows" in out
-    assert "Timeseries/bad.csv: can't be read, in quarantine: " in out
     assert "Timeseries/notes.txt: no CSV file, passed over" in out
+    assert "index.html" in out
+    bad, good = err.splitlines()
+    assert bad.startswith("Timeseries/bad.csv: ")
+    assert good == "Timeseries/good.csv: 1 of 2 rows rejected"
+
+
+def test_load_stops_where_the_table_has_lost_readings(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
+    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    bucket.write("a.csv", row("2013-01-01 12:00"), row("2013-01-01 13:00"))
+    assert main(["load"]) == 0
+    (file,) = (bucket.warehouse / "timeseries").glob("month=*/*.parquet")
+    pq.write_table(pq.ParquetFile(file).read().slice(1), file)
+    capsys.readouterr()
+    assert main(["load"]) == 1
+    err = capsys.readouterr().err
+    assert "2 rows were loaded and 0 rejected, but the table has 1 and the quarantine 0" in err
+    assert "run: iot-pipeline load --full-reload" in err
+
+
+def test_query_gives_several_sensors_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["sensor_00003", "sensor_00007", "2013-10-05", "2013-10-08", "--every", "1d"]
+    assert main(["query", *arguments, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["sensor_name"] for row in rows[:3]] == ["sensor_00003"] * 3
+    assert [row["timestamp"] for row in rows[:3]] == [f"2013-10-0{day}T00:00:00+02:00" for day in (5, 6, 7)]
+    assert set(rows[0]) == {"sensor_name", "timestamp", "n", "mean", "min", "max", "first", "last"}
+    assert {row["sensor_name"] for row in rows} == {"sensor_00003", "sensor_00007"}
 
 
 def test_sample_data_writes_a_bucket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

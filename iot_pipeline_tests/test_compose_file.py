@@ -91,7 +91,13 @@ def test_a_secret_has_no_default_and_says_so_when_it_is_missing() -> None:
 
 def test_only_what_reads_the_bucket_holds_its_credentials() -> None:
     holders = {name for name in OURS if "AWS_SECRET_ACCESS_KEY" in SERVICES[name].get("environment", {})}
-    assert holders == {"code-location", "worker", "sample-bucket"}
+    assert holders == {"code-location", "worker", "explore", "sample-bucket"}
+
+
+def test_only_what_sends_alerts_holds_their_urls() -> None:
+    for name in ("IOT_ALERT_URLS", "IOT_HEARTBEAT_URL"):
+        holders = {service for service in SERVICES if name in SERVICES[service].get("environment", {})}
+        assert holders == {"code-location"}
 
 
 def test_only_the_cluster_is_started_on_demand() -> None:

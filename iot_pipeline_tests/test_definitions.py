@@ -46,8 +46,9 @@ def test_the_graph_leads_from_the_bucket_to_the_report() -> None:
         "mapping": {"bucket"},
         "timeseries": {"bucket"},
         "anomalies": {"mapping", "timeseries"},
+        "events": {"mapping", "timeseries"},
         "sensor_models": {"mapping", "timeseries"},
-        "anomaly_report": {"anomalies", "sensor_models"},
+        "anomaly_report": {"anomalies", "events", "sensor_models"},
     }
 
 
@@ -87,6 +88,8 @@ def test_a_run_of_all_assets_succeeds_and_says_how_many_rows_each_table_has(
     assert metadata_of(run, "sensor_models")["dagster/row_count"] == 12
     found = metadata_of(run, "anomalies")
     assert found["dagster/row_count"] == sum(found["anomalies_by_kind"].values()) > 0
+    events = metadata_of(run, "events")
+    assert events["dagster/row_count"] == sum(events["events_by_kind"].values()) == events["incidents"] == 15
 
 
 def test_a_run_says_what_span_of_time_the_readings_cover_and_how_large_their_table_is(
@@ -144,12 +147,13 @@ def test_every_asset_says_where_it_was_read_from_and_written_to(tmp_path: Path) 
     assert run.tags["iot_pipeline/source"] == str(SAMPLE)
 
 
-def test_anomalies_alone_can_be_selected_and_both_tables_are_reported(tmp_path: Path) -> None:
+def test_one_table_of_the_detector_can_be_selected_and_all_are_reported(tmp_path: Path) -> None:
     definitions = definitions_on(SAMPLE, tmp_path)
     assert materialize(definitions, "mapping", "timeseries").success
-    result = materialize(definitions, "anomalies")
+    result = materialize(definitions, "events")
     assert result.success
     assert metadata_of(result, "sensor_models")["dagster/row_count"] == 12
+    assert metadata_of(result, "anomalies")["dagster/row_count"] == 148
 
 
 def test_full_reload_is_run_config(bucket: Bucket) -> None:

@@ -3,16 +3,21 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, Schema
+from deltalake import DeltaTable, Field, Schema
+from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, CommitProperties, Transaction
 
 from iot_pipeline import connect, get_measurements
 from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.errors import DamagedTableError
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.tables import read_table
+from iot_pipeline.warehouse.views import readable_errors
 from iot_pipeline_tests.conftest import SENSOR, row
+from iot_pipeline_tests.ingest.faults import dying
 from iot_pipeline_tests.ingest.test_crashes import committed_content
 from iot_pipeline_tests.test_anomalies import Sensors, sensors  # noqa: F401 - a fixture
 
@@ -21,10 +26,17 @@ INPUTS = 0x2A5B6C7D8E9F01
 
 
 def as_release_1_made_it(warehouse: Path) -> None:
-    """Write the logs of all tables anew: pins without the table's id, no properties, no column ``inputs``."""
-    models = warehouse / "sensor_models"
-    (path,) = models.glob("part-*.parquet")
+    """Write the logs of all tables anew: pins without the table's id, no properties, no column ``inputs``.
+
+    Events had a number and no table.
+    """
+    (path,) = (warehouse / "sensor_models").glob("part-*.parquet")
     pq.write_table(pq.read_table(path).drop_columns("inputs"), path)
+    (path,) = (warehouse / "anomalies").glob("part-*.parquet")
+    flagged = pq.read_table(path)
+    numbers = pa.array(range(flagged.num_rows))
+    pq.write_table(flagged.set_column(flagged.schema.get_field_index("event_id"), "event_id", numbers), path)
+    shutil.rmtree(warehouse / "events")
     for name, pins in {
         "timeseries": {},
         "source_files": {"timeseries": 1},
@@ -34,7 +46,11 @@ def as_release_1_made_it(warehouse: Path) -> None:
         folder = getattr(open_warehouse(warehouse), name)
         table, known = DeltaTable(folder.url), read_table(folder)
         assert known is not None
-        fields = [field for field in table.schema().fields if field.name != "inputs"]
+        fields = [
+            Field("event_id", PrimitiveType("long")) if field.name == "event_id" else field
+            for field in table.schema().fields
+            if field.name != "inputs"
+        ]
         partition_by = table.metadata().partition_columns
         shutil.rmtree(warehouse / name / "_delta_log")
         made = DeltaTable.create(folder.url, schema=Schema(fields), partition_by=partition_by)
@@ -84,14 +100,36 @@ def test_the_next_load_reads_only_what_is_new(old: Sensors) -> None:
     assert old.bucket.load().files_unchanged == 4
 
 
-def test_the_next_judgement_keeps_every_verdict_and_the_one_after_finds_nothing_to_do(
+def test_its_events_are_one_line_that_says_what_to_run(old: Sensors) -> None:
+    line = r"^can't read .*/events .*: run: dagster asset materialize --select anomalies$"
+    with (
+        connect(old.bucket.warehouse) as connection,
+        pytest.raises(DamagedTableError, match=line),
+        readable_errors(),
+    ):
+        connection.execute("SELECT count(*) FROM incidents").fetchall()
+
+
+def test_the_next_judgement_judges_all_sensors_and_the_one_after_finds_nothing_to_do(
     old: Sensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = old.verdicts()
-    assert old.judge().sensors_refitted == 0
-    assert old.verdicts() == before
-    monkeypatch.setattr("iot_pipeline.anomalies.read_readings", None)
+    with connect(old.bucket.warehouse) as before:
+        assert old.judge().sensors_refitted == 3
+        assert before.execute("SELECT count(*) > 0 FROM anomalies").fetchall() == [(True,)]
+    assert old.verdicts() == old.verdicts_from_nothing()
+    monkeypatch.setattr("iot_pipeline.anomalies.judge.read_readings", None)
     assert flag_anomalies(warehouse=old.bucket.warehouse).sensors == 3
+
+
+def test_a_kill_between_two_tables_leaves_what_it_had_judged_readable(old: Sensors) -> None:
+    counts = "SELECT (SELECT count(*) FROM anomalies), (SELECT count(*) FROM sensor_models)"
+    before = old.bucket.sql(counts)
+    for step in range(0, 30, 3):
+        with dying(step):
+            old.judge()
+        assert old.bucket.sql(counts) == before or old.bucket.sql("SELECT count(*) > 0 FROM events")
+    assert old.judge().sensors == 3
+    assert old.verdicts() == old.verdicts_from_nothing()
 
 
 def test_a_full_reload_mends_it_too(old: Sensors) -> None:

@@ -20,34 +20,37 @@ def connection(sample_warehouse: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @pytest.fixture
 def views() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Return a connection with the views that events are found in, and a reading each hour from 0 to 9."""
+    """Return a connection with the views that are read, of three sensors without an event."""
     with duckdb.connect() as connection:
-        connection.execute("CREATE TABLE sensors AS SELECT 'a' AS sensor_name, 'u' AS sensor_uuid")
-        connection.execute(f"""
-            CREATE TABLE readings AS SELECT 'u' AS sensor_uuid, make_timestamptz(h * {HOUR}) AS timestamp
-            FROM range(10) t(h) WHERE h NOT BETWEEN 4 AND 6
+        connection.execute("""
+            CREATE TABLE events (event_id VARCHAR, sensor_name VARCHAR, kind VARCHAR, start TIMESTAMPTZ,
+                "end" TIMESTAMPTZ, n_readings BIGINT, peak_score DOUBLE, mean_residual DOUBLE,
+                incident_id VARCHAR, annotation VARCHAR)
         """)
         connection.execute("""
-            CREATE TABLE anomalies (sensor_name VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE,
-                expected_value DOUBLE, score DOUBLE, kind VARCHAR, event_id BIGINT)
+            CREATE TABLE sensor_models AS
+            SELECT unnest(['a', 'b', 'c']) AS sensor_name, 9 AS n_anomalies, 9 AS n_events
         """)
-        connection.execute("CREATE TABLE sensor_models AS SELECT unnest(['a', 'b', 'c']) AS sensor_name")
         yield connection
 
 
-def flag(
+def add(
     connection: duckdb.DuckDBPyConnection,
-    hour: int,
+    start: int,
+    end: int | None = None,
     *,
     sensor: str = "a",
-    value: float = 150.0,
     score: float = 5.0,
-    kind: str = "spike",
-    event: int = 0,
+    readings: int = 1,
+    annotation: str | None = None,
 ) -> None:
+    """Add an event between two hours."""
     connection.execute(
-        "INSERT INTO anomalies VALUES (?, make_timestamptz(?), ?, 100, ?, ?, ?)",
-        [sensor, hour * HOUR, value, score, kind, event],
+        """
+        INSERT INTO events VALUES
+            ('id', ?, 'burst', make_timestamptz(?), make_timestamptz(?), ?, ?, 50, 'id', ?)
+        """,
+        [sensor, start * HOUR, (end or start) * HOUR, readings, score, annotation],
     )
 
 
@@ -55,23 +58,13 @@ def found(relation: duckdb.DuckDBPyRelation, columns: str) -> list[tuple[object,
     return relation.project(columns).fetchall()
 
 
-def test_readings_of_one_event_are_one_row_and_the_newest_event_comes_first(
+def test_the_newest_event_comes_first_and_each_says_how_long_it_took(
     views: duckdb.DuckDBPyConnection,
 ) -> None:
-    flag(views, 1, score=5.0, kind="burst")
-    flag(views, 2, score=7.0, kind="burst", value=110.0)
-    flag(views, 8, event=1)
-    columns = f'kind, epoch_us(start) // {HOUR}, epoch_us("end") // {HOUR}, duration_h, n_readings'
-    assert found(find_events(views), f"{columns}, peak_score, mean_residual") == [
-        ("spike", 8, 8, 0.0, 1, 5.0, 50.0),
-        ("burst", 1, 2, 1.0, 2, 7.0, 30.0),
-    ]
-
-
-def test_a_gap_lasts_from_the_last_reading_before_it(views: duckdb.DuckDBPyConnection) -> None:
-    flag(views, 7, kind="gap")
-    columns = f'epoch_us(start) // {HOUR}, epoch_us("end") // {HOUR}, duration_h, mean_residual'
-    assert found(find_events(views), columns) == [(3, 7, 4.0, None)]
+    add(views, 1, 2)
+    add(views, 8)
+    columns = f'epoch_us(start) // {HOUR}, epoch_us("end") // {HOUR}, duration_h'
+    assert found(find_events(views), columns) == [(8, 8, 0.0), (1, 2, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -81,29 +74,32 @@ def test_a_gap_lasts_from_the_last_reading_before_it(views: duckdb.DuckDBPyConne
 def test_a_window_of_time_keeps_the_events_that_reach_into_it(
     views: duckdb.DuckDBPyConnection, since: int | None, until: int | None, hours: list[int]
 ) -> None:
-    flag(views, 1, kind="burst")
-    flag(views, 2, kind="burst")
-    flag(views, 8, event=1)
+    add(views, 1, 2)
+    add(views, 8)
     first, last = (None if hour is None else hour * HOUR for hour in (since, until))
     events = find_events(views, since=first, until=last)
     assert found(events, f"(epoch_us(start) // {HOUR})::INTEGER") == [(hour,) for hour in hours]
 
 
 def test_sensors_are_ranked_by_the_sum_of_their_events_scores(views: duckdb.DuckDBPyConnection) -> None:
-    flag(views, 1, sensor="c", score=9.0)
-    for event, score in enumerate((5.0, 6.0)):
-        flag(views, event, sensor="b", score=score, event=event)
-        flag(views, event + 2, sensor="b", score=1.0, event=event)
+    add(views, 1, sensor="c", score=9.0)
+    for hour, score in enumerate((5.0, 6.0)):
+        add(views, hour, sensor="b", score=score)
     assert found(rank_sensors(views), "sensor_name, severity") == [("b", 11.0), ("c", 9.0), ("a", 0.0)]
 
 
+def test_a_false_alarm_counts_neither_in_the_rank_of_a_sensor_nor_in_its_figures(
+    views: duckdb.DuckDBPyConnection,
+) -> None:
+    add(views, 1, score=9.0, readings=4, annotation="false_alarm")
+    add(views, 2, score=2.0, readings=3, annotation="confirmed")
+    figures = found(rank_sensors(views), "sensor_name, severity, n_events, n_anomalies")
+    assert figures[0] == ("a", 2.0, 1, 3)
+
+
 def test_error_values_of_any_size_can_be_summed_up(views: duckdb.DuckDBPyConnection) -> None:
-    flag(views, 1, value=1.7976931348623157e308, score=1e308, kind="burst")
-    flag(views, 2, value=1.7976931348623157e308, score=1e308, kind="burst")
-    flag(views, 3, value=-1.7976931348623157e308, score=1.7e308, event=1)
-    flag(views, 7, value=1e290, score=1.7e308, event=2)
-    residuals = [residual for (residual,) in found(find_events(views), "mean_residual")]
-    assert residuals == [1e290, -1.7976931348623157e308, 1.7976931348623157e308]
+    for hour in range(3):
+        add(views, hour, score=1.7e308)
     assert found(rank_sensors(views), "sensor_name")[0] == ("a",)
 
 

@@ -259,7 +259,7 @@ def test_damage_to_rejected_rows_hides_nothing_else(healthy: Bucket, damage: Dam
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA, *LOSSES], ids=named)
-@pytest.mark.parametrize("table", ["anomalies", "sensor_models"])
+@pytest.mark.parametrize("table", ["events", "anomalies", "sensor_models"])
 def test_damage_to_what_was_judged_hides_no_reading(healthy: Bucket, table: str, damage: Damage) -> None:
     before = committed_content(healthy)
     damage(healthy.warehouse / table)
@@ -269,7 +269,7 @@ def test_damage_to_what_was_judged_hides_no_reading(healthy: Bucket, table: str,
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA], ids=named)
-@pytest.mark.parametrize("table", ["anomalies", "sensor_models"])
+@pytest.mark.parametrize("table", ["events", "anomalies", "sensor_models"])
 def test_who_selects_from_a_damaged_table_gets_one_line_that_names_it_and_what_to_run(
     healthy: Bucket, table: str, damage: Damage
 ) -> None:
@@ -299,7 +299,7 @@ def test_a_report_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA, *LOSSES], ids=named)
-@pytest.mark.parametrize("table", ["anomalies", "sensor_models"])
+@pytest.mark.parametrize("table", ["events", "anomalies", "sensor_models"])
 def test_judging_again_mends_what_was_judged(healthy: Bucket, table: str, damage: Damage) -> None:
     before = verdicts(healthy.warehouse)
     damage(healthy.warehouse / table)

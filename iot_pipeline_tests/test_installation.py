@@ -33,7 +33,7 @@ SECRETS = {
     "STORE_ACCESS_KEY": "canary-of-the-access-key",
     "STORE_SECRET_KEY": "canary-of-the-secret-key",
 }
-OURS = ["code-location", "webserver", "daemon", "scheduler", "worker"]
+OURS = ["code-location", "webserver", "daemon", "explore", "scheduler", "worker"]
 SERVICES = ["store", "postgres", *OURS]
 PATIENCE = 300
 FULL_RELOAD = {"ops": {"timeseries": {"config": {"full_reload": True}}}}
@@ -178,7 +178,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    ports = {name: free_port() for name in ("PORT", "STORE_PORT", "STORE_CONSOLE_PORT")}
+    ports = {name: free_port() for name in ("PORT", "EXPLORE_PORT", "STORE_PORT", "STORE_CONSOLE_PORT")}
     env_file = tmp_path_factory.mktemp("installation") / "env"
     installed = Installation(env_file, int(ports["PORT"]))
     installed.set(**SECRETS, **ports)

@@ -23,7 +23,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_querying_never_imports_dagster() -> None:
-    modules = imported_by("from iot_pipeline import get_measurements, connect")
+    modules = imported_by("from iot_pipeline import get_anomalies, get_measurements, list_sensors, connect")
     assert "duckdb" in modules
     assert "dagster" not in modules
 
@@ -52,7 +52,9 @@ def test_the_shell_starts_without_what_only_its_commands_need() -> None:
 def test_a_tab_offers_the_public_names_of_the_package_and_nothing_else() -> None:
     code = "import iot_pipeline; print(*dir(iot_pipeline))"
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert answer.stdout.split() == ["connect", "get_measurements"]
+    assert answer.stdout.split() == [
+        *("connect", "get_anomalies", "get_measurements", "list_sensors", "plot"),
+    ]
 
 
 def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:

@@ -50,6 +50,8 @@ VIEWS = {
     "measurements": "*",
     "sensors": "*",
     "rejected_rows": "*",
+    "events": "*",
+    "incidents": "*",
     "anomalies": "*",
     "sensor_models": "*",
     "source_files": "* EXCLUDE (loaded_at, fragment, version)",
@@ -145,16 +147,16 @@ SCHEMA = pa.schema([("a", pa.int64())])
 
 def test_a_commit_on_top_of_a_version_that_was_not_read_is_refused(place: Bucket) -> None:
     table, other = open_folder(place.warehouse) / "table", open_folder(place.warehouse) / "other"
-    assert commit(table, onto=None, schema=SCHEMA, add=[], pin=(other, Version(4, "id"))).number == 1
-    assert commit(table, onto=1, schema=SCHEMA, add=[], pin=(other, Version(5, "id"))).number == 2
+    assert commit(table, onto=None, schema=SCHEMA, add=[], pins=[(other, Version(4, "id"))]).number == 1
+    assert commit(table, onto=1, schema=SCHEMA, add=[], pins=[(other, Version(5, "id"))]).number == 2
     for outdated in (None, 0, 1):
         with pytest.raises(WarehouseBusyError, match="somebody else has written") as caught:
-            commit(table, onto=outdated, schema=SCHEMA, add=[], pin=(other, Version(6, "id")))
+            commit(table, onto=outdated, schema=SCHEMA, add=[], pins=[(other, Version(6, "id"))])
         assert "\n" not in str(caught.value)
-    latest = read_table(table, pins=other)
+    latest = read_table(table, pins=[other])
     assert latest is not None
     assert latest.version.number == 2
-    assert latest.pinned == Version(5, "id")
+    assert latest.pins == {"other": Version(5, "id")}
 
 
 def test_a_commit_of_a_file_that_only_another_machine_has_is_refused(place: Bucket) -> None:

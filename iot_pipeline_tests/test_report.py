@@ -32,6 +32,7 @@ def event(
         "n_readings": readings,
         "peak_score": score,
         "mean_residual": np.nan if kind == "gap" else 50.0,
+        "annotation": None,
     }
 
 
@@ -297,3 +298,12 @@ def test_the_page_is_as_wide_as_its_window_and_its_text_stands_out(
         """)
         ink, back = brightness
         assert (ink < 80 and back > 200) if scheme == "light" else (ink > 200 and back < 80)
+
+
+def test_a_false_alarm_is_listed_as_one_and_not_counted() -> None:
+    said = EVENTS.assign(annotation=pd.Series(["false_alarm", "confirmed", None], dtype=object))
+    page = render(events=said)
+    assert [row[-1] for row in rows(page, "Events")] == ["confirmed", "", "false alarm"]
+    assert "annotation" in page
+    assert sum(int(row[1]) for row in rows(page, "What was found")) == 2
+    assert "annotation" not in render()

@@ -25,6 +25,10 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "IOT_WORKERS",
         "IOT_DASK_SCHEDULER",
         "IOT_MAPPING",
+        "IOT_ALERT_URLS",
+        "IOT_ALERT_MIN_SCORE",
+        "IOT_EXPLORE_URL",
+        "IOT_HEARTBEAT_URL",
     ):
         monkeypatch.delenv(name, raising=False)
 
@@ -52,6 +56,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("IOT_GRACE_DAYS", "1e12"),
         ("IOT_WORKERS", "0"),
         ("IOT_WORKERS", "inf"),
+        ("IOT_ALERT_MIN_SCORE", "high"),
     ],
 )
 def test_a_number_that_is_none_is_an_error_that_names_the_variable(
@@ -60,6 +65,26 @@ def test_a_number_that_is_none_is_an_error_that_names_the_variable(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=name):
         get_settings()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "json://a mailto://b?to=x@c,y@d",
+        "json://a,mailto://b?to=x@c,y@d",
+        " json://a,\n mailto://b?to=x@c,y@d, ",
+    ],
+)
+def test_urls_of_alerts_are_separated_by_spaces_or_commas_and_may_have_commas_of_their_own(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IOT_ALERT_URLS", text)
+    assert get_settings().alert_urls == ("json://a", "mailto://b?to=x@c,y@d")
+
+
+def test_without_settings_nobody_is_alerted() -> None:
+    settings = get_settings()
+    assert (settings.alert_urls, settings.heartbeat_url, settings.explore_url) == ((), "", "")
 
 
 @pytest.mark.parametrize("location", ["/nowhere", "s3://", "http://example.org", "s3:///prefix"])

@@ -52,7 +52,15 @@ def open_page(browser: Browser, web_page: WebPage, tmp_path: Path) -> Open:
 def test_the_graph_shows_every_asset_as_materialized(open_page: Open) -> None:
     with open_page("/asset-groups") as page:
         nodes = page.locator("foreignObject")
-        for asset in ("bucket", "mapping", "timeseries", "anomalies", "sensor_models", "anomaly_report"):
+        for asset in (
+            "bucket",
+            "mapping",
+            "timeseries",
+            "anomalies",
+            "events",
+            "sensor_models",
+            "anomaly_report",
+        ):
             node = nodes.filter(has=page.get_by_text(asset, exact=True))
             expect(node.get_by_text("Materialized", exact=True)).to_be_visible()
         expect(nodes).to_have_count(6)

@@ -1,7 +1,7 @@
 """The detector over every sensor of the warehouse, and the two tables that come of it.
 
-A fingerprint of the readings that a model was fitted to is stored with it: a sensor whose readings are still
-the same keeps its rows, as if it had been judged again.
+A fingerprint of the readings that a model was fitted to, and of the sensor's maintenance, is stored with it:
+a sensor for which both are still the same keeps its rows, as if it had been judged again.
 """
 
 import hashlib
@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from iot_pipeline.anomalies.identity import Span, name_events
 from iot_pipeline.anomalies.tables import (
     ANOMALIES,
+    EVENTS,
     SENSOR_MODELS,
     TIME,
     Verdicts,
@@ -24,10 +26,13 @@ from iot_pipeline.anomalies.tables import (
 )
 from iot_pipeline.progress import OnProgress, Stage, terminal_progress
 from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.warehouse.annotations import read_maintenance
 from iot_pipeline.warehouse.cleanup import remove_old_versions
 from iot_pipeline.warehouse.query import read_readings
 from iot_pipeline.warehouse.state import State, read_state, verdicts_tables
 from iot_pipeline.workers import open_workers
+
+Maintenance = tuple[tuple[int, int], ...]
 
 BATCH_SENSORS = 16
 PARALLEL_READINGS = 500_000
@@ -45,7 +50,8 @@ class FlagReport:
         sensors_without_readings: Names in the mapping that have no reading.
         readings: Readings that were judged.
         anomalies: Flagged readings by kind, the most frequent first.
-        events: How many events they belong to.
+        events: The events that they belong to by kind, likewise.
+        incidents: How many incidents those make.
         failed: What went wrong, by the name of the sensor that could not be judged.
     """
 
@@ -54,17 +60,28 @@ class FlagReport:
     sensors_without_readings: tuple[str, ...]
     readings: int
     anomalies: dict[str, int]
-    events: int
+    events: dict[str, int]
+    incidents: int
     failed: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A sensor to judge, and the fingerprint of the readings that its present model was fitted to."""
+    """A sensor to judge.
+
+    Attributes:
+        name: Its name.
+        uuid: Its uuid.
+        fingerprint: Of what it was judged by last; None where it was not.
+        events: Its present events, by id.
+        maintenance: When somebody worked on it, see ``read_maintenance``.
+    """
 
     name: str
     uuid: str
     fingerprint: str | None
+    events: tuple[tuple[str, Span], ...]
+    maintenance: Maintenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,7 @@ class _Batch:
 def flag_anomalies(
     *, warehouse: str | Path | None = None, on_progress: OnProgress | None = None
 ) -> FlagReport:
-    """Fit a model to each sensor, flag its anomalous readings and publish both as tables.
+    """Fit a model to each sensor, flag its anomalous readings and publish all as tables.
 
     A sensor is fitted only if its readings have changed since the last time, or the detector has.
 
@@ -103,29 +120,30 @@ def flag_anomalies(
     with opened.writing("anomalies"), terminal_progress() as show:
         tables = verdicts_tables(opened, writing=True)
         state = read_state(opened)
+        maintenance = read_maintenance(opened)
         known = read_verdicts(opened, tables)
-        inputs = _fingerprint_of_inputs(state)
+        inputs = _fingerprint_of_inputs(state, maintenance)
         verdicts, refitted, failed = known, 0, {}
         if known.inputs != inputs or tables.fault:
-            batches = _judge_all(state, known, on_progress or show)
+            batches = _judge_all(state, maintenance, known, on_progress or show)
             failed = {name: error for batch in batches for name, error in batch.failed.items()}
             refitted = sum(batch.judged.models.num_rows for batch in batches)
             unchanged = known.of([name for batch in batches for name in batch.unchanged])
             verdicts = Verdicts.join([unchanged, *(batch.judged for batch in batches)])
             # Sensors that failed are to be tried again.
-            verdicts = verdicts.made_from(None if failed else inputs)
+            verdicts = verdicts.made_from(None if failed else inputs).with_incidents(state.span)
             publish_verdicts(opened, verdicts, onto=tables)
-        for table in (opened.anomalies, opened.sensor_models):
+        for table in (opened.events, opened.anomalies, opened.sensor_models):
             remove_old_versions(table)
     return _report(state, verdicts, refitted=refitted, failed=failed)
 
 
-def _fingerprint_of_inputs(state: State) -> str:
-    """Return what differs when the readings' files, the mapping or the detector do."""
+def _fingerprint_of_inputs(state: State, maintenance: dict[str, Maintenance]) -> str:
+    """Return what differs when the readings' files, the mapping, the maintenance or the detector do."""
     from iot_pipeline.detection import DETECTOR_VERSION  # noqa: PLC0415 - scipy is slow to import
 
     files = sorted(file.path for file in state.timeseries.files)
-    inputs = repr((DETECTOR_VERSION, files, sorted(state.sensors.items())))
+    inputs = repr((DETECTOR_VERSION, files, sorted(state.sensors.items()), sorted(maintenance.items())))
     return hashlib.blake2b(inputs.encode(), digest_size=16).hexdigest()
 
 
@@ -137,18 +155,25 @@ def _report(state: State, verdicts: Verdicts, *, refitted: int, failed: dict[str
         sensors_without_readings=tuple(sorted(state.sensors.keys() - judged)),
         readings=sum(verdicts.models["n_points"].to_pylist()),
         anomalies=dict(Counter(verdicts.anomalies["kind"].to_pylist()).most_common()),
-        events=sum(verdicts.models["n_events"].to_pylist()),
+        events=dict(Counter(verdicts.events["kind"].to_pylist()).most_common()),
+        incidents=len(verdicts.events["incident_id"].unique()),
         failed=failed,
     )
 
 
-def _judge_all(state: State, known: Verdicts, on_progress: OnProgress) -> list[_Batch]:
+def _judge_all(
+    state: State, maintenance: dict[str, Maintenance], known: Verdicts, on_progress: OnProgress
+) -> list[_Batch]:
     fingerprints = dict(
         zip(known.models["sensor_name"].to_pylist(), known.models["fingerprint"].to_pylist(), strict=True)
     )
+    events = known.spans()
     # A batch of neighbours in the files' order is read from few row groups.
     sensors = sorted(state.sensors.items(), key=lambda sensor: sensor[1])
-    tasks = [_Task(name, uuid, fingerprints.get(name)) for name, uuid in sensors]
+    tasks = [
+        _Task(name, uuid, fingerprints.get(name), tuple(events.get(name, ())), maintenance.get(name, ()))
+        for name, uuid in sensors
+    ]
     parts = [tasks[start : start + BATCH_SENSORS] for start in range(0, len(tasks), BATCH_SENSORS)]
     jobs = [(state.paths([task.uuid for task in part]), part) for part in parts]
     judge = partial(_judge_batch, state.warehouse)
@@ -171,47 +196,79 @@ def _judge_batch(warehouse: Warehouse, job: tuple[list[str], Sequence[_Task]]) -
         if task.uuid not in readings:
             continue
         timestamps, values = readings[task.uuid]
-        fingerprint = _fingerprint(timestamps, values)
+        first, last = timestamps[[0, -1]].astype(np.int64).tolist()
+        maintenance = tuple((start, end) for start, end in task.maintenance if start <= last and first <= end)
+        fingerprint = _fingerprint(timestamps, values, maintenance)
         if fingerprint == task.fingerprint:
             unchanged.append(task.name)
             continue
         try:
-            verdicts.append(_judge_sensor(task.name, timestamps, values, fingerprint))
+            verdicts.append(_judge_sensor(task, timestamps, values, maintenance, fingerprint))
         except Exception as error:  # noqa: BLE001 - one sensor must not stop the others; all are named in the end
             failed[task.name] = f"{type(error).__name__}: {error}"
     n_readings = sum(len(values) for _, values in readings.values())
     return _Batch(n_readings, Verdicts.join(verdicts), unchanged, failed)
 
 
-def _fingerprint(timestamps: np.ndarray, values: np.ndarray) -> str:
-    """Return what is equal only for the same readings judged by the same detector."""
+def _fingerprint(timestamps: np.ndarray, values: np.ndarray, maintenance: Maintenance) -> str:
+    """Return what is equal only for the same readings and maintenance judged by the same detector."""
     from iot_pipeline.detection import DETECTOR_VERSION  # noqa: PLC0415 - scipy is slow to import
 
     digest = hashlib.blake2b(str(DETECTOR_VERSION).encode(), digest_size=16)
-    for array in (timestamps, values):
+    for array in (timestamps, values, np.array(maintenance, dtype=np.int64)):
         digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def _judge_sensor(name: str, timestamps: np.ndarray, values: np.ndarray, fingerprint: str) -> Verdicts:
-    from iot_pipeline.detection import detect_anomalies  # noqa: PLC0415 - scipy is slow to import
+def _judge_sensor(
+    task: _Task, timestamps: np.ndarray, values: np.ndarray, maintenance: Maintenance, fingerprint: str
+) -> Verdicts:
+    from iot_pipeline.detection import detect_anomalies, detect_outside  # noqa: PLC0415 - scipy is slow
 
-    result = detect_anomalies(timestamps, values)
+    if maintenance:
+        result = detect_outside(timestamps, values, maintenance)
+    else:
+        result = detect_anomalies(timestamps, values)
+    spans = [
+        Span(
+            event.kind,
+            *(int(moment.astype("datetime64[us]").astype(np.int64)) for moment in (event.start, event.end)),
+        )
+        for event in result.events
+    ]
+    ids = name_events(task.name, spans, task.events, timestamps.astype("datetime64[us]").astype(np.int64))
+    events = pa.table(
+        [
+            pa.array(ids, pa.string()),
+            pa.array([task.name] * len(ids), pa.string()),
+            pa.array([span.kind for span in spans], pa.string()),
+            pa.array([span.start for span in spans], pa.int64()).cast(TIME),
+            pa.array([span.end for span in spans], pa.int64()).cast(TIME),
+            pa.array([event.n_points for event in result.events], pa.int64()),
+            pa.array([event.peak_score for event in result.events], pa.float64()),
+            pa.array(
+                [None if event.kind == "gap" else event.mean_residual for event in result.events],
+                pa.float64(),
+            ),
+            pa.nulls(len(ids), pa.string()),
+        ],
+        schema=EVENTS,
+    )
     rows = np.flatnonzero(result.flags)
     flagged = pa.table(
         [
-            pa.array([name] * len(rows), pa.string()),
+            pa.array([task.name] * len(rows), pa.string()),
             pa.array(timestamps[rows]).cast(pa.timestamp("us")).cast(TIME),
             pa.array(values[rows]),
             pa.array(result.expected[rows]),
             pa.array(result.scores[rows]),
             pa.array(result.kinds[rows], pa.string()),
-            pa.array(result.event_ids[rows].astype(np.int64)),
+            pa.array([ids[position] for position in result.event_ids[rows]], pa.string()),
         ],
         schema=ANOMALIES,
     )
     model = {
-        "sensor_name": name,
+        "sensor_name": task.name,
         "model": result.model.name,
         "breakpoints": [moment.astype("datetime64[us]").item() for moment in result.model.breakpoints],
         "noise_sd": result.model.noise_sd,
@@ -222,4 +279,4 @@ def _judge_sensor(name: str, timestamps: np.ndarray, values: np.ndarray, fingerp
         "fingerprint": fingerprint,
         "inputs": None,
     }
-    return Verdicts(flagged, pa.Table.from_pylist([model], SENSOR_MODELS))
+    return Verdicts(events, flagged, pa.Table.from_pylist([model], SENSOR_MODELS))

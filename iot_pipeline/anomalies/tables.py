@@ -1,27 +1,42 @@
-"""The two tables that the detector publishes: flagged readings, and the model of each sensor.
+"""The tables that the detector publishes: events, the flagged readings of each, and the model of each sensor.
 
-``sensor_models`` is committed last and pins the version of ``anomalies`` it was made with, so a reader never
+``sensor_models`` is committed last and pins the versions of the others it was made with, so a reader never
 sees the flags of one run with the models of another.
 """
 
 import logging
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from iot_pipeline.anomalies.identity import Span
+from iot_pipeline.anomalies.incidents import Beginning, link_events
 from iot_pipeline.store import Store, one_line
 from iot_pipeline.warehouse import Warehouse
 from iot_pipeline.warehouse.delta import DataFile, commit
-from iot_pipeline.warehouse.state import Pair, clear_damage
+from iot_pipeline.warehouse.state import Linked, clear_damage
 from iot_pipeline.warehouse.tables import Table, Version
 
 logger = logging.getLogger(__name__)
 
 TIME = pa.timestamp("us", tz="UTC")
+EVENTS = pa.schema(
+    [
+        ("event_id", pa.string()),
+        ("sensor_name", pa.string()),
+        ("kind", pa.string()),
+        ("start", TIME),
+        ("end", TIME),
+        ("n_readings", pa.int64()),
+        ("peak_score", pa.float64()),
+        ("mean_residual", pa.float64()),  # NULL for a gap
+        ("incident_id", pa.string()),
+    ]
+)
 ANOMALIES = pa.schema(
     [
         ("sensor_name", pa.string()),
@@ -30,7 +45,7 @@ ANOMALIES = pa.schema(
         ("expected_value", pa.float64()),
         ("score", pa.float64()),
         ("kind", pa.string()),
-        ("event_id", pa.int64()),
+        ("event_id", pa.string()),
     ]
 )
 SENSOR_MODELS = pa.schema(
@@ -51,13 +66,15 @@ SENSOR_MODELS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Rows of the two tables, each sorted by sensor.
+    """Rows of the tables, each sorted by sensor.
 
     Attributes:
-        anomalies: Flagged readings.
+        events: What is anomalous.
+        anomalies: The flagged readings of each event.
         models: One row per sensor.
     """
 
+    events: pa.Table
     anomalies: pa.Table
     models: pa.Table
 
@@ -69,45 +86,74 @@ class Verdicts:
 
     def made_from(self, inputs: str | None) -> "Verdicts":
         """Return the same with the fingerprint of all that the sensors were judged by."""
-        position = SENSOR_MODELS.get_field_index("inputs")
-        column = pa.array([inputs] * self.models.num_rows, pa.string())
-        return Verdicts(self.anomalies, self.models.set_column(position, "inputs", column))
+        return replace(self, models=_with_column(self.models, "inputs", [inputs] * self.models.num_rows))
+
+    def spans(self) -> dict[str, list[tuple[str, Span]]]:
+        """Return the ids of the events of each sensor, and when they were."""
+        found: dict[str, list[tuple[str, Span]]] = {}
+        for name, event_id, *span in zip(
+            *(self.events[column].to_pylist() for column in ("sensor_name", "event_id", "kind")),
+            *(self.events[column].cast(pa.int64()).to_pylist() for column in ("start", "end")),
+            strict=True,
+        ):
+            found.setdefault(name, []).append((event_id, Span(*span)))
+        return found
+
+    def with_incidents(self, span: int) -> "Verdicts":
+        """Return the same with the incident that each event belongs to, see ``link_events``."""
+        columns = (self.events[name].to_pylist() for name in ("event_id", "sensor_name", "peak_score"))
+        ids, sensors, scores = columns
+        starts = self.events["start"].cast(pa.int64()).to_pylist()
+        incidents = link_events(list(map(Beginning, ids, sensors, starts, scores)), span=span)
+        return replace(
+            self, events=_with_column(self.events, "incident_id", [incidents[event_id] for event_id in ids])
+        )
 
     @classmethod
     def join(cls, parts: Iterable["Verdicts"]) -> "Verdicts":
         """Put the verdicts on different sensors together."""
-        anomalies, models = [ANOMALIES.empty_table()], [SENSOR_MODELS.empty_table()]
+        events, anomalies = [EVENTS.empty_table()], [ANOMALIES.empty_table()]
+        models = [SENSOR_MODELS.empty_table()]
         for part in parts:
+            events.append(part.events)
             anomalies.append(part.anomalies)
             models.append(part.models)
-        by_sensor = ("sensor_name", "ascending")
+        by = [(name, "ascending") for name in ("sensor_name", "start", "end", "kind", "event_id")]
         return cls(
-            pa.concat_tables(anomalies).sort_by([by_sensor, ("timestamp", "ascending")]),
-            pa.concat_tables(models).sort_by([by_sensor]),
+            pa.concat_tables(events).sort_by(by),
+            pa.concat_tables(anomalies).sort_by([by[0], ("timestamp", "ascending")]),
+            pa.concat_tables(models).sort_by(by[:1]),
         )
 
     def of(self, sensor_names: Collection[str]) -> "Verdicts":
         """Keep those on some sensors."""
         wanted = pa.array(sensor_names, pa.string())
         return Verdicts(
-            self.anomalies.filter(pc.is_in(self.anomalies["sensor_name"], wanted)),
-            self.models.filter(pc.is_in(self.models["sensor_name"], wanted)),
+            *(
+                table.filter(pc.is_in(table["sensor_name"], wanted))
+                for table in (self.events, self.anomalies, self.models)
+            )
         )
 
 
-def read_verdicts(warehouse: Warehouse, tables: Pair) -> Verdicts:
+def _with_column(table: pa.Table, name: str, values: Collection[str | None]) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
+
+
+def read_verdicts(warehouse: Warehouse, tables: Linked) -> Verdicts:
     """Read what was published last.
 
-    Tables that can't be read count as empty: all sensors are judged anew then. A table of an earlier release
-    may lack a column, which is NULL then.
+    Tables that can't be read, or that an earlier release made without ``events``, count as empty: all sensors
+    are judged anew then. A table of an earlier release may lack a column, which is NULL then.
     """
     if tables.fault:
         logger.warning("%s: all sensors are judged anew", tables.fault)
-    if tables.first and tables.second:
+    if tables.last and {"events", "anomalies"} <= tables.pinned.keys():
         try:
             return Verdicts(
-                _read(warehouse.anomalies, tables.first, ANOMALIES),
-                _read(warehouse.sensor_models, tables.second, SENSOR_MODELS),
+                _read(warehouse.events, tables.pinned["events"], EVENTS),
+                _read(warehouse.anomalies, tables.pinned["anomalies"], ANOMALIES),
+                _read(warehouse.sensor_models, tables.last, SENSOR_MODELS),
             )
         except (pa.ArrowException, FileNotFoundError) as error:
             text = "can't read what was judged before (%s): all sensors are judged anew"
@@ -121,8 +167,8 @@ def _read(folder: Store, table: Table, schema: pa.Schema) -> pa.Table:
     return pa.concat_tables([schema.empty_table(), *files])
 
 
-def publish_verdicts(warehouse: Warehouse, verdicts: Verdicts, *, onto: Pair) -> None:
-    """Make verdicts the next version of both tables.
+def publish_verdicts(warehouse: Warehouse, verdicts: Verdicts, *, onto: Linked) -> None:
+    """Make verdicts the next version of all tables.
 
     Args:
         warehouse: The warehouse, locked.
@@ -133,17 +179,18 @@ def publish_verdicts(warehouse: Warehouse, verdicts: Verdicts, *, onto: Pair) ->
         WarehouseBusyError: Somebody else has published meanwhile.
     """
     onto = clear_damage(onto)
-    anomalies, models = warehouse.anomalies, warehouse.sensor_models
-    version = _publish(anomalies, verdicts.anomalies, onto.head, pin=None)
-    _publish(models, verdicts.models, onto.second, pin=(anomalies, version))
+    events = _publish(warehouse.events, verdicts.events, onto.head_number("events"))
+    anomalies = _publish(warehouse.anomalies, verdicts.anomalies, onto.head_number("anomalies"))
+    pins = [(warehouse.events, events), (warehouse.anomalies, anomalies)]
+    number = onto.last.version.number if onto.last else None
+    _publish(warehouse.sensor_models, verdicts.models, number, pins=pins)
 
 
 def _publish(
-    folder: Store, rows: pa.Table, onto: Table | None, *, pin: tuple[Store, Version] | None
+    folder: Store, rows: pa.Table, onto: int | None, *, pins: Sequence[tuple[Store, Version]] = ()
 ) -> Version:
     name = f"part-{uuid4().hex}.parquet"
     with folder.publish(name) as part:
         pq.write_table(rows, part, compression="zstd", store_schema=False)
         file = DataFile.describe(name, part)
-    number = onto.version.number if onto else None
-    return commit(folder, onto=number, schema=rows.schema, add=[file], pin=pin)
+    return commit(folder, onto=onto, schema=rows.schema, add=[file], pins=pins)

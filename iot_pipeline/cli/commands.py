@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from iot_pipeline.errors import IotPipelineError
-from iot_pipeline.kinds import KINDS, title
 
 if TYPE_CHECKING:
     from iot_pipeline.cli.output import Output
+    from iot_pipeline.warehouse.buckets import Every
 
-MOST_NAMED = 10
-"""Files of a load that are named one by one."""
+STAGES = ("mapping", "timeseries", "anomalies", "report")
+"""What a load consists of."""
 
 
 class _Commands(click.Group):
@@ -38,15 +38,6 @@ class _Commands(click.Group):
         except (IotPipelineError, ValueError, OverflowError, OSError) as error:
             click.echo(f"iot-pipeline: {' '.join(str(error).split())}", err=True)
             ctx.exit(1)
-
-
-class _ExplainsKinds(click.Command):
-    """Has the kinds of anomalies in its help."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Kinds"):
-            formatter.write_dl([(title(kind), text) for kind, text in KINDS.items()])
-        super().format_epilog(ctx, formatter)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,29 +98,42 @@ def _rows(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _read_stages(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str]:
+    stages = [stage.strip() for stage in text.split(",")] if text is not None else list(STAGES)
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {','.join(STAGES)}")
+    return stages
+
+
 @_command(
     "query",
     "iot-pipeline query sensor_00000 2013-10-05 2013-10-06",
-    "iot-pipeline query sensor_00000 2013-10-05T12:00 2013-10-06 -o readings.csv",
+    "iot-pipeline query sensor_00000 sensor_00007 2013-10-01 2013-11-01 --every 1d -o days.csv",
 )
-@click.argument("sensor")
+@click.argument("sensors", nargs=-1, required=True, metavar="SENSOR...")
 @click.argument("start")
 @click.argument("end")
+@click.option(
+    "--every",
+    type=click.Choice(["15min", "1h", "1d", "1w", "1mo"]),
+    help="Sum up by Berlin's clock: n, mean, min, max, first and last.",
+)
 @_rows
-def query(*, sensor: str, start: str, end: str, output: "Output") -> None:
-    """Give the readings of SENSOR from START to END, both included.
+def query(*, sensors: tuple[str, ...], start: str, end: str, every: "Every | None", output: "Output") -> None:
+    """Give the readings of each SENSOR from START to END, both included.
 
-    Times without a zone mean Europe/Berlin.
+    Times without a zone mean Europe/Berlin, and a date its midnight.
     """
     from iot_pipeline.warehouse.query import get_measurements
 
-    rows = get_measurements(sensor, start, end, as_="arrow")
+    asked = sensors[0] if len(sensors) == 1 else sensors
+    rows = get_measurements(asked, start, end, every=every, as_="arrow")
     output.write(rows.to_reader())
     if not rows.num_rows:
         from iot_pipeline.report import explain_no_readings
-        from iot_pipeline.report.draw import ALL_TIME
 
-        click.echo(explain_no_readings(sensor, get_measurements(sensor, *ALL_TIME)), err=True)
+        for sensor in sensors:
+            click.echo(explain_no_readings(sensor, get_measurements(sensor)), err=True)
 
 
 @_command(
@@ -142,7 +146,8 @@ def query(*, sensor: str, start: str, end: str, output: "Output") -> None:
 def sql(*, statement: str, output: "Output") -> None:
     """Run a SQL STATEMENT (DuckDB's dialect).
 
-    There are sensors, measurements, anomalies, sensor_models, source_files and rejected_rows.
+    There are sensors, measurements, events, incidents, anomalies, sensor_models, annotations, source_files
+    and rejected_rows.
     """
     import duckdb
 
@@ -157,61 +162,6 @@ def sql(*, statement: str, output: "Output") -> None:
             output.write(result.to_arrow_reader(BATCH_ROWS))
         except duckdb.Error as error:
             raise ValueError(error) from error
-
-
-@_command(
-    "anomalies",
-    "iot-pipeline anomalies --since 2013-10-01",
-    "iot-pipeline anomalies --sensor sensor_00000 -o events.csv",
-    cls=_ExplainsKinds,
-)
-@click.option("--since", metavar="TIME", help="Only events that end then or later.")
-@click.option("--until", metavar="TIME", help="Only events that start then or earlier.")
-@click.option("--sensor", metavar="SENSOR", help="Only events of this sensor.")
-@_rows
-def anomalies(*, since: str | None, until: str | None, sensor: str | None, output: "Output") -> None:
-    """List what is anomalous, event by event, the newest first.
-
-    Times without a zone mean Europe/Berlin. The peak score is in standard deviations of the sensor's noise.
-    """
-    from iot_pipeline.cli.output import BATCH_ROWS
-    from iot_pipeline.errors import UnknownSensorError
-    from iot_pipeline.warehouse import open_warehouse
-    from iot_pipeline.warehouse.events import find_events
-    from iot_pipeline.warehouse.query import connect, read_moment
-
-    first, last = (read_moment(moment) if moment else None for moment in (since, until))
-    if first is not None and last is not None and first > last:
-        raise ValueError(f"--since {since} is after --until {until}")
-    with connect() as connection:
-        names = [name for (name,) in connection.execute("SELECT sensor_name FROM sensors").fetchall()]
-        if sensor is not None and sensor not in names:
-            raise UnknownSensorError.among(sensor, names, open_warehouse().url)
-        events = find_events(connection, sensor_name=sensor, since=first, until=last)
-        shown = events.project("* EXCLUDE (mean_residual) REPLACE (round(peak_score, 1) AS peak_score)")
-        output.write(shown.to_arrow_reader(BATCH_ROWS))
-
-
-@_command("sensors", "iot-pipeline sensors", "iot-pipeline sensors -o sensors.csv")
-@_rows
-def sensors(*, output: "Output") -> None:
-    """List all sensors: their readings, models and anomalies."""
-    from iot_pipeline.cli.output import BATCH_ROWS
-    from iot_pipeline.warehouse.query import connect
-
-    with connect() as connection:
-        rows = connection.sql("""
-            SELECT sensor_name, sensor_uuid, first, last, coalesce(n_readings, 0) AS n_readings, model,
-                n_anomalies
-            FROM sensors
-            LEFT JOIN (
-                SELECT sensor_uuid, min(timestamp) AS first, max(timestamp) AS last, count(*) AS n_readings
-                FROM readings GROUP BY sensor_uuid
-            ) USING (sensor_uuid)
-            LEFT JOIN sensor_models USING (sensor_name)
-            ORDER BY sensor_name
-        """)
-        output.write(rows.to_arrow_reader(BATCH_ROWS))
 
 
 @_command(
@@ -248,55 +198,49 @@ def plot(*, sensor: str, start: str | None, end: str | None, path: Path | None) 
 
 @_command("status", "iot-pipeline status")
 def status() -> None:
-    """Say what has been loaded and found."""
+    """Say what has been loaded and found, and when people were told of it."""
+    from iot_pipeline.alerts import describe_outbox
     from iot_pipeline.warehouse.status import describe, read_status
 
     click.echo(describe(read_status()))
+    click.echo(f"{'alerts:':<15}{describe_outbox()}")
 
 
-@_command("load", "iot-pipeline load", "iot-pipeline load --full-reload")
+@_command("alerts", "iot-pipeline alerts --test")
+@click.option("--test", is_flag=True, required=True, help="Send everybody a message that says it is a test.")
+def alerts(*, test: bool) -> None:
+    """Send a message to everybody in IOT_ALERT_URLS."""
+    from iot_pipeline.alerts import send_test
+    from iot_pipeline.report import draw_sensor
+
+    assert test  # noqa: S101 - required
+    announcement = send_test(draw=draw_sensor)
+    for label in announcement.sent:
+        click.echo(f"sent to {label}")
+    if announcement.waiting:
+        raise ValueError(f"{', '.join(announcement.waiting.values())} did not take it: check that URL")
+
+
+@_command("load", "iot-pipeline load", "iot-pipeline load --only mapping,timeseries --full-reload")
+@click.option(
+    "--only",
+    "stages",
+    callback=_read_stages,
+    metavar="STAGES",
+    help="Some of mapping,timeseries,anomalies,report; by default all of them.",
+)
 @click.option("--full-reload", is_flag=True, help="Start from nothing: hold only what the source holds now.")
-def load(*, full_reload: bool) -> None:
-    """Load the mapping and all new and changed files of the source.
+def load(*, stages: list[str], full_reload: bool) -> None:
+    """Load all new and changed files of the source, judge the sensors and write the report.
 
-    Rows and files that can't be read are put into quarantine and named; the rest is loaded.
+    It does what Dagster's assets do, without Dagster, as for a cron job. Rows and files that can't be read
+    are put into quarantine; the rest is loaded. Where a check of Dagster would fail as an error, it is named
+    and the exit code is 1.
     """
-    from iot_pipeline.ingest import load_mapping, load_timeseries
-    from iot_pipeline.settings import get_settings
-    from iot_pipeline.warehouse.query import connect
+    from iot_pipeline.cli.loading import load_stages
 
-    settings = get_settings()
-    click.echo(f"Loading {settings.source} into {settings.warehouse}")
-    mapping = load_mapping()
-    report = load_timeseries(full_reload=full_reload)
-    click.echo(
-        f"{mapping.sensors:,} sensors in {mapping.source_key}\n"
-        f"{report.files_new:,} new, {report.files_changed:,} changed and"
-        f" {report.files_unchanged:,} unchanged files\n"
-        f"{report.rows_read:,} rows read: {report.rows_loaded:,} loaded,"
-        f" {report.rows_duplicate:,} there already, {report.rows_rejected:,} rejected"
-    )
-    if report.rows_rejected:
-        click.echo('The rejected rows, and why: iot-pipeline sql "FROM rejected_rows"')
-    if report.files_missing:
-        click.echo(f"{report.files_missing:,} files are gone from the source; their readings stay")
-    troubles = dict.fromkeys(report.files_skipped, "no CSV file, passed over")
-    troubles |= dict.fromkeys(report.files_vanished, "deleted while it was loaded")
-    if report.files_rejected:
-        with connect() as connection:
-            quarantined = connection.execute("""
-                SELECT key, error FROM source_files
-                WHERE error IS NOT NULL AND loaded_at = (SELECT max(loaded_at) FROM source_files)
-                ORDER BY key
-            """).fetchall()
-        troubles = {key: f"can't be read, in quarantine: {error}" for key, error in quarantined} | troubles
-    for key, what in list(troubles.items())[:MOST_NAMED]:
-        click.echo(f"{key}: {what}")
-    if len(troubles) > MOST_NAMED:
-        click.echo(
-            f"and {len(troubles) - MOST_NAMED:,} more:"
-            ' iot-pipeline sql "FROM source_files WHERE error IS NOT NULL"'
-        )
+    if not load_stages(stages, full_reload=full_reload):
+        click.get_current_context().exit(1)
 
 
 @_command(
@@ -333,3 +277,15 @@ def upload(*, directory: Path, bucket: str) -> None:
 
     report = upload_directory(directory, bucket)
     click.echo(f"{bucket}: {report.uploaded:,} files uploaded, {report.unchanged:,} there already")
+
+
+@_command("explore", "iot-pipeline explore", "iot-pipeline explore --port 8081")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Others reach the page if it is 0.0.0.0."
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+def explore(*, host: str, port: int) -> None:
+    """Serve a web page on which to look at any sensor, at any time, and to annotate events."""
+    from iot_pipeline.explore import serve
+
+    serve(host, port)

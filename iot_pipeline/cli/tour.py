@@ -19,7 +19,9 @@ def main() -> None:
         severe = rank_sensors(connection).filter("n_anomalies > 0").limit(1)
         worst = severe.project("sensor_name, reasoning").fetchall()
         moments = connection.execute("""
-            SELECT sensor_name, epoch_us(max_by(timestamp, score)) FROM anomalies GROUP BY sensor_name
+            SELECT sensor_name, epoch_us(max_by("end", peak_score)) FROM events
+            WHERE annotation IS DISTINCT FROM 'false_alarm'
+            GROUP BY sensor_name
         """).fetchall()
     for sensor, reasoning in worst:
         moment = datetime.fromtimestamp(dict(moments)[sensor] / 1e6, BERLIN)

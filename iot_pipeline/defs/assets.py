@@ -70,7 +70,7 @@ def _columns(**columns: tuple[str, str]) -> dict[str, dg.TableSchema]:
 def mapping(
     context: dg.AssetExecutionContext, source: SourceResource, measurements: MeasurementsResource
 ) -> dg.MaterializeResult[Any]:
-    """The sensors: one row per sensor with its name and its uuid, in `mapping.sqlite`."""
+    """The sensors: one row per sensor with its name, its uuid and what else `mapping.csv` says of it."""
     with readable_failures(context):
         places = _name_places(context, measurements, source)
         report = load_mapping(source=source.open(), warehouse=measurements.warehouse)
@@ -152,7 +152,34 @@ def timeseries(
                 expected_value=("double", "What the sensor's model expects then."),
                 score=("double", "How far off, in standard deviations of the noise."),
                 kind=("string", "spike, burst, level_shift, drift, stuck, variance or gap."),
-                event_id=("long", "Readings of one event share it; unique within a sensor."),
+                event_id=("string", "The event that it belongs to."),
+            ),
+        ),
+        dg.AssetSpec(
+            "events",
+            deps=[mapping, timeseries],
+            group_name=GROUP,
+            kinds={"deltalake", "python"},
+            owners=OWNERS,
+            code_version="1",
+            freshness_policy=NIGHTLY,
+            description=(
+                "What the anomalous readings add up to: one row per event. An event that grows or changes its"
+                " kind keeps its id."
+            ),
+            metadata=_columns(
+                event_id=("string", "Primary key; stays when the sensor is judged anew."),
+                sensor_name=("string", "The sensor."),
+                kind=("string", "spike, burst, level_shift, drift, stuck, variance or gap."),
+                start=(
+                    "timestamp[us, UTC]",
+                    "The first flagged reading; of a gap the last reading before it.",
+                ),
+                end=("timestamp[us, UTC]", "The last flagged reading; of a gap the first one after it."),
+                n_readings=("long", "Flagged readings."),
+                peak_score=("double", "The greatest score, in standard deviations of the noise."),
+                mean_residual=("double", "The mean deviation from the model; none for a gap."),
+                incident_id=("string", "Events of one cause in several sensors share it."),
             ),
         ),
         dg.AssetSpec(
@@ -205,10 +232,15 @@ def detection(
         "anomalies": {
             **places,
             "dagster/row_count": sum(report.anomalies.values()),
-            "events": report.events,
             "anomalies_by_kind": report.anomalies,
             "judged_without": [str(file) for file in rotten],
             "anomalies_per_week": _pictures(picture),
+        },
+        "events": {
+            **places,
+            "dagster/row_count": sum(report.events.values()),
+            "events_by_kind": report.events,
+            "incidents": report.incidents,
         },
         "sensor_models": {
             **places,
@@ -219,7 +251,7 @@ def detection(
         },
     }
     for name, metadata in found.items():
-        # Both tables are always made together, also when only one of them was asked for.
+        # The tables are always made together, also when only one of them was asked for.
         if dg.AssetKey(name) in context.selected_asset_keys:
             yield dg.MaterializeResult(asset_key=name, metadata=metadata)
         else:
@@ -242,7 +274,7 @@ def detection(
 
 
 @dg.asset(
-    deps=["anomalies", "sensor_models"],
+    deps=["anomalies", "events", "sensor_models"],
     group_name=GROUP,
     kinds={"html", "matplotlib"},
     owners=OWNERS,

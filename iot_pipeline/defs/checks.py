@@ -4,81 +4,28 @@ Each is a query or two, a second at most over 52 million readings. What they nam
 data: it is shown as text, which the page escapes, never as Markdown or in a description.
 """
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from itertools import islice
-from typing import Any
+from dataclasses import asdict
+from datetime import timedelta
 
 import dagster as dg
 
-from iot_pipeline.berlin import BERLIN
 from iot_pipeline.defs.assets import mapping, timeseries
+from iot_pipeline.defs.checking import NAMED, check, listed, moment, query, result
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
 from iot_pipeline.warehouse import MAPPING, open_warehouse
-from iot_pipeline.warehouse.quality import MOST_REJECTED, DamagedFile, find_damaged_files
+from iot_pipeline.warehouse.quality import (
+    MOST_REJECTED,
+    SILENCE,
+    DamagedFile,
+    account_for_rows,
+    find_damaged_files,
+    read_feed,
+)
 from iot_pipeline.warehouse.state import open_mapping
 
-NAMED = 10
-"""How many sensors or files a check names."""
-MOST_ANOMALOUS = 0.05
-SILENCE = timedelta(days=2)
-"""A file covers about a day and is loaded in the night: a day late is late, two are silence."""
 
-
-Judge = Callable[[MeasurementsResource], dg.AssetCheckResult]
-
-
-def _check(
-    *, asset: Any, blocking: bool = False, additional_deps: Iterable[Any] = ()
-) -> Callable[[Judge], dg.AssetChecksDefinition]:
-    """Make an asset check of a function that judges a warehouse.
-
-    A run in which a check fails as an error ends as failed, so that the shell, the schedule and the alerts
-    say so: Dagster would call it a success. Only a blocking check keeps downstream assets from being made.
-    """
-
-    def decorate(judge: Judge) -> dg.AssetChecksDefinition:
-        # A generator, as other ops may be: it raises after its result.
-        @dg.asset_check(  # type: ignore[arg-type]
-            asset=asset,
-            name=judge.__name__,
-            description=inspect.getdoc(judge),
-            blocking=blocking,
-            additional_deps=additional_deps,
-        )
-        def evaluate(measurements: MeasurementsResource) -> Iterator[dg.AssetCheckResult]:
-            result = judge(measurements)
-            where = {"warehouse": dg.MetadataValue.text(measurements.where)}
-            yield result._replace(metadata={**(result.metadata or {}), **where})
-            if not result.passed and result.severity == dg.AssetCheckSeverity.ERROR:
-                found = (f"{name} {value.value}" for name, value in (result.metadata or {}).items())
-                raise dg.Failure(
-                    f"{judge.__name__} failed in {measurements.where}: {', '.join(found)}",
-                    allow_retries=False,
-                )
-
-        return evaluate
-
-    return decorate
-
-
-def _query(measurements: MeasurementsResource, sql: str, **parameters: object) -> list[dict[str, Any]]:
-    with readable_failures(), measurements.connect() as connection:
-        rows: list[dict[str, Any]] = (
-            connection.sql(sql, params=parameters or None).to_arrow_table().to_pylist()
-        )
-        return rows
-
-
-def _result(
-    *, passed: bool, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN, **metadata: Any
-) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
-
-
-@_check(asset=mapping)
+@check(asset=mapping)
 def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """There are sensors, and no name and no uuid stands twice.
 
@@ -96,49 +43,28 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
             ).fetchall()
             for column in ("sensor_name", "sensor_uuid")
         }
-    return _result(
+    return result(
         passed=sensors > 0 and not any(twice.values()),
         severity=dg.AssetCheckSeverity.ERROR,
         sensors=sensors,
-        names_that_stand_twice=_listed(f"{name}: {n}" for name, n in twice["sensor_name"]),
-        uuids_that_stand_twice=_listed(f"{uuid}: {n}" for uuid, n in twice["sensor_uuid"]),
+        names_that_stand_twice=listed(f"{name}: {n}" for name, n in twice["sensor_name"]),
+        uuids_that_stand_twice=listed(f"{uuid}: {n}" for uuid, n in twice["sensor_uuid"]),
     )
 
 
-@_check(asset=timeseries, blocking=True)
+@check(asset=timeseries, blocking=True)
 def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Rows read = loaded + rejected + duplicate in each file, and the table holds just the loaded ones.
 
     If it fails, files of the warehouse were changed or lost: materialize `timeseries` with the configuration
     `full_reload: true`.
     """
-    (found,) = _query(
-        measurements,
-        """
-        SELECT
-            count(*) AS files,
-            coalesce(sum(rows_read), 0)::BIGINT AS rows_read,
-            coalesce(sum(rows_loaded), 0)::BIGINT AS rows_loaded,
-            coalesce(sum(rows_rejected), 0)::BIGINT AS rows_rejected,
-            coalesce(sum(rows_duplicate), 0)::BIGINT AS rows_duplicate,
-            (SELECT count(*) FROM readings) AS rows_in_the_table,
-            (SELECT coalesce(sum(n), 0)::BIGINT FROM rejected_rows) AS rows_in_quarantine,
-            count(*) FILTER (
-                rows_read <> rows_loaded + rows_rejected + rows_duplicate OR rows_duplicate < 0
-            ) AS files_that_do_not_add_up
-        FROM source_files
-        """,
-    )
-    return _result(
-        passed=found["files_that_do_not_add_up"] == 0
-        and found["rows_loaded"] == found["rows_in_the_table"]
-        and found["rows_rejected"] == found["rows_in_quarantine"],
-        severity=dg.AssetCheckSeverity.ERROR,
-        **found,
-    )
+    with readable_failures(), measurements.connect() as connection:
+        account = account_for_rows(connection)
+    return result(passed=account.adds_up, severity=dg.AssetCheckSeverity.ERROR, **asdict(account))
 
 
-@_check(asset=timeseries)
+@check(asset=timeseries)
 def no_file_is_quarantined(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every CSV file could be read: it has the columns that are needed, in UTF-8, separated by semicolons.
 
@@ -147,15 +73,15 @@ def no_file_is_quarantined(measurements: MeasurementsResource) -> dg.AssetCheckR
     such a file, and a warning from the next one on.
     """
     files = [file for file in _damaged_files(measurements) if file.error]
-    return _result(
+    return result(
         passed=not files,
         severity=_severity(is_error=any(file.is_new for file in files)),
         files_quarantined=len(files),
-        files_and_reasons=_listed(files),
+        files_and_reasons=listed(files),
     )
 
 
-@_check(asset=timeseries)
+@check(asset=timeseries)
 def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """The share of rejected rows is at most `limit`: in each file, in the last load, and in all of them.
 
@@ -164,7 +90,7 @@ def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckRe
     error where a file of the last load has lost more than a tenth of its rows.
     """
     files = [file for file in _damaged_files(measurements) if not file.error]
-    (shares,) = _query(
+    (shares,) = query(
         measurements,
         """
         SELECT
@@ -175,52 +101,52 @@ def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckRe
         FROM (FROM source_files SELECT *, loaded_at = max(loaded_at) OVER () AS is_new)
         """,
     )
-    reasons = _query(
+    reasons = query(
         measurements,
         "SELECT reason, sum(n)::BIGINT AS rows FROM rejected_rows GROUP BY ALL ORDER BY rows DESC, reason",
     )
-    return _result(
+    return result(
         passed=not files and max(shares["of_all"], shares["of_the_last_load"]) <= MOST_REJECTED,
         severity=_severity(is_error=any(file.is_new and file.is_rotten for file in files)),
         share_rejected=round(shares["of_all"], 6),
         share_rejected_in_the_last_load=round(shares["of_the_last_load"], 6),
         limit=f"{MOST_REJECTED:.0%}",
         rows_rejected=shares["rows_rejected"],
-        reasons_and_rows=_listed(f"{row['reason']}: {row['rows']}" for row in reasons),
+        reasons_and_rows=listed(f"{row['reason']}: {row['rows']}" for row in reasons),
         files_beyond_the_limit=len(files),
-        files_and_rows=_listed(files),
+        files_and_rows=listed(files),
     )
 
 
-@_check(asset=timeseries, additional_deps=[mapping])
+@check(asset=timeseries, additional_deps=[mapping])
 def every_sensor_is_mapped(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every sensor with readings is in the mapping; only then it has a name, can be queried and is judged.
 
     If it fails: add the named uuids to `mapping.csv` in the bucket and materialize `mapping`. Their readings
     are loaded and wait.
     """
-    unknown = _query(
+    unknown = query(
         measurements,
         """
         SELECT sensor_uuid, count(*) AS readings FROM readings ANTI JOIN sensors USING (sensor_uuid)
         GROUP BY ALL ORDER BY readings DESC, sensor_uuid
         """,
     )
-    return _result(
+    return result(
         passed=not unknown,
         unknown_sensors=len(unknown),
         readings_of_unknown_sensors=sum(row["readings"] for row in unknown),
-        uuids_and_readings=_listed(f"{row['sensor_uuid']}: {row['readings']}" for row in unknown),
+        uuids_and_readings=listed(f"{row['sensor_uuid']}: {row['readings']}" for row in unknown),
     )
 
 
-@_check(asset=timeseries, additional_deps=[mapping])
+@check(asset=timeseries, additional_deps=[mapping])
 def every_sensor_has_readings(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every sensor of the mapping has sent something.
 
     If it fails: see whether the named sensors are installed, and their uuids in `mapping.csv` right.
     """
-    mute = _query(
+    mute = query(
         measurements,
         """
         SELECT sensor_name FROM sensors
@@ -228,40 +154,40 @@ def every_sensor_has_readings(measurements: MeasurementsResource) -> dg.AssetChe
         ORDER BY sensor_name
         """,
     )
-    return _result(
+    return result(
         passed=not mute,
         sensors_without_readings=len(mute),
-        names=_listed(row["sensor_name"] for row in mute),
+        names=listed(row["sensor_name"] for row in mute),
     )
 
 
-@_check(asset=timeseries, additional_deps=[mapping])
+@check(asset=timeseries, additional_deps=[mapping])
 def no_sensor_fell_silent(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """Every sensor's last reading is at most `limit` older than the last one of all sensors.
 
     It goes by the data's own clock, so old data don't fail it. If it fails: the named sensors have stopped
     sending; see whether they have power and a network.
     """
-    silent = _query(
+    silent = query(
         measurements,
         """
         SELECT sensor_name, epoch_us(last) AS last
         FROM (SELECT sensor_uuid, max(timestamp) AS last FROM readings GROUP BY ALL)
-        JOIN sensors USING (sensor_uuid)
+        JOIN (SELECT sensor_name, sensor_uuid FROM sensors) USING (sensor_uuid)
         QUALIFY last < max(last) OVER () - to_days($days)
         ORDER BY last, sensor_name
         """,
         days=SILENCE.days,
     )
-    return _result(
+    return result(
         passed=not silent,
         silent_sensors=len(silent),
         limit=f"{SILENCE.days} days",
-        names_and_last_readings=_listed(f"{row['sensor_name']}: {_moment(row['last'])}" for row in silent),
+        names_and_last_readings=listed(f"{row['sensor_name']}: {moment(row['last'])}" for row in silent),
     )
 
 
-@_check(asset=timeseries)
+@check(asset=timeseries)
 def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetCheckResult:
     """The feed has not stopped: the last reading is at most `limit` old.
 
@@ -269,54 +195,16 @@ def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetChec
     is an archive, like the sample bucket: it passes, and `feed` says so. If it fails: see whether the backend
     still writes files to the bucket. Nothing is wrong with what is loaded.
     """
-    (found,) = _query(
-        measurements,
-        """
-        SELECT
-            (SELECT epoch_us(max(timestamp)) FROM readings) AS last,
-            epoch_us(max(loaded_at)) AS loaded,
-            coalesce(
-                bool_or(strftime(loaded_at - to_days($days), '%Y-%m') <= list_max(months)), false
-            ) AS live
-        FROM source_files
-        """,
-        days=SILENCE.days,
-    )
-    last = _moment(found["last"])
-    age = datetime.now(UTC) - last if last else None
-    shown = {"last_reading": last, "last_file_loaded": _moment(found["loaded"])}
-    return _result(
-        passed=not found["live"] or (age is not None and age <= SILENCE),
+    with readable_failures(), measurements.connect() as connection:
+        feed = read_feed(connection)
+    shown = {"last_reading": feed.last, "last_file_loaded": feed.loaded}
+    return result(
+        passed=not feed.has_stopped,
         severity=dg.AssetCheckSeverity.ERROR,
-        feed="live" if found["live"] else "archive",
+        feed="live" if feed.is_live else "archive",
         limit=f"{SILENCE.days} days",
-        hours_since_the_last_reading=round(age / timedelta(hours=1), 1) if age else None,
+        hours_since_the_last_reading=round(feed.age / timedelta(hours=1), 1) if feed.age else None,
         **{name: dg.MetadataValue.timestamp(moment) for name, moment in shown.items() if moment},
-    )
-
-
-@_check(asset="anomalies", additional_deps=["sensor_models"])
-def few_readings_are_anomalous(measurements: MeasurementsResource) -> dg.AssetCheckResult:
-    """The share of anomalous readings is at most `limit`.
-
-    If it fails, either something happened to many sensors at once, or the models don't fit: look at the named
-    sensors with `iot-pipeline plot SENSOR` and at their `reasoning` in `sensor_models`.
-    """
-    sensors = _query(
-        measurements,
-        """
-        SELECT sensor_name, n_points, n_anomalies, n_anomalies / n_points AS share
-        FROM sensor_models ORDER BY share DESC, sensor_name
-        """,
-    )
-    share = sum(row["n_anomalies"] for row in sensors) / max(sum(row["n_points"] for row in sensors), 1)
-    return _result(
-        passed=share <= MOST_ANOMALOUS,
-        share_anomalous=round(share, 6),
-        limit=f"{MOST_ANOMALOUS:.0%}",
-        names_and_shares=_listed(
-            f"{row['sensor_name']}: {row['share']:.2%}" for row in sensors if row["n_anomalies"]
-        ),
     )
 
 
@@ -327,11 +215,3 @@ def _damaged_files(measurements: MeasurementsResource) -> list[DamagedFile]:
 
 def _severity(*, is_error: bool) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
-
-
-def _listed(found: Iterable[object]) -> str:
-    return "; ".join(map(str, islice(found, NAMED))) or "none"
-
-
-def _moment(instant: int | None) -> datetime | None:
-    return datetime.fromtimestamp(instant / 1e6, BERLIN) if instant is not None else None

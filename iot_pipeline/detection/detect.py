@@ -1,37 +1,50 @@
 """The detector from end to end: prepare, fit, judge, and give the verdict in the order of the input."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from iot_pipeline.detection.events import Run
 from iot_pipeline.detection.explain import counted, model_name, model_parameters, reasoning
+from iot_pipeline.detection.follow import follow
 from iot_pipeline.detection.judge import judge
-from iot_pipeline.detection.model import fit_model
-from iot_pipeline.detection.noise import local_scale, scale_cycle
+from iot_pipeline.detection.model import Fit, fit_model
+from iot_pipeline.detection.noise import jumps_are_regular, local_scale, neighbour_correlation, scale_cycle
 from iot_pipeline.detection.prepare import Readings, prepare
 from iot_pipeline.detection.types import (
     Curve,
+    Cycle,
     Detection,
     Event,
     FloatArray,
-    IntArray,
     SensorModel,
     TimeArray,
 )
 
 _FEWEST = 24  # readings; fewer get a level and no flags
-_LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model is at fault
-_LARGEST_SINGLE = 0.02  # of the readings, for single ones: there the noise is misunderstood
-_TRUSTED = 2.0  # times that share, where the trend leaves nothing but noise and events
-_ALWAYS_POSSIBLE = 10  # readings that may be flagged however short the series
+_CLOSELY = 0.4  # the correlation of neighbouring residuals from which readings are judged by innovations,
+_ENOUGH = 500  # where there are so many
+_CORE = 3.0  # standard deviations beyond which a residual is clipped before its correlation is judged
 _PRECISION = 1e-5  # of the trend's height: a polygon follows a curve no closer
+_LARGEST = float(np.finfo(np.float64).max)
 _KIND = "<U11"  # as long as "level_shift"
+
+
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    """The noise around the fitted curve in scaled units: over time in [-1, 1], and its daily rhythm."""
+
+    curve: Curve
+    rhythm: Cycle | None
+    z: FloatArray
 
 
 def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detection:
     """Fit a model to a sensor and flag the readings that neither it nor chance explains.
+
+    Where the fitted curve leaves residuals that are nearly independent, these are judged. Where they follow
+    one another closely, readings are judged by how far they jump from where the last ones lead.
 
     Args:
         timestamps: datetime64 of any unit, shape (n,), UTC, in any order; they may repeat.
@@ -55,67 +68,132 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
 
     x = readings.seconds * (2.0 / span) - 1.0
     fit = fit_model(readings, x)
+    noise = _noise(readings, x, fit)
+    correlation = neighbour_correlation(np.clip(noise.z, -_CORE, _CORE))
+    if n >= _ENOUGH and abs(correlation) >= _CLOSELY and not jumps_are_regular(noise.z):
+        return _judged_by_innovations(times, raw, readings, fit, correlation)
+    return _judged_by_residuals(times, raw, readings, fit, noise)
+
+
+def _noise(readings: Readings, x: FloatArray, fit: Fit) -> _Noise:
+    """Measure the noise around the curve, and by it the residuals."""
+    n = len(x)
     residual = readings.values - fit.expected
     floor = max(readings.floor, _PRECISION * float(np.max(np.abs(fit.curve.y))))
-    freedom = max(n - fit.trends[0].size, 1)
-    unbiased = residual * np.sqrt(n / freedom)
-    noise = local_scale(x, unbiased, fit.blocks.index, floor)
-    rhythm = scale_cycle(readings.seconds, residual / noise(x), fit.cycles)
+    unbiased = residual * np.sqrt(n / max(n - fit.trends[0].size, 1))
+    curve = local_scale(x, unbiased, fit.blocks.index, floor)
+    rhythm = scale_cycle(readings.seconds, residual / curve(x), fit.cycles)
     if rhythm:
         loudness = np.exp(rhythm(readings.seconds))
-        noise = local_scale(x, unbiased / loudness, fit.blocks.index, floor)
+        curve = local_scale(x, unbiased / loudness, fit.blocks.index, floor)
         residual = residual / loudness
-    verdict = judge(readings, x, residual / noise(x), fit, rhythm=rhythm is not None)
-    flagged = sum(run.stop - run.start for run in verdict.runs)
-    most = _LARGEST_SHARE * (_TRUSTED if fit.adequate else 1.0) * n
-    misfit = flagged > max(most, _ALWAYS_POSSIBLE) or verdict.n_single > max(
-        _LARGEST_SINGLE * n, _ALWAYS_POSSIBLE
-    )
+    return _Noise(curve, rhythm, residual / curve(x))
 
-    seconds = span / 2
+
+def _judged_by_residuals(
+    times: TimeArray, raw: FloatArray, readings: Readings, fit: Fit, noise: _Noise
+) -> Detection:
+    x = readings.seconds * (2.0 / readings.seconds[-1]) - 1.0
+    verdict = judge(readings, x, noise.z, fit, rhythm=noise.rhythm is not None)
+    span = float(readings.seconds[-1])
+    half = span / 2
     model = SensorModel(
         name=model_name(fit),
         breakpoints=tuple(
-            readings.origin + np.timedelta64(round((place + 1.0) * seconds * 1e6), "us")
+            readings.origin + np.timedelta64(round((place + 1.0) * half * 1e6), "us")
             for place in fit.trends[0].breaks
         ),
         parameters=model_parameters(fit, span, readings.scale),
-        noise_sd=float(np.median(noise.y)) * readings.scale,
+        noise_sd=float(np.median(noise.curve.y)) * readings.scale,
         tail_freedom=verdict.freedom,
         autocorrelation=verdict.autocorrelation,
-        n_points=n,
-        misfit=misfit,
-        reasoning=reasoning(fit, verdict, share=flagged / n, misfit=misfit),
+        n_points=len(x),
+        misfit=verdict.doubt > 1.0,
+        reasoning="",
         origin=readings.origin,
-        trend=Curve((fit.curve.x + 1.0) * seconds, readings.centre + readings.scale * fit.curve.y),
+        trend=Curve((fit.curve.x + 1.0) * half, _in_units(readings, fit.curve.y)),
         cycles=tuple(replace(cycle, table=cycle.table * readings.scale) for cycle in fit.cycles),
-        noise=Curve((noise.x + 1.0) * seconds, readings.scale * noise.y),
-        noise_cycle=rhythm,
+        noise=Curve((noise.curve.x + 1.0) * half, readings.scale * noise.curve.y),
+        noise_cycle=noise.rhythm,
     )
-    return _aligned(
+    detection = _aligned(
         times,
         raw,
-        readings.order,
-        scores_in_time=verdict.scores,
-        expected_in_time=readings.centre + readings.scale * fit.expected,
-        runs=[] if misfit else verdict.runs,
+        readings,
+        scores=_raised(np.abs(verdict.scores), verdict.runs),
+        expected=_in_units(readings, fit.expected),
+        runs=verdict.runs,
         model=model,
     )
+    words = reasoning(fit, detection.events, verdict)
+    return replace(detection, model=replace(model, reasoning=words))
+
+
+def _judged_by_innovations(
+    times: TimeArray, raw: FloatArray, readings: Readings, fit: Fit, correlation: float
+) -> Detection:
+    followed = follow(readings)
+    expected = _in_units(readings, followed.expected)
+    noise = np.minimum(followed.noise, _LARGEST / readings.scale) * readings.scale
+    model = SensorModel(
+        name="autoregression",
+        breakpoints=(),
+        parameters=(("residual_autocorrelation", correlation),),
+        noise_sd=float(np.median(noise)),
+        tail_freedom=np.inf,
+        autocorrelation=correlation,
+        n_points=len(noise),
+        misfit=followed.doubt > 1.0,
+        reasoning="",
+        origin=readings.origin,
+        # Nothing is predicted but readings: between two of them, the line through what was expected of both.
+        trend=Curve(readings.seconds, expected),
+        cycles=(),
+        noise=Curve(readings.seconds, noise),
+    )
+    detection = _aligned(
+        times,
+        raw,
+        readings,
+        scores=_raised(np.sqrt(2.0 * followed.evidence), [run for run in followed.runs if run.kind == "gap"]),
+        expected=expected,
+        runs=followed.runs,
+        model=model,
+    )
+    words = reasoning(fit, detection.events, followed, correlation=correlation)
+    return replace(detection, model=replace(model, reasoning=words))
+
+
+def _raised(scores: FloatArray, runs: list[Run]) -> FloatArray:
+    """Let the readings of a run count as much as the whole, float64[n]."""
+    raised = scores.copy()
+    for run in runs:
+        part = raised[run.start : run.stop]
+        np.maximum(part, run.score, out=part)
+    return raised
+
+
+def _in_units(readings: Readings, scaled: FloatArray) -> FloatArray:
+    """Bring scaled values back to the unit of the readings, float64[n]; what would overflow stays finite."""
+    with np.errstate(over="ignore"):
+        return np.clip(readings.centre + readings.scale * scaled, -_LARGEST, _LARGEST)
 
 
 def _aligned(
     times: TimeArray,
     values: FloatArray,
-    order: IntArray,
+    readings: Readings,
     *,
-    scores_in_time: FloatArray,
-    expected_in_time: FloatArray,
+    scores: FloatArray,
+    expected: FloatArray,
     runs: list[Run],
     model: SensorModel,
 ) -> Detection:
     """Put the verdict on the sorted readings back into the order of the input."""
+    order = readings.order
+    scores_in_time, expected_in_time = scores, expected
     scores = np.full(len(times), np.nan)
-    scores[order] = np.abs(scores_in_time)
+    scores[order] = scores_in_time
     expected = np.full(len(times), np.nan)
     expected[order] = expected_in_time
     if len(order) < len(times):
@@ -131,7 +209,6 @@ def _aligned(
             continue
         ids[place] = len(events)
         kinds[place] = run.kind
-        scores[place] = np.maximum(scores[place], run.score)
         first = order[run.start - 1] if run.kind == "gap" else place[0]
         events.append(
             Event(
@@ -140,10 +217,16 @@ def _aligned(
                 end=times[place[-1]],
                 n_points=len(place),
                 peak_score=float(scores[place].max()),
-                mean_residual=float(np.sum((values[place] - expected[place]) / len(place))),
+                mean_residual=_mean_residual(values[place], expected[place]),
             )
         )
     return Detection(ids >= 0, scores, expected, kinds, ids, tuple(events), model)
+
+
+def _mean_residual(values: FloatArray, expected: FloatArray) -> float:
+    """Average deviations that may be as large as a number can be."""
+    half = np.sum((values / 2 - expected / 2) / len(values))
+    return float(np.clip(half, -_LARGEST / 2, _LARGEST / 2) * 2)
 
 
 def _too_few(times: TimeArray, raw: FloatArray, readings: Readings) -> Detection:
@@ -169,9 +252,9 @@ def _too_few(times: TimeArray, raw: FloatArray, readings: Readings) -> Detection
     return _aligned(
         times,
         raw,
-        readings.order,
-        scores_in_time=np.zeros(n),
-        expected_in_time=np.full(n, level),
+        readings,
+        scores=np.zeros(n),
+        expected=np.full(n, level),
         runs=[],
         model=model,
     )

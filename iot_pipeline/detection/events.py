@@ -1,9 +1,11 @@
 """Collective anomalies: runs of readings that are anomalous together."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from iot_pipeline.detection.day_cells import DayCells
 from iot_pipeline.detection.prepare import sampled
 from iot_pipeline.detection.types import FloatArray
 
@@ -14,12 +16,19 @@ _FALSE_ALARMS = 0.005  # per sensor and test
 _WINDOW = 2048  # readings that are searched at a time for the start of a run, and
 _NEAR = 1024  # for its end
 _MARGIN = 25  # readings around an event within which its ends are sought
-_LONGEST_BURST = 100
+LONGEST_BURST = 100
 _CLIP = 30.0  # standard deviations, beyond which a reading tells no more about a run
 _IDLE = 1e-3  # what a reading costs that tells nothing
 _RAMP_COST = 6.0  # a ramp has one parameter more than a shift and has to win clearly
 _SHORTEST_STUCK = 5
 _MOST_REPEATS = 0.95
+_FEW_REPEATS = 0.02  # of the readings
+_NATURAL = 5  # long runs of equal values that say nothing yet about a sensor's nature, and
+_THEIR_EVIDENCE = 1.5  # times the logarithm of how rare the next one is, which it may count at most
+LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model explains too little
+BEARABLE = 0.2  # times that share, where a fixed curve explains too little
+ALWAYS_POSSIBLE = 10  # readings that may be flagged however short the series
+DOUBTS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0)  # what scores are divided by then
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,11 @@ def _summit(total: FloatArray, begin: int, threshold: float) -> int:
     return summit
 
 
+def collective_threshold(n: int) -> float:
+    """Give the evidence that a run among n readings needs."""
+    return float(np.log(2.0 * n / _FALSE_ALARMS)) + 1.0
+
+
 def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list[Run]:
     """Find shifts of the mean and of the spread, with their ends where the evidence is greatest.
 
@@ -99,7 +113,7 @@ def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list
         deflation: By how much sums of scores vary more than independent ones.
     """
     n = len(scores)
-    threshold = float(np.log(2.0 * n / _FALSE_ALARMS)) + 1.0
+    threshold = collective_threshold(n)
     # One reading alone must not make a run: its gain is bounded to less than half of the threshold.
     spread_gain = 1.0 - _SPREAD**-2
     bound = np.sqrt((0.4 * threshold + np.log(_SPREAD)) * 2.0 / spread_gain)
@@ -146,7 +160,7 @@ def _sharpened(scores: FloatArray, z: FloatArray, start: int, stop: int, climb: 
     gains = np.minimum(around**2, 6.0 * spread**2) * (1.0 - spread**-2) / 2 - np.log(spread)
     ramp = _ramp(scores, z, start, stop)
     best = max((shift, _best_part(gains, low, "variance"), ramp), key=lambda run: run.evidence)
-    short = best.kind == "level_shift" and best.stop - best.start <= _LONGEST_BURST
+    short = best.kind == "level_shift" and best.stop - best.start <= LONGEST_BURST
     return Run(best.start, best.stop, "burst" if short else best.kind, max(best.evidence, climb))
 
 
@@ -192,33 +206,50 @@ def _line(y: FloatArray) -> tuple[float, float, float]:
     return mean, slope, (n * mean**2 + across * slope**2) / 2
 
 
-def stuck_runs(values: FloatArray) -> list[Run]:
-    """Find runs of equal values longer than chance allows.
+def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells]) -> list[Run]:
+    """Tell of each run of equal values how rare it is among the sensor's own repeats, here and at this hour.
 
-    The longest run in n readings of which a share p repeat their predecessor is about ln n / ln(1/p) (Erdos &
-    Renyi, "On a new law of large numbers", 1970).
+    A repeat is as likely as repeats are nearby, or as after another repeat, whichever is more: a frozen river
+    repeats itself. Then lengths are geometric (Erdos & Renyi, "On a new law of large numbers", 1970).
 
     Args:
         values: float64, shape (n,), in the order of time.
+        day_cells: Divides the readings by day and time of the day, where there is anything to judge.
     """
     n = len(values)
-    equal = np.diff(values) == 0
-    part = int(np.clip(n // 100, 50, 200))
-    # How often readings repeat by chance differs from place to place where the resolution is coarse. The
-    # share that few parts of the series exceed is on the safe side, and no stuck run spoils it.
-    shares = equal[: len(equal) // part * part].reshape(-1, part).mean(axis=1)
-    repeats = float(np.quantile(shares, 0.95)) if len(shares) else float(equal.mean())
-    if repeats > _MOST_REPEATS:
-        return []  # a sensor that mostly holds its value isn't stuck
-    shortest = _SHORTEST_STUCK
-    if repeats > 0:
-        shortest = max(shortest, int(np.log(n / 1e-3) / -np.log(repeats)) + 2)
-    starts = np.concatenate(([0], np.flatnonzero(~equal) + 1))
+    equal = np.diff(values, prepend=np.nan) == 0
+    starts = np.flatnonzero(~equal)
     lengths = np.diff(starts, append=n)
+    long = lengths >= _SHORTEST_STUCK
+    if not long.any() or np.count_nonzero(equal) > _MOST_REPEATS * n:
+        return []  # a sensor that mostly holds its value isn't stuck
+    # Long runs are what is asked about: they have no more say than others in how likely a run goes on, and
+    # little where there are no others.
+    bounded = np.minimum(lengths, _SHORTEST_STUCK + 1)
+    again = np.maximum(bounded - 2, 0).sum() / (np.sum(bounded - 1) + max(_FEW_REPEATS * n, 20.0))
+    cells = day_cells()
+    twice = equal & np.append(False, equal[:-1])
+    nearby, nearby_twice = (
+        cells.local_mean(each.astype(np.float64), hours=4, pseudo=(20.0, 20.0)) for each in (equal, twice)
+    )
+    nearby = np.maximum(nearby, (nearby_twice + _FEW_REPEATS * again) / (nearby + _FEW_REPEATS))
+    surprise = -np.log(np.clip(np.maximum(nearby, again), 1.0 / n, 1.0))
+    total = np.concatenate(([0.0], np.cumsum(np.where(equal, surprise, 0.0))))
+    starts, lengths = starts[long], lengths[long]
+    evidence = total[starts + lengths] - total[starts]
     return [
-        Run(int(starts[i]), int(starts[i] + lengths[i]), "stuck", float(min(lengths[i] * 5.0, 1e4)))
-        for i in np.flatnonzero(lengths >= shortest)
+        Run(int(start), int(start + length), "stuck", float(each))
+        for start, length, each in zip(starts, lengths, evidence, strict=True)
     ]
+
+
+def less_where_usual(runs: list[Run], n: int) -> list[Run]:
+    """Divide the evidence of runs among n readings, since a sensor that has many has them by its nature."""
+    if len(runs) <= _NATURAL:
+        return runs
+    natural = sorted(run.evidence for run in runs)[-_NATURAL - 1]
+    factor = max(natural / (_THEIR_EVIDENCE * float(np.log(n / _NATURAL))), 1.0)
+    return [replace(run, evidence=run.evidence / factor) for run in runs]
 
 
 def gap_runs(seconds: FloatArray) -> list[Run]:

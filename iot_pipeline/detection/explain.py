@@ -1,30 +1,39 @@
-"""Put the outcome into words and into figures that people know: days, dates, counts."""
+"""Put the outcome into the words of people on the plant, and the figures behind it into a second sentence."""
 
 from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 from scipy import special
 
+from iot_pipeline.berlin import BERLIN
 from iot_pipeline.detection.cycles import DAY, WEEK
+from iot_pipeline.detection.follow import Followed
 from iot_pipeline.detection.judge import Verdict
 from iot_pipeline.detection.model import Fit
+from iot_pipeline.detection.types import Event, FloatArray
 
 _RULE = 3.0  # the rule of thumb that chance is compared with
 _NOUNS = {
-    "spike": "spike",
-    "burst": "burst",
-    "level_shift": "level shift",
-    "drift": "drift",
-    "variance": "noise burst",
-    "stuck": "stuck run",
-    "gap": "gap",
+    "spike": ("spike", "spikes"),
+    "burst": ("burst", "bursts"),
+    "level_shift": ("level shift", "level shifts"),
+    "drift": ("drift", "drifts"),
+    "variance": ("noisy stretch", "noisy stretches"),
+    "stuck": ("stuck value", "stuck values"),
 }
-_CYCLES = {DAY: "daily cycle", WEEK: "weekly cycle"}
+_WITH_A_HEIGHT = {"spike", "burst", "level_shift", "drift"}
+_CYCLES = {DAY: "daily", WEEK: "weekly"}
+_A_TURN = 0.02  # of a curve's height; a smaller move back is none
 
 
 def model_name(fit: Fit) -> str:
     """Name the model, such as "piecewise linear + daily cycle"."""
-    cycles = [_CYCLES.get(each.period, f"cycle of {each.period / 3600:.2f} h") for each in fit.cycles]
+    cycles = [
+        f"{_CYCLES[each.period]} cycle" if each.period in _CYCLES else f"cycle of {each.period / 3600:.2f} h"
+        for each in fit.cycles
+    ]
     return " + ".join([fit.trends[0].name, *cycles])
 
 
@@ -51,34 +60,157 @@ def model_parameters(fit: Fit, span: float, scale: float) -> tuple[tuple[str, fl
     return tuple(pairs)
 
 
-def reasoning(fit: Fit, verdict: Verdict, *, share: float, misfit: bool) -> str:
-    """Say why this model was chosen, and why there are or aren't anomalies.
+def reasoning(
+    fit: Fit, events: Sequence[Event], verdict: Verdict | Followed, *, correlation: float | None = None
+) -> str:
+    """Say what the sensor does and what doesn't fit, in words; then in figures why.
 
     Args:
-        fit: The fitted model.
-        verdict: What was found.
-        share: The share of the readings that would be flagged.
-        misfit: Whether that is too much to be flagged.
+        fit: The fitted curve.
+        events: What is flagged.
+        verdict: What was found, on the curve's residuals or on innovations.
+        correlation: That of the curve's neighbouring residuals, where innovations were judged.
     """
-    return f"{_why_this_model(fit)}; {_why_these_anomalies(verdict, share=share, misfit=misfit)}."
+    text = f"{_course(fit)}{_rhythm(fit)}"
+    if correlation is not None:
+        text += (
+            ", but follows itself too closely for a fixed curve: judged by how far a reading jumps from where"
+            " the last eight lead"
+        )
+    if verdict.doubt > 1.0:
+        text += (
+            f". That doesn't describe the sensor well, so every deviation counts {verdict.doubt:g} times less"
+        )
+    text += f". {_what_does_not_fit(events)}" if events else "; nothing unusual."
+    if isinstance(verdict, Verdict):
+        figures = f"{_why_this_model(fit)}; {_why_these_readings(verdict)}"
+    else:
+        figures = f"what the best curve leaves of one reading and of the next correlates at {correlation:.2f}"
+    if verdict.runs:
+        strongest = max(run.score for run in verdict.runs)
+        figures += f"; the clearest finding is as rare as a reading at {strongest:.1f} sd"
+    return f"{text} In figures: {figures}."
+
+
+def _course(fit: Fit) -> str:
+    """Say how the trend runs."""
+    name, height = fit.trends[0].name, fit.curve.y
+    verb = "Climbs" if height[-1] > height[0] else "Falls"
+    if name in {"quadratic", "cubic"}:
+        return _bend(height, verb)
+    changes = _times(len(fit.trends[0].breaks))
+    swings = "Swings with the year" if name.startswith("annual") else "Swings slowly"
+    courses = {
+        "constant": "Holds one level",
+        "linear": f"{verb} steadily",
+        "exponential decay": f"{verb} fast at first, then ever more slowly",
+        "exponential growth": f"{verb} ever faster",
+        "steps": f"Jumps from one level to another {changes}",
+        "piecewise linear": f"Runs straight and changes course {changes}",
+        "piecewise linear with jumps": f"Runs straight and changes course {changes}",
+    }
+    return courses.get(name, f"{swings} while it {verb.lower()}" if name.endswith("slope") else swings)
+
+
+def _bend(height: FloatArray, verb: str) -> str:
+    """Say how a smooth curve runs."""
+    turns = _turns(height)
+    if not turns:
+        return f"{verb} along a smooth curve"
+    first, second = ("Climbs", "falls") if turns[0] > 0 else ("Falls", "climbs")
+    back = f" and {first.lower()} again" if len(turns) > 1 else ""
+    return f"{first}, then {second}{back}, along a smooth curve"
+
+
+def _turns(height: FloatArray) -> list[int]:
+    """Find where a curve turns: 1 at a summit, -1 at the bottom."""
+    least = _A_TURN * float(np.ptp(height))
+    inner = height[1:-1]
+    ahead = np.diff(height)
+    turning = np.flatnonzero(ahead[:-1] * ahead[1:] < 0)
+    return [
+        int(np.sign(ahead[i]))
+        for i in turning
+        if min(abs(inner[i] - height[0]), abs(inner[i] - height[-1])) > least
+    ]
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _rhythm(fit: Fit) -> str:
+    rhythms = [
+        f"a {_CYCLES[each.period]} rhythm"
+        if each.period in _CYCLES
+        else f"a rhythm of {each.period / 3600:.3g} hours"
+        for each in fit.cycles
+    ]
+    return f", with {' and '.join(rhythms)}" if rhythms else ""
+
+
+def _what_does_not_fit(events: Sequence[Event]) -> str:
+    gaps = [event for event in events if event.kind == "gap"]
+    others = [event for event in events if event.kind != "gap"]
+    sentences = []
+    if others:
+        flagged = sum(event.n_points for event in others)
+        verb = "doesn't" if flagged == 1 else "don't"
+        counts = Counter(event.kind for event in others).most_common()
+        kinds = _joined([_number(count, *_NOUNS[kind]) for kind, count in counts])
+        clearest = max(others, key=lambda event: event.peak_score)
+        which = "" if len(others) == 1 else f"; the clearest is a {_NOUNS[clearest.kind][0]}"
+        sentences.append(
+            f"{counted(flagged, 'reading')} {verb} fit: {kinds}{which} {_when(clearest)}{_height(clearest)}."
+        )
+    if gaps:
+        longest = max(gaps, key=lambda gap: gap.end - gap.start)
+        often = "" if len(gaps) == 1 else f" {_times(len(gaps))}, longest"
+        sentences.append(f"Nothing was measured{often} for {_duration(longest)} {_when(longest)}.")
+    return " ".join(sentences)
+
+
+def _joined(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+def _number(count: int, singular: str, plural: str) -> str:
+    return f"one {singular}" if count == 1 else f"{count:,} {plural}"
+
+
+def _when(event: Event) -> str:
+    moment = event.start.astype("datetime64[s]").item()
+    start = str(event.start)
+    if isinstance(moment, datetime):  # an int in a year that the calendar does not reach
+        start = f"{moment.replace(tzinfo=UTC).astimezone(BERLIN):%Y-%m-%d %H:%M}"
+    return f"{'at' if event.start == event.end else 'from'} {start}"
+
+
+def _duration(event: Event) -> str:
+    hours = float((event.end - event.start) / np.timedelta64(1, "h"))
+    return f"{hours / 24:.1f} days" if hours > 48 else f"{hours:.1f} hours"  # noqa: PLR2004
+
+
+def _height(event: Event) -> str:
+    if event.kind not in _WITH_A_HEIGHT:
+        return ""
+    side = "above" if event.mean_residual > 0 else "below"
+    return f", {abs(event.mean_residual):.3g} {side} what was expected"
 
 
 def _why_this_model(fit: Fit) -> str:
     best, *others = fit.trends
-    name = model_name(fit)
-    text = name[0].upper() + name[1:]
-    if others:
-        verb = "beat" if best.name.endswith("steps") else "beats"
-        text += f" {verb} {others[0].name} by {others[0].criterion - best.criterion:,.1f} points of BIC"
-        constant = next((trend for trend in others[1:] if trend.name == "constant"), None)
-        if constant:
-            text += f" and a constant by {constant.criterion - best.criterion:,.1f}"
-    else:
-        text += " is all that so few readings can tell"
-    return text
+    if not others:
+        return f"{model_name(fit)} is all that so few readings can tell"
+    verb = "beat" if best.name.endswith("steps") else "beats"
+    text = f"{model_name(fit)} {verb} {others[0].name} by {others[0].criterion - best.criterion:,.1f}"
+    constant = next((trend for trend in others[1:] if trend.name == "constant"), None)
+    if constant:
+        text += f" and a constant by {constant.criterion - best.criterion:,.1f}"
+    return f"{text} points of BIC"
 
 
-def _why_these_anomalies(verdict: Verdict, *, share: float, misfit: bool) -> str:
+def _why_these_readings(verdict: Verdict) -> str:
     n = len(verdict.scores)
     beyond = int(np.count_nonzero(np.abs(verdict.scores) > _RULE))
     chance = 2 * n * float(special.ndtr(-_RULE))
@@ -87,23 +219,11 @@ def _why_these_anomalies(verdict: Verdict, *, share: float, misfit: bool) -> str
         if np.isinf(verdict.freedom)
         else f", given its heavy tails (Student t, {verdict.freedom:g} degrees)"
     )
-    lie = f"of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}"
-    text = f"{lie}, where chance alone gives {chance:,.0f}"
-    if misfit:
-        return f"{text}; {share:.0%} would be flagged: the model doesn't describe this sensor, so nothing is"
-    if not verdict.runs:
-        return f"{text}; none is too far for chance among so many, and no run of them adds up to an event"
-    kinds = Counter(run.kind for run in verdict.runs)
-    flagged = sum(run.stop - run.start for run in verdict.runs)
-    strongest = max(verdict.runs, key=lambda run: run.score)
     return (
-        f"{text}; {counted(flagged, 'reading')} {'is' if flagged == 1 else 'are'} flagged"
-        f" ({', '.join(counted(count, _NOUNS[kind]) for kind, count in kinds.most_common())}), and chance"
-        f" explains less than one such finding in 50; the strongest is a {_NOUNS[strongest.kind]}"
-        f" as rare as a reading at {strongest.score:.1f} sd"
+        f"of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}, and {chance:,.0f} would by chance"
     )
 
 
 def counted(count: int, noun: str) -> str:
-    """Write a number of things, such as "1 burst" or "3 spikes"."""
+    """Write a number of things, such as "1 reading" or "3 readings"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

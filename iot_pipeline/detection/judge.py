@@ -5,7 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from iot_pipeline.detection.events import Run, collective_runs, gap_runs, stuck_runs
+from iot_pipeline.detection.day_cells import DayCells, without_pauses
+from iot_pipeline.detection.events import (
+    ALWAYS_POSSIBLE,
+    BEARABLE,
+    DOUBTS,
+    LARGEST_SHARE,
+    Run,
+    collective_runs,
+    collective_threshold,
+    gap_runs,
+    less_where_usual,
+    stuck_runs,
+)
 from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.noise import gaussianise, inflation, local_scale, memory, tail_freedom, whiten
 from iot_pipeline.detection.prepare import Readings
@@ -19,6 +31,10 @@ _LONG = 5_000  # readings that tell the tails of the noise well enough
 _TINY = 1e-6
 _NEAREST = 3.0  # standard deviations that a flagged point has at least
 _BURST = 3  # flagged points in a row that make a burst
+_LARGEST_SINGLE = 0.02  # of the readings, for single ones: where more would be, the noise is misunderstood
+_TRUSTED = 2.0  # times the largest share, where the trend leaves nothing but noise and events
+_DRIFT = 1.5
+_STUCK_BY_CHANCE = 1e-3  # runs a sensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +46,14 @@ class Verdict:
         runs: The anomalies in the order of time; a gap may lie within another one.
         freedom: Degrees of freedom of the noise.
         autocorrelation: The correlation of neighbouring readings, 0 where insignificant.
-        n_single: How many readings are flagged for themselves, without a run.
+        doubt: What the scores were divided by, where the model explains too little; else 1.
     """
 
     scores: FloatArray
     runs: list[Run]
     freedom: float
     autocorrelation: float
-    n_single: int
+    doubt: float
 
 
 def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdict:
@@ -53,7 +69,7 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
     """
     breaks = np.minimum(np.searchsorted(x, fit.trends[0].breaks), len(x) - 1)
     index = fit.blocks.index
-    stuck = stuck_runs(readings.values)
+    stuck = _stuck(readings)
     testable = _outside(stuck, np.ones(len(z), dtype=bool))
     regular = testable & _calm(z, index)
     collective: list[Run] = []
@@ -66,7 +82,8 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
             white = white / local_scale(x, white, index, _TINY)(x)
             # The model starts anew at a break, so the readings before it predict nothing of those after it.
             after = breaks[:, None] + np.arange(-1, len(coefficients) + 1)
-            white[np.clip(after, 0, len(z) - 1)] = 0.0
+            after = np.clip(after, 0, len(z) - 1)
+            white[after] = z[after]
         tails = tail_freedom(white[regular])
         # A short series tells too little about its scale and its tails to believe in Gaussian ones.
         certainty = np.inf if len(z) > _LONG else min(len(z) / 2, 30.0)
@@ -79,10 +96,56 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
         collective = collective_runs(np.where(testable, scores, 0.0), z, deflation)
         regular = _outside(collective, testable)
 
-    points = point_runs(scores, regular)
-    runs = sorted([*stuck, *collective, *points, *gap_runs(readings.seconds)], key=lambda run: run.start)
+    found, doubt = _tempered(scores, collective, testable, trusted=fit.adequate)
+    runs = sorted([*stuck, *found, *gap_runs(readings.seconds)], key=lambda run: run.start)
     correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
-    return Verdict(scores, runs, tails[0], correlation, sum(run.stop - run.start for run in points))
+    return Verdict(scores / doubt, runs, tails[0], correlation, doubt)
+
+
+def _tempered(
+    scores: FloatArray, collective: list[Run], testable: BoolArray, *, trusted: bool
+) -> tuple[list[Run], float]:
+    """Divide the scores until so few readings are flagged that the model can be right; find single ones too.
+
+    Args:
+        scores: float64, shape (n,), Gaussian scores.
+        collective: The runs found with these scores.
+        testable: bool, shape (n,), the readings that may be flagged.
+        trusted: Whether the trend leaves nothing but noise and events.
+
+    Returns:
+        The runs, and what the scores were divided by.
+    """
+    n = len(scores)
+    most = LARGEST_SHARE * (_TRUSTED if trusted else 1.0) * n
+    for doubt in DOUBTS:
+        share = 1.0 if doubt == 1.0 else BEARABLE
+        # A doubtful model makes drifts of its own: they have to be clearer.
+        certain = [
+            run
+            for run in collective
+            if doubt == 1.0
+            or run.evidence / doubt**2 > collective_threshold(n) * (_DRIFT if run.kind == "drift" else 1.0)
+        ]
+        points = point_runs(scores / doubt, _outside(certain, testable))
+        single = sum(run.stop - run.start for run in points)
+        flagged = single + sum(run.stop - run.start for run in certain)
+        if flagged <= max(share * most, ALWAYS_POSSIBLE) and single <= max(
+            share * _LARGEST_SINGLE * n, ALWAYS_POSSIBLE
+        ):
+            return certain + points, doubt
+    return [], DOUBTS[-1]
+
+
+def _stuck(readings: Readings) -> list[Run]:
+    """Find runs of equal values that chance doesn't explain."""
+    n = len(readings.values)
+    runs = stuck_runs(readings.values, lambda: DayCells(without_pauses(readings.seconds), readings.step))
+    limit = float(np.log(n / _STUCK_BY_CHANCE))
+    found = [run for run in runs if run.evidence > limit]
+    if sum(run.stop - run.start for run in found) > LARGEST_SHARE * n:
+        found = [run for run in less_where_usual(runs, n) if run.evidence > limit]
+    return found
 
 
 def _calm(z: FloatArray, index: IntArray) -> BoolArray:

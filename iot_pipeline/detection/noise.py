@@ -8,6 +8,7 @@ from scipy import linalg, special
 
 from iot_pipeline.detection.blocks import row_medians
 from iot_pipeline.detection.cycles import DAY, WEEK
+from iot_pipeline.detection.prepare import sampled
 from iot_pipeline.detection.summer_time import clock_seconds
 from iot_pipeline.detection.types import BoolArray, Curve, Cycle, FloatArray, IntArray
 
@@ -28,6 +29,7 @@ _SILENT = 1e-3  # the mean square below which a block holds no noise to judge
 _UPPER, _UPPER_SD = 0.9, 1.645  # a quantile of |Z| for standard normal Z
 _NEAR, _STEPS = 8.0, 400  # up to where residuals are mapped by a fine table, and its steps
 _LAGS = 16
+_FAR_OUT, _REGULAR = 0.98, 4.0  # a quantile, and how many medians it is away; 3.45 in Gaussian noise
 _OUTLIER = 4.0  # standard deviations of what the preceding readings leave unexplained
 
 
@@ -162,6 +164,41 @@ def _gaussian_scores(size: FloatArray, freedom: float, scale: float) -> FloatArr
     return scores
 
 
+def neighbour_correlation(z: FloatArray) -> float:
+    """Give the correlation of neighbouring residuals, the median over parts of the series.
+
+    Args:
+        z: float64, shape (n,), clipped, in local standard deviations.
+    """
+    size = min(_part(len(z)), len(z))
+    rows = z[: len(z) // size * size].reshape(-1, size)
+    power = np.sum(rows**2, axis=1)
+    full = power > _SILENT * size
+    if not full.any():
+        return 0.0
+    products = np.sum(rows[full, 1:] * rows[full, :-1], axis=1)
+    return float(np.median(products / power[full])) * size / (size - 1)
+
+
+def jumps_are_regular(z: FloatArray) -> bool:
+    """Say whether residuals that remember their past jump from it by Gaussian amounts.
+
+    Then a fixed curve with noise around it, if noise with a memory, describes the sensor. The 98th percentile
+    of what memory leaves unexplained is compared with the median; few events are rarer than that.
+
+    Args:
+        z: float64, shape (n,), in local standard deviations.
+    """
+    core = np.clip(z, -_WINSOR, _WINSOR)
+    jumps = np.abs(whiten(z, memory(core)))
+    return bool(np.quantile(sampled(jumps), _FAR_OUT) < _REGULAR * float(np.median(jumps)))
+
+
+def _part(n: int) -> int:
+    """Tell how many of n readings make a part of the series."""
+    return int(np.clip(n // 100, 50, 200))
+
+
 def memory(z: FloatArray) -> FloatArray:
     """Fit an autoregression to standardised residuals; empty unless neighbours are clearly correlated.
 
@@ -174,7 +211,7 @@ def memory(z: FloatArray) -> FloatArray:
     Returns:
         The coefficients of the preceding readings, float64[p], the latest first.
     """
-    size = min(int(np.clip(len(z) // 100, 50, 200)), len(z))
+    size = min(_part(len(z)), len(z))
     rows = z[: len(z) // size * size].reshape(-1, size)
     lags = min(_LAGS, size // 3)
     power = np.sum(rows**2, axis=1)

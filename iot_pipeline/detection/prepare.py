@@ -13,7 +13,8 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 _HUGE = 1e300  # beyond this a difference of two values may overflow
 _FAR = 1e9  # scaled values beyond this are as far away as anything can be
 _SAMPLE = 20_000
-_LATTICE_SHARE = 0.01  # the share of changing readings from which their smallest change tells the resolution
+_LATTICE_SHARE = 0.01  # the share of changing readings from which their smallest change tells the resolution,
+_COARSEST = 20.0  # unless it is so many times the usual deviation: then only spikes change
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,8 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
         resolution = abs(centre) * 1e-15 / scale
     changes = np.abs(np.diff(scaled))
     changes = changes[changes > 0]
-    lattice = float(changes.min()) / 2 if len(changes) > _LATTICE_SHARE * len(scaled) else 0.0
+    step = float(changes.min()) if len(changes) > _LATTICE_SHARE * len(scaled) else 0.0
+    lattice = step / 2 if step < _COARSEST else 0.0
     return Readings(
         order=order,
         origin=times[order[0]],

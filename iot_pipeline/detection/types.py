@@ -96,6 +96,10 @@ class Event:
 class SensorModel:
     """The regular behaviour of a sensor: a trend, repeating cycles and noise.
 
+    Where readings are judged by where the last ones lead, the model is called "autoregression", has no cycles
+    and no breakpoints, and its trend and noise are the predictions and their errors at the times of the
+    readings, with straight lines between.
+
     Attributes:
         name: The kind of model, such as "quadratic" or "piecewise linear + daily cycle".
         breakpoints: datetime64[us], UTC, where the trend bends or jumps.
@@ -104,8 +108,8 @@ class SensorModel:
         tail_freedom: Degrees of freedom of the noise's Student t; infinite for Gaussian noise.
         autocorrelation: The correlation of the noise of neighbouring readings; 0 where insignificant.
         n_points: How many readings the model was fitted to.
-        misfit: Whether so much would be flagged that the model is at fault, and nothing was.
-        reasoning: Why this model, and why these anomalies, in one sentence.
+        misfit: Whether so much would be flagged that the model is at fault: then all scores are divided.
+        reasoning: What the sensor does and which readings don't fit, in words; then, in figures, why.
         origin: datetime64[us], UTC, the zero of the curves' time.
         trend: The trend over seconds since `origin`, in the unit of the values.
         cycles: The repeating parts over seconds since `origin`, in the unit of the values.
@@ -154,7 +158,8 @@ class Detection:
     Attributes:
         flags: bool, shape (n,), whether a reading is anomalous.
         scores: float64, shape (n,), absolute, in standard deviations of Gaussian noise: the deviation of the
-            reading itself or, within an event, the evidence for the whole event where that is greater.
+            reading itself or, within an event, the evidence for the whole event where that is greater. With
+            the evidence -ln p, it is the square root of twice as much.
             NaN where the reading or its time was missing or infinite.
         expected: float64, shape (n,), the model's value; NaN where the time was missing.
         kinds: str, shape (n,), the kind of the anomaly, "" where not flagged.

@@ -123,7 +123,7 @@ def write_ledger(
         pq.write_table(pa.Table.from_pylist(rows, LEDGER), part, compression="zstd")
         file = DataFile.describe(name, part)
     number = onto.version.number if onto else None
-    commit(folder, onto=number, schema=LEDGER, add=[file], pin=(warehouse.timeseries, timeseries))
+    commit(folder, onto=number, schema=LEDGER, add=[file], pins=[(warehouse.timeseries, timeseries)])
 
 
 def listed_fragments(warehouse: Warehouse) -> set[str]:

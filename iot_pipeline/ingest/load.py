@@ -33,7 +33,7 @@ from iot_pipeline.store import (
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.cleanup import remove_files, remove_old_versions
 from iot_pipeline.warehouse.delta import commit
-from iot_pipeline.warehouse.state import HOW_TO_RELOAD, Pair, clear_damage, readings_tables
+from iot_pipeline.warehouse.state import HOW_TO_RELOAD, Linked, clear_damage, readings_tables
 from iot_pipeline.workers import NO_WORKERS, Workers, open_workers
 
 FOLDER = "timeseries"
@@ -130,7 +130,7 @@ def _load(
     tables = readings_tables(warehouse, writing=True)
     if tables.fault and not full_reload:
         raise DamagedTableError(tables.fault)
-    recorded = {} if full_reload else read_ledger(warehouse, tables.second)
+    recorded = {} if full_reload else read_ledger(warehouse, tables.last)
     objects, skipped = _list_csv_files(source)
     if full_reload and not objects and not allow_empty:
         raise ConfigurationError(
@@ -157,7 +157,7 @@ def _load(
         months = _compact(workers, warehouse, files.values(), touched, on_progress=on_progress)
     if unsettled:
         logger.warning("left for the next load, because they were overwritten again and again: %s", unsettled)
-    if fragments or touched or full_reload or tables.first is None:
+    if fragments or touched or full_reload or not tables.pinned:
         _publish(warehouse, files, months, touched=None if full_reload else touched, onto=tables)
     _clean_up(warehouse, {entry.info.fragment for entry in files.values()})
     loaded = [entry for info in fragments if (entry := files[info.key]).info is info]
@@ -250,11 +250,11 @@ def _convert_batch(
     return [(obj.name, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
 
 
-def _months_left_by_a_killed_load(tables: Pair) -> set[str]:
+def _months_left_by_a_killed_load(tables: Linked) -> set[str]:
     """Return the months that a load changed before it was killed without writing its ledger."""
     known, latest = (
         {(str(file.partition["month"]), file.path) for file in table.files} if table else set()
-        for table in (tables.first, tables.head)
+        for table in (tables.pinned.get("timeseries"), tables.heads.get("timeseries"))
     )
     return {month for month, _ in known ^ latest}
 
@@ -296,7 +296,7 @@ def _publish(
     months: Sequence[CompactedMonth],
     *,
     touched: set[str] | None,
-    onto: Pair,
+    onto: Linked,
 ) -> None:
     """Commit the months, then the ledger that pins that commit."""
     entries = {entry.info.fragment: entry for entry in files.values()}
@@ -304,18 +304,18 @@ def _publish(
         for fragment, n_loaded in month.loaded.items():
             entries[fragment].loaded[month.month] = n_loaded
     onto = clear_damage(onto)
-    if onto.first and touched is not None and not touched:
-        version = onto.first.version
+    if onto.pinned and touched is not None and not touched:
+        version = onto.pinned["timeseries"].version
     else:
         version = commit(
             warehouse.timeseries,
-            onto=onto.head.version.number if onto.head else None,
+            onto=onto.head_number("timeseries"),
             schema=MEASUREMENTS.append(pa.field("month", pa.string())),
             partition_by="month",
             add=[file for month in months for file in month.files],
             replace=touched,
         )
-    write_ledger(warehouse, files, version, onto=onto.second)
+    write_ledger(warehouse, files, version, onto=onto.last)
 
 
 def _clean_up(warehouse: Warehouse, fragments: set[str]) -> None:

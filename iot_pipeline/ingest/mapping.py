@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -14,12 +15,9 @@ from iot_pipeline.store import Store, StoredObject, as_source
 from iot_pipeline.warehouse import MAPPING, open_warehouse, readable_write_errors
 
 FILE_NAME = "mapping.csv"
-_SCHEMA = """
-    CREATE TABLE sensors (
-        sensor_name TEXT NOT NULL PRIMARY KEY,
-        sensor_uuid TEXT NOT NULL UNIQUE
-    ) STRICT
-"""
+_COLUMNS = {"sensor_name": "TEXT NOT NULL PRIMARY KEY", "sensor_uuid": "TEXT NOT NULL UNIQUE"}
+_TAKEN = frozenset({"first", "last", "n_readings", "model", "n_anomalies"})
+"""Columns that lists of sensors have besides; one of the file's with such a name gets an underscore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,8 @@ def load_mapping(*, source: str | Store | None = None, warehouse: str | Path | N
     folder = open_warehouse(warehouse).mapping
     obj = _find_mapping(origin)
     with origin.open_object(obj) as stream:
-        sensors = read_mapping(stream.read(), obj.name)
+        columns, sensors = read_mapping(stream.read(), obj.name)
+    schema = ", ".join(f'"{name}" {_COLUMNS.get(name, "TEXT")}' for name in columns)
     folder.create()
     with (
         readable_write_errors(f"{folder.url}/{MAPPING}"),
@@ -60,8 +59,8 @@ def load_mapping(*, source: str | Store | None = None, warehouse: str | Path | N
         closing(sqlite3.connect(part)) as connection,
         connection,
     ):
-        connection.execute(_SCHEMA)
-        connection.executemany("INSERT INTO sensors VALUES (?, ?)", sensors)
+        connection.execute(f"CREATE TABLE sensors ({schema}) STRICT")
+        connection.executemany(f"INSERT INTO sensors VALUES ({', '.join('?' * len(columns))})", sensors)
     return MappingReport(obj.name, len(sensors))
 
 
@@ -73,49 +72,71 @@ def _find_mapping(source: Store) -> StoredObject:
     return found[0]
 
 
-def read_mapping(data: bytes, key: str) -> list[tuple[str, str]]:
-    """Read the names and uuids of a mapping file.
+def read_mapping(data: bytes, key: str) -> tuple[list[str], list[tuple[str | None, ...]]]:
+    """Read a mapping file.
 
     Args:
         data: The file's content.
         key: How to call it in errors.
 
     Returns:
-        Pairs of sensor_name and lower-case sensor_uuid in the file's order.
+        The columns: sensor_name, sensor_uuid and what else the file has, named so that SQL takes the names as
+        they are. The rows in the file's order, uuids in lower case; what is empty in another column is None.
 
     Raises:
-        MappingError: A column or value is missing, or a name or uuid stands twice.
+        MappingError: A column or value is missing, a name or uuid stands twice, or two columns have the same
+            name.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MappingError(f"{key} is not UTF-8: {error}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";")
     try:
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        if not {"sensor_name", "sensor_uuid"} <= set(columns):
-            raise MappingError(
-                f"{key} needs the header sensor_name;sensor_uuid, it has {';'.join(columns)!r}"
-            )
-        reader.fieldnames = columns
-        sensors = [_read_sensor(row, f"{key} line {reader.line_num}") for row in reader]
+        header = [name.strip() for name in next(reader, [])]
+        columns = _read_header(header, key)
+        sensors = [
+            _read_sensor([*row, *[""] * len(header)], columns, f"{key} line {reader.line_num}")
+            for row in reader
+            if row
+        ]
     except csv.Error as error:
         raise MappingError(f"{key} line {reader.line_num}: {error}") from error
     if not sensors:
         raise MappingError(f"{key} names no sensor")
     for what, counts in zip(
-        ("sensor_name", "sensor_uuid"), map(Counter, zip(*sensors, strict=True)), strict=False
+        columns, map(Counter, zip(*(row[:2] for row in sensors), strict=True)), strict=False
     ):
         twice = [value for value, count in counts.items() if count > 1]
         if twice:
             raise MappingError(f"{key} is not one-to-one: {what} {twice[0]} stands {counts[twice[0]]} times")
-    return sensors
+    return list(columns), sensors
 
 
-def _read_sensor(row: dict[str, str], where: str) -> tuple[str, str]:
-    name = (row["sensor_name"] or "").strip()
-    text = row["sensor_uuid"] or ""
+def _read_header(header: list[str], key: str) -> dict[str, int]:
+    """Return where each column is, the name and the uuid first; a column without a name is left out."""
+    if not _COLUMNS.keys() <= set(header):
+        raise MappingError(f"{key} needs the header sensor_name;sensor_uuid, it has {';'.join(header)!r}")
+    columns = {name: header.index(name) for name in _COLUMNS}
+    seen = {name: name for name in _COLUMNS}
+    for position, written in enumerate(header):
+        name = re.sub(r"\W+", "_", written).strip("_")
+        if not name or position in columns.values():
+            continue
+        name += "_" if name.casefold() in _TAKEN else ""
+        if name.casefold() in seen:
+            other = seen[name.casefold()]
+            raise MappingError(
+                f"{key} has two columns {other!r} and {written!r}: rename or remove one of them"
+            )
+        seen[name.casefold()] = written
+        columns[name] = position
+    return columns
+
+
+def _read_sensor(row: list[str], columns: dict[str, int], where: str) -> tuple[str | None, ...]:
+    name, text, *others = (row[position].strip() for position in columns.values())
     uuid = read_uuid(text)
     if not name or not uuid:
         raise MappingError(f"{where}: not a sensor name and uuid: {name!r}, {text!r}")
-    return name, uuid
+    return name, uuid, *(value or None for value in others)

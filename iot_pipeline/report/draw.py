@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from iot_pipeline.detection import detect_anomalies
+from iot_pipeline.detection import detect_anomalies, detect_outside
 from iot_pipeline.errors import IotPipelineError, WarehouseNotReadyError
 from iot_pipeline.report.charts import plot_counts
 from iot_pipeline.report.page import render_report
@@ -18,11 +19,11 @@ from iot_pipeline.report.plot import plot_sensor, render
 from iot_pipeline.settings import get_settings
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse import open_warehouse, readable_write_errors
+from iot_pipeline.warehouse.annotations import read_maintenance
 from iot_pipeline.warehouse.events import find_events, rank_sensors
 from iot_pipeline.warehouse.query import Moment, connect, get_measurements, read_moment
 from iot_pipeline.warehouse.views import readable_errors
 
-ALL_TIME = ("1970-01-01", "2199-12-31")
 MOST_PICTURES = 12
 
 
@@ -49,6 +50,25 @@ def draw_sensor(
     picture_format: str = "png",
     warehouse: str | Path | None = None,
 ) -> bytes:
+    """Return the picture that ``plot`` makes as a file's content.
+
+    Args:
+        sensor_name: As for ``plot``, which raises the errors too.
+        start: Likewise.
+        end: Likewise.
+        picture_format: One of matplotlib's: png, svg, pdf …
+        warehouse: Likewise.
+    """
+    return render(plot(sensor_name, start, end, warehouse=warehouse), picture_format)
+
+
+def plot(
+    sensor_name: str,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    *,
+    warehouse: str | Path | None = None,
+) -> Figure:
     """Draw a sensor's readings, its model and what is anomalous.
 
     The model is always fitted to all readings of the sensor; the range says which part is shown.
@@ -57,8 +77,10 @@ def draw_sensor(
         sensor_name: Like ``sensor_00000``.
         start: As for ``get_measurements``; by default the first reading.
         end: Likewise; by default the last reading.
-        picture_format: One of matplotlib's: png, svg, pdf …
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
+
+    Returns:
+        A matplotlib figure: a notebook shows it, ``savefig`` writes it.
 
     Raises:
         UnknownSensorError: The mapping has no such sensor.
@@ -68,7 +90,7 @@ def draw_sensor(
     bounds = [np.datetime64(read_moment(m), "us") if m is not None else None for m in (start, end)]
     if bounds[0] is not None and bounds[1] is not None and bounds[0] > bounds[1]:
         raise ValueError(f"start {start} is after end {end}")
-    readings = get_measurements(sensor_name, *ALL_TIME, warehouse=warehouse)
+    readings = get_measurements(sensor_name, warehouse=warehouse)
     timestamps = readings["timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
     values = readings["sensor_value"].to_numpy()
     shown = np.ones(len(values), dtype=bool)
@@ -78,9 +100,12 @@ def draw_sensor(
         shown &= timestamps <= bounds[1]
     if not shown.any():
         raise ValueError(explain_no_readings(sensor_name, readings))
-    detection = detect_anomalies(timestamps, values)
-    figure = plot_sensor(sensor_name, timestamps, values, detection, start=bounds[0], end=bounds[1])
-    return render(figure, picture_format)
+    maintenance = read_maintenance(open_warehouse(warehouse)).get(sensor_name)
+    if maintenance:
+        detection = detect_outside(timestamps, values, maintenance)
+    else:
+        detection = detect_anomalies(timestamps, values)
+    return plot_sensor(sensor_name, timestamps, values, detection, start=bounds[0], end=bounds[1])
 
 
 def explain_no_readings(sensor_name: str, readings: pd.DataFrame) -> str:
@@ -113,15 +138,17 @@ def draw_readings_per_month(*, warehouse: str | Path | None = None) -> bytes | N
 
 
 def draw_anomalies_per_week(*, warehouse: str | Path | None = None) -> bytes | None:
-    """Draw how many readings of each week are anomalous, by kind; None when none is.
+    """Draw how many readings of each week are anomalous, by kind, without false alarms; None when none is.
 
     Raises:
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
     with connect(warehouse) as connection, readable_errors():
         weeks = connection.execute("""
-            SELECT kind, date_trunc('week', timestamp)::DATE::VARCHAR, count(*)
-            FROM anomalies GROUP BY ALL ORDER BY ALL
+            SELECT anomalies.kind, date_trunc('week', timestamp)::DATE::VARCHAR, count(*)
+            FROM anomalies JOIN events USING (event_id)
+            WHERE annotation IS DISTINCT FROM 'false_alarm'
+            GROUP BY ALL ORDER BY ALL
         """).fetchall()
     counts: dict[str, dict[str, int]] = {}
     for kind, week, count in weeks:

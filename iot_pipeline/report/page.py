@@ -48,7 +48,8 @@ def render_report(
             severity, n_events, n_anomalies, n_points, noise_sd, model, breakpoints (a sequence of times),
             reasoning.
         events: One row per event, with the columns of ``find_events``: sensor_name, kind, start, end (with a
-            time zone), duration_h, n_readings, peak_score, mean_residual (NaN if not meaningful).
+            time zone), duration_h, n_readings, peak_score, mean_residual (NaN if not meaningful), annotation.
+            False alarms are listed but not counted.
         source: The directory or URL of the source.
         warehouse: The directory or URL of the warehouse.
         created: The time shown as the report's, with a time zone.
@@ -60,7 +61,8 @@ def render_report(
         A complete HTML document with embedded pictures; all times are Europe/Berlin.
     """
     events = events.sort_values(["peak_score", "sensor_name", "start"], ascending=[False, True, True])
-    events = events.assign(kind=events["kind"].map(title))
+    events = events.assign(kind=events["kind"].map(title), annotation=events["annotation"].map(_said))
+    counted = events[events["annotation"] != title("false_alarm")]
     listed = events.head(most_events)
     shown = sensors[sensors["sensor_name"].isin([*pictures, *failures])]
     # Not at import: PackageLoader accesses the disk.
@@ -71,8 +73,8 @@ def render_report(
         source=source,
         warehouse=warehouse,
         created=f"{created.astimezone(BERLIN):{_TIME}}",
-        figures=_figures(sensors, events),
-        kinds=_table(_kinds(events)),
+        figures=_figures(sensors, counted),
+        kinds=_table(_kinds(counted)),
         glossary={title(kind): text for kind, text in KINDS.items()},
         worst=[
             {
@@ -119,7 +121,12 @@ def _sensors(sensors: pd.DataFrame) -> pd.DataFrame:
 
 def _events(events: pd.DataFrame) -> pd.DataFrame:
     columns = ["sensor_name", "kind", "start", "end", "duration", "n_readings", "mean_residual", "peak_score"]
+    columns += ["annotation"] if events["annotation"].any() else []
     return events.assign(duration=events["duration_h"].map(_duration))[columns]
+
+
+def _said(annotation: object) -> str:
+    return title(annotation) if isinstance(annotation, str) else ""
 
 
 def _dates(times: Iterable[Any]) -> str:

@@ -48,6 +48,11 @@ class Warehouse:
         return self.root / "source_files"
 
     @property
+    def events(self) -> Store:
+        """The Delta table of events."""
+        return self.root / "events"
+
+    @property
     def anomalies(self) -> Store:
         """The Delta table of flagged readings."""
         return self.root / "anomalies"
@@ -58,9 +63,19 @@ class Warehouse:
         return self.root / "sensor_models"
 
     @property
+    def annotations(self) -> Store:
+        """The Delta table of people's annotations."""
+        return self.root / "annotations"
+
+    @property
     def report(self) -> Store:
         """The pictures and the page."""
         return self.root / "report"
+
+    @property
+    def alerts(self) -> Store:
+        """The Delta table of alert digests, sent and pending."""
+        return self.root / "alerts"
 
     @contextmanager
     def writing(self, name: str) -> Iterator[None]:

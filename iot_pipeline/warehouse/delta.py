@@ -1,8 +1,8 @@
 """Commits Parquet files that have been written elsewhere as the next version of a Delta table.
 
 A version can be *pinned* by the commit of another table: ``source_files`` names the version of ``timeseries``
-that it describes, ``sensor_models`` the version of ``anomalies`` it was made with. Who follows the pins sees
-tables that belong together, whenever they look.
+that it describes, ``sensor_models`` the versions of ``events`` and ``anomalies`` it was made with. A reader
+that follows the pins always sees tables that belong together.
 
 Tables are not written with ``write_deltalake``, because it commits a file before it is synced to disk.
 """
@@ -106,7 +106,7 @@ def commit(
     add: Sequence[DataFile],
     replace: Collection[str] | None = None,
     partition_by: str | None = None,
-    pin: tuple[Store, Version] | None = None,
+    pins: Sequence[tuple[Store, Version]] = (),
 ) -> Version:
     """Make files the next version of a table, in one commit that is durable when this returns.
 
@@ -118,11 +118,12 @@ def commit(
         folder: The table's folder.
         onto: The number of the version that the writer has read, which must still be the latest; None if
             there is no table yet.
-        schema: The table's columns, partition columns included; those that it lacks are added.
+        schema: The table's columns, partition columns included; those that it lacks are added. A table whose
+            columns have other types is replaced as a whole.
         add: Files that have been published.
         replace: The partitions whose current files are removed from the table; None means all files.
         partition_by: The partition column.
-        pin: Another table and the version of it that this version belongs with.
+        pins: Other tables, each with the version that this version belongs with.
 
     Returns:
         The new version.
@@ -141,16 +142,19 @@ def commit(
         )
     with _conflicts_as_busy(folder, onto):
         table = open_table(folder, onto) if onto is not None else None
+        description = " ".join(f"{table_name(other)} {version.table_id}" for other, version in pins)
         if table is None:
             table = DeltaTable.create(
                 folder.url,
                 schema=schema,
                 partition_by=partition_by,
-                description=f"{table_name(pin[0])} {pin[1].table_id}" if pin else None,
+                description=description or None,
                 configuration=_retention(),
                 storage_options=folder.delta_options,
             )
-        _carry_on(table, schema)
+        retyped = _has_other_types(table, schema)
+        if not retyped:
+            _carry_on(table, schema, description)
         now = int(datetime.now(UTC).timestamp() * 1000)
         removed = [
             RemoveAction(
@@ -161,7 +165,7 @@ def commit(
                 partition_values=file.partition,
             )
             for file in list_files(folder, table)
-            if replace is None or (partition_by and file.partition[partition_by] in replace)
+            if not retyped and (replace is None or (partition_by and file.partition[partition_by] in replace))
         ]
         added = [
             AddAction(file.path, file.size, file.partition, now, data_change=True, stats=file.stats)
@@ -170,19 +174,25 @@ def commit(
         version = Version(table.version() + 1, str(table.metadata().id))
         table.create_write_transaction(
             [*added, *removed],
-            mode="append",
-            schema=table.schema(),
+            mode="overwrite" if retyped else "append",  # overwriting takes the new columns
+            schema=Schema.from_arrow(schema) if retyped else table.schema(),
             partition_by=partition_by,
             commit_properties=CommitProperties(
                 max_commit_retries=0,
-                app_transactions=[Transaction(table_name(pin[0]), pin[1].number)] if pin else [],
+                app_transactions=[Transaction(table_name(other), version.number) for other, version in pins],
             ),
         )
         folder.sync(LOG, since=f"{onto:020}" if onto else "")  # the commit may also have written a checkpoint
         return version
 
 
-def _carry_on(table: DeltaTable, schema: pa.Schema) -> None:
+def _has_other_types(table: DeltaTable, schema: pa.Schema) -> bool:
+    """Return whether a table of an earlier release has a column of another type."""
+    types = {field.name: field.type for field in table.schema().fields}
+    return any(types.get(field.name, field.type) != field.type for field in Schema.from_arrow(schema).fields)
+
+
+def _carry_on(table: DeltaTable, schema: pa.Schema, description: str) -> None:
     """Add the columns and properties that a table of an earlier release or another grace period lacks."""
     present = {field.name for field in table.schema().fields}
     missing = [field for field in Schema.from_arrow(schema).fields if field.name not in present]
@@ -191,6 +201,8 @@ def _carry_on(table: DeltaTable, schema: pa.Schema) -> None:
     properties = _retention()
     if not properties.items() <= table.metadata().configuration.items():
         table.alter.set_table_properties(properties, commit_properties=_ONCE)
+    if description and description != table.metadata().description:
+        table.alter.set_table_description(description, commit_properties=_ONCE)
 
 
 def _retention() -> dict[str, str]:

@@ -1,19 +1,8 @@
-"""The events that flagged readings belong to, and the sensors ranked by them. Reads a connection's views."""
+"""Events, and the sensors that they belong to. Reads a connection's views."""
 
 from typing import Any
 
 import duckdb
-
-# Divided and multiplied by 2**20, which loses nothing, so that error values such as 1.8e308 don't overflow.
-_FOUND = """
-    SELECT sensor_name, kind, min(timestamp) AS start, max(timestamp) AS "end", count(*) AS n_readings,
-        max(score) AS peak_score,
-        CASE kind WHEN 'gap' THEN NULL ELSE
-            avg(sensor_value / 1048576 - expected_value / 1048576) * 1048576
-        END AS mean_residual
-    FROM anomalies
-    GROUP BY sensor_name, event_id, kind
-"""
 
 
 def find_events(
@@ -23,7 +12,7 @@ def find_events(
     since: int | None = None,
     until: int | None = None,
 ) -> duckdb.DuckDBPyRelation:
-    """Fold flagged readings into events, the newest first.
+    """Return the events of a sensor or a time, the newest first.
 
     Args:
         connection: As ``connect`` returns it.
@@ -33,8 +22,8 @@ def find_events(
 
     Returns:
         Columns sensor_name, kind, start, end (TIMESTAMPTZ), duration_h (hours), n_readings, peak_score (in
-        standard deviations of the noise) and mean_residual (NULL for a gap). A gap starts at the last reading
-        before it and ends at the first one after.
+        standard deviations of the noise), mean_residual (NULL for a gap), annotation, event_id, incident_id.
+        A gap starts at the last reading before it and ends at the first one after.
     """
     conditions = {
         "sensor_name = $sensor_name": sensor_name,
@@ -45,24 +34,12 @@ def find_events(
     given = [condition for condition, value in conditions.items() if value is not None]
     return connection.sql(
         f"""
-        WITH found AS ({_FOUND}),
-        before AS (
-            SELECT sensor_name, found."end", max(timestamp) AS start
-            FROM found JOIN sensors USING (sensor_name) JOIN readings USING (sensor_uuid)
-            WHERE kind = 'gap' AND timestamp < found."end"
-            GROUP BY ALL
-        ),
-        events AS (
-            SELECT found.* REPLACE (coalesce(before.start, found.start) AS start)
-            FROM found LEFT JOIN before
-                ON kind = 'gap' AND found.sensor_name = before.sensor_name AND found."end" = before."end"
-        )
         SELECT sensor_name, kind, start, "end",
             round((epoch_us("end") - epoch_us(start)) / 3.6e9, 2) AS duration_h,
-            n_readings, peak_score, mean_residual
+            n_readings, peak_score, mean_residual, annotation, event_id, incident_id
         FROM events
         {f"WHERE {' AND '.join(given)}" if given else ""}
-        ORDER BY start DESC, sensor_name
+        ORDER BY start DESC, sensor_name, event_id
         """,
         params={name: value for name, value in parameters.items() if value is not None},
     )
@@ -71,12 +48,36 @@ def find_events(
 def rank_sensors(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
     """Return ``sensor_models`` with a column severity, the most severe first.
 
-    A sensor is as severe as the peak scores of its events add up to.
+    A sensor is as severe as the peak scores of its events add up to. False alarms don't count, neither here
+    nor in n_anomalies and n_events.
     """
-    return connection.sql(f"""
-        SELECT sensor_models.*, coalesce(severity, 0) AS severity
+    return connection.sql("""
+        SELECT
+            sensor_models.* REPLACE (
+                coalesce(counted.n_anomalies, 0) AS n_anomalies, coalesce(counted.n_events, 0) AS n_events
+            ),
+            coalesce(severity, 0) AS severity
         FROM sensor_models LEFT JOIN (
-            SELECT sensor_name, sum(peak_score) AS severity FROM ({_FOUND}) GROUP BY sensor_name
-        ) USING (sensor_name)
+            SELECT
+                sensor_name,
+                sum(peak_score) AS severity,
+                sum(n_readings)::BIGINT AS n_anomalies,
+                count(*) AS n_events
+            FROM events
+            WHERE annotation IS DISTINCT FROM 'false_alarm'
+            GROUP BY sensor_name
+        ) AS counted USING (sensor_name)
         ORDER BY severity DESC, sensor_name
+    """)
+
+
+def find_sensors(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    """Return all sensors by name: what the mapping says of them, and their first, last and n_readings."""
+    return connection.sql("""
+        SELECT sensors.*, times.first, times.last, coalesce(times.n_readings, 0) AS n_readings
+        FROM sensors LEFT JOIN (
+            SELECT sensor_uuid, min(timestamp) AS first, max(timestamp) AS last, count(*) AS n_readings
+            FROM readings GROUP BY sensor_uuid
+        ) AS times ON sensors.sensor_uuid = times.sensor_uuid
+        ORDER BY sensors.sensor_name
     """)

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from iot_pipeline.errors import (
 )
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import Warehouse, open_warehouse
+from iot_pipeline.warehouse.buckets import SUMMARY, Every, check_every, summarize
 from iot_pipeline.warehouse.state import State, read_state
 from iot_pipeline.warehouse.views import configure, connect_to, read_parquet_sql, readable_errors
 
@@ -31,15 +32,23 @@ if TYPE_CHECKING:
 Moment = str | date | datetime
 Answer = TypeVar("Answer")
 
-READINGS = pa.schema([("timestamp", pa.timestamp("us", TIME_ZONE)), ("sensor_value", pa.float64())])
+Readings = tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]
+"""A sensor's times (datetime64[us] in UTC, ascending) and values."""
+
+EARLIEST, LATEST = (to_instant(datetime(year, 1, 1)) for year in (1970, 2200))  # noqa: DTZ001 - Berlin's
+"""What no reading lies before or after."""
+_BATCH_SENSORS = 64
+"""How many sensors are read at once: of three years, about 200 MB."""
+_NOTHING: Readings = (np.empty(0, "datetime64[us]"), np.empty(0, np.float64))
 
 
 @overload
 def get_measurements(
-    sensor_name: str,
-    start: Moment,
-    end: Moment,
+    sensor_name: str | Iterable[str],
+    start: Moment | None = None,
+    end: Moment | None = None,
     *,
+    every: Every | None = None,
     as_: Literal["pandas"] = "pandas",
     warehouse: str | Path | None = None,
 ) -> pd.DataFrame: ...
@@ -47,10 +56,11 @@ def get_measurements(
 
 @overload
 def get_measurements(
-    sensor_name: str,
-    start: Moment,
-    end: Moment,
+    sensor_name: str | Iterable[str],
+    start: Moment | None = None,
+    end: Moment | None = None,
     *,
+    every: Every | None = None,
     as_: Literal["polars"],
     warehouse: str | Path | None = None,
 ) -> "pl.DataFrame": ...
@@ -58,53 +68,88 @@ def get_measurements(
 
 @overload
 def get_measurements(
-    sensor_name: str,
-    start: Moment,
-    end: Moment,
+    sensor_name: str | Iterable[str],
+    start: Moment | None = None,
+    end: Moment | None = None,
     *,
+    every: Every | None = None,
     as_: Literal["arrow"],
     warehouse: str | Path | None = None,
 ) -> pa.Table: ...
 
 
 def get_measurements(
-    sensor_name: str,
-    start: Moment,
-    end: Moment,
+    sensor_name: str | Iterable[str],
+    start: Moment | None = None,
+    end: Moment | None = None,
     *,
+    every: Every | None = None,
     as_: Literal["pandas", "polars", "arrow"] = "pandas",
     warehouse: str | Path | None = None,
 ) -> "pd.DataFrame | pl.DataFrame | pa.Table":
-    """Return the readings of a sensor in a range of time, both ends included.
+    """Return the readings of one or several sensors in a range of time, both ends included.
+
+    A date means its midnight. So ``"2013-10-05", "2013-10-06"`` is October 5th and a reading at the midnight
+    that ends it; to include the 6th as well, write ``"2013-10-07"``, or ``"2013-10-06T23:59:59.999999"``.
 
     Args:
-        sensor_name: Like ``sensor_00000``.
+        sensor_name: Like ``sensor_00000``, or several names.
         start: ISO 8601 text, a date (its midnight), a datetime or a pandas Timestamp; without a time zone
-            it means Europe/Berlin.
-        end: Likewise.
+            it means Europe/Berlin. None for the first reading.
+        end: Likewise; None for the last reading.
+        every: Sum up the readings of each ``"15min"``, ``"1h"``, ``"1d"``, ``"1w"`` (from Monday on) or
+            ``"1mo"`` by Berlin's clock: days begin at midnight and have 23 or 25 hours when it changes, and
+            the hour that it shows twice is two buckets. Only readings in the range count.
         as_: What to return: a pandas or polars frame or an Arrow table.
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
 
     Returns:
-        Columns ``timestamp`` (microseconds, Europe/Berlin) and ``sensor_value`` (float64), ascending. No
-        reading in the range: no row.
+        Columns ``timestamp`` (microseconds, Europe/Berlin) and ``sensor_value`` (float64), ascending; no
+        reading in the range: no row. For several names, ``sensor_name`` stands in front, and the sensors
+        follow one another in the order of the names. With ``every``, a row for each bucket that has
+        readings: ``timestamp`` at which it begins, ``n`` (int64), ``mean``, ``min``, ``max``, ``first`` and
+        ``last`` (float64).
 
     Raises:
         UnknownSensorError: The mapping has no such sensor.
-        ValueError: A time can't be read, or the start is after the end.
+        ValueError: A time can't be read, the start is after the end, or there is no such ``every``.
         WarehouseNotReadyError: Nothing has been loaded yet.
         WarehouseError: The warehouse can't be read.
     """
     if as_ not in {"pandas", "polars", "arrow"}:
         raise ValueError(f"as_ must be 'pandas', 'polars' or 'arrow', not {as_!r}")
-    first, last = read_moment(start), read_moment(end)
+    if every is not None:
+        check_every(every)
+    first = EARLIEST if start is None else read_moment(start)
+    last = LATEST if end is None else read_moment(end)
     if first > last:
         raise ValueError(f"start {start} is after end {end}")
-    instants, values = _ask(open_warehouse(warehouse), lambda state: _fetch(state, sensor_name, first, last))
+    names = [sensor_name] if isinstance(sensor_name, str) else list(dict.fromkeys(sensor_name))
+    found = _ask(open_warehouse(warehouse), lambda state: _fetch(state, names, first, last, every))
+    instants = _concatenate([part for part, _ in found], np.int64)
+    columns = {
+        name: _concatenate([part[name] for _, part in found], np.int64 if name == "n" else np.float64)
+        for name in (SUMMARY if every else ["sensor_value"])
+    }
+    owners = None if isinstance(sensor_name, str) else (names, [len(part) for part, _ in found])
+    return _table(instants, columns, owners, as_)
+
+
+def _table(
+    instants: npt.NDArray[np.int64],
+    columns: dict[str, npt.NDArray[Any]],
+    owners: tuple[list[str], list[int]] | None,
+    as_: Literal["pandas", "polars", "arrow"],
+) -> "pd.DataFrame | pl.DataFrame | pa.Table":
+    """Return columns as a table, with the names of the sensors (and how many rows each has) in front."""
     if as_ == "pandas":
         timestamps = pd.DatetimeIndex(instants.view("datetime64[us]"), tz="UTC").tz_convert(TIME_ZONE)
-        return pd.DataFrame({"timestamp": timestamps, "sensor_value": values}, copy=False)
-    rows = pa.table([pa.array(instants).view(READINGS.field(0).type), pa.array(values)], schema=READINGS)
+        frame = pd.DataFrame({"timestamp": timestamps, **columns}, copy=False)
+        if owners:
+            frame.insert(0, "sensor_name", _repeat(*owners).to_pandas())
+        return frame
+    arrays = {"timestamp": pa.array(instants).view(pa.timestamp("us", TIME_ZONE)), **columns}
+    rows = pa.table(({"sensor_name": _repeat(*owners)} if owners else {}) | arrays)
     if as_ == "arrow":
         return rows
     try:
@@ -114,6 +159,15 @@ def get_measurements(
             "polars is not installed, as as_='polars' needs it: run: pip install 'iot-pipeline[polars]'"
         ) from error
     return pl.DataFrame(rows)
+
+
+def _repeat(names: list[str], counts: list[int]) -> pa.ChunkedArray:
+    """Return each name as often as its count says."""
+    return pa.chunked_array(list(map(pa.repeat, names, counts)), pa.string())
+
+
+def _concatenate(parts: list[npt.NDArray[Any]], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
 
 
 def _ask(warehouse: Warehouse, question: Callable[[State], Answer]) -> Answer:
@@ -130,59 +184,73 @@ def _ask(warehouse: Warehouse, question: Callable[[State], Answer]) -> Answer:
 
 
 def _fetch(
-    state: State, sensor_name: str, first: int, last: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Read a sensor's instants and values between two instants, in the files' order: ascending."""
-    sensor_uuid = state.uuid_of(sensor_name)
-    if sensor_uuid is None:
-        raise UnknownSensorError.among(sensor_name, state.sensors, state.warehouse.url)
-    paths = state.paths([sensor_uuid], month_of(first), month_of(last))
-    if not paths:
-        return np.empty(0, np.int64), np.empty(0, np.float64)
-    rows = _read(
-        state.warehouse,
-        f"SELECT epoch_us(timestamp) AS instant, sensor_value FROM {read_parquet_sql(paths)}"
-        " WHERE sensor_uuid = $uuid"
-        " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)",
-        {"uuid": sensor_uuid, "first": first, "last": last},
-    )
-    return rows["instant"], rows["sensor_value"]
+    state: State, names: list[str], first: int, last: int, every: Every | None
+) -> list[tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]]:
+    """Read for each sensor the instants between two, ascending, and the columns that are asked for."""
+    sensors: dict[str, str] = {}
+    for name in names:
+        sensor_uuid = state.uuid_of(name)
+        if sensor_uuid is None:
+            raise UnknownSensorError.among(name, state.sensors, state.warehouse.url)
+        sensors[sensor_uuid] = name
+    found: dict[str, tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]] = {}
+    ordered = sorted(sensors)  # as the files are
+    for start in range(0, len(ordered), _BATCH_SENSORS):
+        uuids = ordered[start : start + _BATCH_SENSORS]
+        readings = read_readings(
+            state.warehouse, state.paths(uuids, month_of(first), month_of(last)), uuids, first, last
+        )
+        for sensor_uuid in uuids:
+            times, values = readings.get(sensor_uuid, _NOTHING)
+            instants = times.view(np.int64)
+            found[sensors[sensor_uuid]] = (
+                summarize(instants, values, every) if every else (instants, {"sensor_value": values})
+            )
+    return [found[name] for name in names]
 
 
 def read_readings(
-    warehouse: Warehouse, paths: list[str], sensor_uuids: list[str]
-) -> dict[str, tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]]:
-    """Read all readings of some sensors.
+    warehouse: Warehouse,
+    paths: list[str],
+    sensor_uuids: list[str],
+    first: int = EARLIEST,
+    last: int = LATEST,
+) -> dict[str, Readings]:
+    """Read the readings of some sensors.
 
     Args:
         warehouse: The warehouse.
-        paths: Parquet files of a state of it.
+        paths: Parquet files of a state of it, month by month.
         sensor_uuids: Which sensors.
+        first: The instant of the first reading, in microseconds since the epoch.
+        last: The instant of the last one, likewise.
 
     Returns:
         By uuid, for those that have readings: datetime64[us][n] in UTC, ascending, and float64[n].
     """
     if not paths:
         return {}
+    # Of one sensor, a constant finds the row groups, and the files' order is that of time.
+    is_one = len(sensor_uuids) == 1
+    sensor = "" if is_one else "list_position($uuids, sensor_uuid)::SMALLINT AS sensor, "
+    which = "= $uuids" if is_one else "IN (SELECT unnest($uuids))"
     rows = _read(
         warehouse,
-        "SELECT list_position($uuids, sensor_uuid)::SMALLINT AS sensor,"
-        f" epoch_us(timestamp) AS instant, sensor_value FROM {read_parquet_sql(paths)}"
-        " WHERE sensor_uuid IN (SELECT unnest($uuids))",
-        {"uuids": sensor_uuids},
+        f"SELECT {sensor}epoch_us(timestamp) AS instant, sensor_value FROM {read_parquet_sql(paths)}"
+        f" WHERE sensor_uuid {which}"
+        " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)",
+        {"uuids": sensor_uuids[0] if is_one else sensor_uuids, "first": first, "last": last},
     )
-    sensor = rows["sensor"]
-    order = np.argsort(sensor, kind="stable")
-    ends = np.cumsum(np.bincount(sensor, minlength=len(sensor_uuids) + 1)[1:])
-    instants = np.split(rows["instant"][order].view("datetime64[us]"), ends[:-1])
-    values = np.split(rows["sensor_value"][order], ends[:-1])
-    parts = zip(sensor_uuids, instants, values, strict=True)
-    return {uuid: _in_order(times, readings) for uuid, times, readings in parts if len(times)}
+    times, readings = rows["instant"].view("datetime64[us]"), rows["sensor_value"]
+    if is_one:
+        return {sensor_uuids[0]: (times, readings)} if len(times) else {}
+    order = np.argsort(rows["sensor"], kind="stable")
+    ends = np.cumsum(np.bincount(rows["sensor"], minlength=len(sensor_uuids) + 1)[1:])[:-1]
+    parts = zip(sensor_uuids, np.split(times[order], ends), np.split(readings[order], ends), strict=True)
+    return {uuid: _in_order(*part) for uuid, *part in parts if len(part[0])}
 
 
-def _in_order(
-    times: npt.NDArray[np.datetime64], values: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]:
+def _in_order(times: npt.NDArray[np.datetime64], values: npt.NDArray[np.float64]) -> Readings:
     """Sort readings by time, and by value where times are equal.
 
     They come in a few ascending runs, which the stable sort merges ten times faster than DuckDB sorts.
@@ -198,10 +266,12 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB connection on one consistent version of all tables.
 
-    The views are ``measurements``, ``sensors``, ``source_files``, ``rejected_rows``, ``anomalies`` and
-    ``sensor_models``. The connection is in memory and the caller's own; later loads don't change what it
-    sees. Where a table's files are damaged, its view raises an error that says what to run, and the others
-    work: an empty view would say that there are no anomalies.
+    The views are ``measurements``, ``sensors``, ``source_files``, ``rejected_rows``, ``events``,
+    ``incidents``, ``anomalies``, ``sensor_models`` and ``annotations``; ``connect().sql("SHOW ALL TABLES")``
+    lists their columns. A question about some sensors and a range of time, as ``sensor_name`` and
+    ``timestamp`` in ``WHERE``, reads only what it needs. The connection is in memory and the caller's own;
+    later loads don't change what it sees. Where a table's files are damaged, its view raises an error that
+    says what to run, and the others work: an empty view would say that there are no anomalies.
 
     Args:
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
@@ -232,7 +302,6 @@ def read_moment(moment: Moment) -> int:
 def _database_of(_process: int, root: Store) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     configure(connection, root)
-    connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
     return connection
 
 

@@ -5,64 +5,86 @@ of readers is kept in the process, and read again only when something newer has 
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
 
+from iot_pipeline.berlin import month_bounds
 from iot_pipeline.errors import DamagedTableError, WarehouseError, WarehouseNotReadyError
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import MAPPING, Warehouse
-from iot_pipeline.warehouse.tables import LOG, Table, TableFile, Version, clear_log, read_table
+from iot_pipeline.warehouse.tables import LOG, Table, TableFile, Version, clear_log, read_table, table_name
 
 HOW_TO_LOAD = "run: dagster asset materialize --select mapping,timeseries"
 HOW_TO_RELOAD = "run: iot-pipeline load --full-reload"
 HOW_TO_JUDGE = "run: dagster asset materialize --select anomalies"
+HOW_TO_RESTORE = "restore the folder from a backup, or delete it and say everything again"
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Two tables that belong together: the second one is committed last and pins a version of the first.
+class Linked:
+    """Tables that belong together: the last one is committed last and pins a version of each of the others.
 
     Attributes:
-        first: The pinned version of the first table; None before the second one has been committed to.
-        second: The latest version of the second one; None for no table.
-        head: The latest version of the first, which a killed writer may have left ahead; for writers only.
+        pinned: The pinned versions of the others, by name; empty before the last one has been committed to.
+        last: The latest version of the last one; None for no table.
+        heads: The latest versions of the others, by name, which a killed writer may have left ahead; for
+            writers only.
         fault: Why the tables can't be read, and the command that makes them anew; empty if they can.
         damaged: The folders of the tables that then have to be made anew.
     """
 
-    first: Table | None = None
-    second: Table | None = None
-    head: Table | None = None
+    pinned: dict[str, Table] = field(default_factory=dict)
+    last: Table | None = None
+    heads: dict[str, Table] = field(default_factory=dict)
     fault: str = ""
     damaged: tuple[Store, ...] = ()
 
+    def head_number(self, name: str) -> int | None:
+        """Return the version that the next commit to one of the others follows; None for no table."""
+        return self.heads[name].version.number if name in self.heads else None
 
-def readings_tables(warehouse: Warehouse, *, writing: bool = False) -> Pair:
+
+def readings_tables(warehouse: Warehouse, *, writing: bool = False) -> Linked:
     """Read the versions of ``timeseries`` and of ``source_files``, the ledger."""
-    return _read_pair(warehouse.timeseries, warehouse.source_files, HOW_TO_RELOAD, writing=writing)
+    return _read_linked([warehouse.timeseries], warehouse.source_files, HOW_TO_RELOAD, writing=writing)
 
 
-def verdicts_tables(warehouse: Warehouse, *, writing: bool = False) -> Pair:
-    """Read the versions of ``anomalies`` and of ``sensor_models``."""
-    return _read_pair(warehouse.anomalies, warehouse.sensor_models, HOW_TO_JUDGE, writing=writing)
+def verdicts_tables(warehouse: Warehouse, *, writing: bool = False) -> Linked:
+    """Read the versions of ``events``, ``anomalies`` and ``sensor_models``."""
+    others = [warehouse.events, warehouse.anomalies]
+    return _read_linked(others, warehouse.sensor_models, HOW_TO_JUDGE, writing=writing)
 
 
-def _read_pair(first: Store, second: Store, remedy: str, *, writing: bool) -> Pair:
-    head = latest = None
-    damaged: tuple[Store, ...] = (second, first)
+def annotations_tables(warehouse: Warehouse) -> Linked:
+    """Read the version of ``annotations``, which belongs with no other table."""
+    return _read_linked([], warehouse.annotations, HOW_TO_RESTORE)
+
+
+def _read_linked(others: Sequence[Store], last: Store, remedy: str, *, writing: bool = False) -> Linked:
+    heads: dict[str, Table] = {}
+    latest = None
+    damaged: tuple[Store, ...] = (last, *others)
     try:
         # What a writer is to commit onto comes first: whoever commits in between is found out then.
-        head = read_table(first) if writing else None
-        damaged = (second,)
-        latest = read_table(second, pins=first)
-        damaged = (second, first)
-        if latest is None or latest.pinned is None:
-            return Pair(second=latest, head=head)
-        pinned = _read_pinned(first, latest.pinned, head)
+        if writing:
+            found = {table_name(folder): read_table(folder) for folder in others}
+            heads = {name: table for name, table in found.items() if table}
+        damaged = (last,)
+        latest = read_table(last, pins=others)
+        damaged = (last, *others)
+        pins = latest.pins if latest else {}
+        pinned = {
+            name: _read_pinned(folder, pins[name], heads.get(name))
+            for folder in others
+            if (name := table_name(folder)) in pins
+        }
     except DamagedTableError as error:
-        return Pair(second=latest, head=head, fault=f"{error}: {remedy}", damaged=damaged)
-    return Pair(pinned, latest, head)
+        return Linked(last=latest, heads=heads, fault=f"{error}: {remedy}", damaged=damaged)
+    return Linked(pinned, latest, heads)
 
 
 def _read_pinned(folder: Store, version: Version, head: Table | None) -> Table:
@@ -72,7 +94,7 @@ def _read_pinned(folder: Store, version: Version, head: Table | None) -> Table:
     return table
 
 
-def clear_damage(tables: Pair) -> Pair:
+def clear_damage(tables: Linked) -> Linked:
     """Delete the logs of tables that can't be read, so that the next commits make them anew.
 
     A table that is made anew counts its versions from 0 again. So what pins it goes first: an old pin must
@@ -82,10 +104,10 @@ def clear_damage(tables: Pair) -> Pair:
         clear_log(folder)
     if not tables.damaged:
         return tables
-    return Pair(head=tables.head if len(tables.damaged) == 1 else None)
+    return Linked(heads=tables.heads if len(tables.damaged) == 1 else {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """One consistent state of a warehouse.
 
@@ -95,8 +117,9 @@ class State:
         source_files: The ledger.
         timeseries: The version of the readings that it describes.
         months: The files of the readings by month, ascending.
-        sensors: The uuids by sensor name, ascending; none before the mapping has been loaded.
-        verdicts: ``anomalies`` and ``sensor_models``; None where nobody has asked for them.
+        mapping: The columns of the mapping, by sensor name; none before it has been loaded.
+        verdicts: ``events``, ``anomalies`` and ``sensor_models``; None where nobody has asked for them.
+        annotations: ``annotations``, likewise.
     """
 
     warehouse: Warehouse
@@ -104,24 +127,50 @@ class State:
     source_files: Table
     timeseries: Table
     months: dict[str, list[TableFile]]
-    sensors: dict[str, str]
-    verdicts: Pair | None = None
+    mapping: dict[str, list[str | None]]
+    verdicts: Linked | None = None
+    annotations: Linked | None = None
+
+    @cached_property
+    def sensors(self) -> dict[str, str]:
+        """The uuids by sensor name, ascending."""
+        names, uuids = (self.mapping.get(column, []) for column in ("sensor_name", "sensor_uuid"))
+        return {str(name): str(uuid) for name, uuid in zip(names, uuids, strict=True)}
 
     @property
     def n_readings(self) -> int:
         """How many readings there are."""
         return sum(file.n_rows for file in self.timeseries.files)
 
+    @property
+    def span(self) -> int:
+        """The time from the first to the last reading, in microseconds; 0 where there is none.
+
+        That of their months where a table of an earlier release has no statistics.
+        """
+        if not self.months:
+            return 0
+        least = [file.least.get("timestamp") for file in self.timeseries.files]
+        greatest = [file.greatest.get("timestamp") for file in self.timeseries.files]
+        if None in (*least, *greatest):
+            return month_bounds(max(self.months))[1] - month_bounds(min(self.months))[0]
+        span: timedelta = max(filter(None, greatest)) - min(filter(None, least))
+        return span // timedelta(microseconds=1)
+
     def paths(self, sensor_uuids: Sequence[str], start: str = "", end: str = "9999-12") -> list[str]:
         """Return the files of the months from start to end that may hold readings of some sensors."""
-        least, greatest = min(sensor_uuids), max(sensor_uuids)
+        wanted = sorted(sensor_uuids)
+
+        def may_hold(file: TableFile) -> bool:
+            position = bisect_left(wanted, file.least.get("sensor_uuid", ""))
+            return position < len(wanted) and wanted[position] <= file.greatest.get("sensor_uuid", "~")
+
         return [
             file.url
             for month, files in self.months.items()
             if start <= month <= end
             for file in files
-            if file.least.get("sensor_uuid", "") <= greatest
-            and least <= file.greatest.get("sensor_uuid", "~")
+            if may_hold(file)
         ]
 
     def uuid_of(self, sensor_name: str) -> str | None:
@@ -136,7 +185,8 @@ class State:
 
 
 _states: dict[Warehouse, State] = {}
-_verdicts: dict[Warehouse, tuple[tuple[str, ...], Pair]] = {}
+_linked: dict[Store, tuple[tuple[str, ...], Linked]] = {}
+"""By the folder of the last table, with what tells whether it is still the latest."""
 
 
 def read_state(warehouse: Warehouse, *, with_verdicts: bool = False, fresh: bool = False) -> State:
@@ -144,7 +194,8 @@ def read_state(warehouse: Warehouse, *, with_verdicts: bool = False, fresh: bool
 
     Args:
         warehouse: Which one.
-        with_verdicts: Read ``anomalies`` and ``sensor_models`` too. Damage to them is no error here.
+        with_verdicts: Read ``events``, ``anomalies``, ``sensor_models`` and ``annotations`` too. Damage to
+            them is no error.
         fresh: Trust nothing in memory.
 
     Raises:
@@ -153,38 +204,46 @@ def read_state(warehouse: Warehouse, *, with_verdicts: bool = False, fresh: bool
     """
     if fresh:
         _states.pop(warehouse, None)
-        _verdicts.pop(warehouse, None)
+        for folder in (warehouse.sensor_models, warehouse.annotations):
+            _linked.pop(folder, None)
     state = _states.get(warehouse)
     if not (
         state and _is_latest(state.stamp) and state.stamp == _stamp_of_readings(warehouse, state.source_files)
     ):
         state = _states[warehouse] = _read_readings(warehouse)
-    return replace(state, verdicts=_read_verdicts(warehouse)) if with_verdicts else state
+    if not with_verdicts:
+        return state
+    return replace(
+        state,
+        verdicts=_read_latest(warehouse.sensor_models, lambda: verdicts_tables(warehouse)),
+        annotations=_read_latest(warehouse.annotations, lambda: annotations_tables(warehouse)),
+    )
 
 
 def _read_readings(warehouse: Warehouse) -> State:
     tables = readings_tables(warehouse)
     if tables.fault:
         raise DamagedTableError(tables.fault)
-    if tables.first is None or tables.second is None:
+    if tables.last is None or not tables.pinned:
         raise _nothing_in(warehouse.root)
-    stamp = _stamp_of_readings(warehouse, tables.second)
+    timeseries = tables.pinned["timeseries"]
+    stamp = _stamp_of_readings(warehouse, tables.last)
     months: dict[str, list[TableFile]] = {}
-    for file in sorted(tables.first.files, key=lambda file: str(file.partition["month"])):
+    for file in sorted(timeseries.files, key=lambda file: str(file.partition["month"])):
         months.setdefault(str(file.partition["month"]), []).append(file)
-    return State(warehouse, stamp, tables.second, tables.first, months, read_sensors(warehouse))
+    return State(warehouse, stamp, tables.last, timeseries, months, _read_mapping(warehouse))
 
 
 def _nothing_in(folder: Store) -> WarehouseNotReadyError:
     return WarehouseNotReadyError(f"nothing has been loaded into {folder.url} yet: {HOW_TO_LOAD}")
 
 
-def _read_verdicts(warehouse: Warehouse) -> Pair:
-    stamp, known = _verdicts.get(warehouse, ((), None))
-    if known and _is_latest(stamp) and stamp == _stamp_of_verdicts(warehouse, known):
+def _read_latest(last: Store, read: Callable[[], Linked]) -> Linked:
+    stamp, known = _linked.get(last, ((), None))
+    if known and _is_latest(stamp) and stamp == _stamp_of(last, known):
         return known
-    tables = verdicts_tables(warehouse)
-    _verdicts[warehouse] = (() if tables.fault else _stamp_of_verdicts(warehouse, tables)), tables
+    tables = read()
+    _linked[last] = (() if tables.fault else _stamp_of(last, tables)), tables
     return tables
 
 
@@ -196,8 +255,8 @@ def _stamp_of_readings(warehouse: Warehouse, source_files: Table) -> tuple[str, 
     return (*warehouse.root.versions(commits), *warehouse.mapping.versions([MAPPING]))
 
 
-def _stamp_of_verdicts(warehouse: Warehouse, tables: Pair) -> tuple[str, ...]:
-    return tuple(warehouse.sensor_models.versions(_commits(tables.second)))
+def _stamp_of(last: Store, tables: Linked) -> tuple[str, ...]:
+    return tuple(last.versions(_commits(tables.last)))
 
 
 def _commits(table: Table | None) -> list[str]:
@@ -211,12 +270,15 @@ def _is_latest(stamp: tuple[str, ...]) -> bool:
     return bool(stamp) and not stamp[0]
 
 
-def read_sensors(warehouse: Warehouse) -> dict[str, str]:
-    """Return the uuids by sensor name; none before the mapping has been loaded."""
+def _read_mapping(warehouse: Warehouse) -> dict[str, list[str | None]]:
+    """Return the columns of the mapping, by sensor name; none before it has been loaded."""
     if not any(warehouse.mapping.versions([MAPPING])):
         return {}
     with open_mapping(warehouse) as connection:
-        return dict(connection.execute("SELECT sensor_name, sensor_uuid FROM sensors ORDER BY sensor_name"))
+        rows = connection.execute("SELECT * FROM sensors ORDER BY sensor_name")
+        names = [name for name, *_ in rows.description]
+        columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return {name: list(values) for name, values in zip(names, columns, strict=True)}
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Status:
         last: The last reading's time in Europe/Berlin.
         loaded_at: When the last file was loaded, in Europe/Berlin.
         rejected_rows: Quarantined rows by reason, the most frequent first.
-        anomalies: Anomalous readings by kind, the most frequent first.
+        anomalies: Anomalous readings by kind, the most frequent first; without those of false alarms.
     """
 
     warehouse: str
@@ -80,7 +80,12 @@ def read_status(warehouse: str | Path | None = None) -> Status:
             last=last,
             loaded_at=loaded_at,
             rejected_rows=_count(connection, "rejected_rows", "reason", "sum(n)::BIGINT"),
-            anomalies=_count(connection, "anomalies", "kind"),
+            anomalies=_count(
+                connection,
+                "events WHERE annotation IS DISTINCT FROM 'false_alarm'",
+                "kind",
+                "sum(n_readings)::BIGINT",
+            ),
         )
 
 

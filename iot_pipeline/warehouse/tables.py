@@ -1,6 +1,6 @@
-"""What the log of a Delta table says of a version: its files, and the version of another table it pins."""
+"""Reads a version of a Delta table from its log: its files, and the versions of other tables it pins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -57,21 +57,21 @@ class Table:
     Attributes:
         version: Its number and the table's id.
         files: Its files.
-        pinned: The version of another table that it belongs with; None where it has not been committed to.
+        pins: The versions of other tables that it pins, by name.
     """
 
     version: Version
     files: tuple[TableFile, ...]
-    pinned: Version | None
+    pins: dict[str, Version]
 
 
-def read_table(folder: Store, version: int | None = None, *, pins: Store | None = None) -> Table | None:
+def read_table(folder: Store, version: int | None = None, *, pins: Sequence[Store] = ()) -> Table | None:
     """Read the log of a table up to a version, by default the latest; None if there is no such table.
 
     Args:
         folder: The table's folder.
         version: The version's number.
-        pins: The folder of the table that this one pins a version of.
+        pins: The folders of the tables that this one may pin versions of.
 
     Raises:
         DamagedTableError: The log can't be read.
@@ -81,13 +81,15 @@ def read_table(folder: Store, version: int | None = None, *, pins: Store | None 
         table = open_table(folder, version)
         if table is None:
             return None
-        pinned = None
-        name, _, table_id = (table.metadata().description or "").partition(" ")
-        if pins and (number := table.transaction_version(table_name(pins))) is not None:
-            pinned = Version(number, table_id if name == table_name(pins) else "")
-        return Table(
-            Version(table.version(), str(table.metadata().id)), tuple(list_files(folder, table)), pinned
-        )
+        words = (table.metadata().description or "").split()
+        ids = dict(zip(words[::2], words[1::2], strict=False))
+        pinned = {
+            name: Version(number, ids.get(name, ""))
+            for name in map(table_name, pins)
+            if (number := table.transaction_version(name)) is not None
+        }
+        this = Version(table.version(), str(table.metadata().id))
+        return Table(this, tuple(list_files(folder, table)), pinned)
 
 
 def table_name(folder: Store) -> str:

@@ -11,12 +11,19 @@ import pyarrow as pa
 
 from iot_pipeline.berlin import TIME_ZONE
 from iot_pipeline.errors import DamagedTableError, WarehouseError
+from iot_pipeline.kinds import ANNOTATIONS
 from iot_pipeline.store import Store, query_error
 from iot_pipeline.warehouse._layout import Warehouse, rejects_file
-from iot_pipeline.warehouse.state import HOW_TO_JUDGE, HOW_TO_RELOAD, Pair, State, read_state
+from iot_pipeline.warehouse.state import (
+    HOW_TO_JUDGE,
+    HOW_TO_RELOAD,
+    HOW_TO_RESTORE,
+    Linked,
+    State,
+    read_state,
+)
 from iot_pipeline.warehouse.tables import Table
 
-SENSORS = pa.schema([("sensor_name", pa.string()), ("sensor_uuid", pa.string())])
 _COLUMNS = {
     "source_files": ["key VARCHAR"],
     "readings": ["sensor_uuid VARCHAR", "timestamp TIMESTAMPTZ", "sensor_value DOUBLE"],
@@ -34,7 +41,29 @@ _COLUMNS = {
         "expected_value DOUBLE",
         "score DOUBLE",
         "kind VARCHAR",
-        "event_id BIGINT",
+        "event_id VARCHAR",
+    ],
+    "event_rows": [
+        "event_id VARCHAR",
+        "sensor_name VARCHAR",
+        "kind VARCHAR",
+        "start TIMESTAMPTZ",
+        '"end" TIMESTAMPTZ',
+        "n_readings BIGINT",
+        "peak_score DOUBLE",
+        "mean_residual DOUBLE",
+        "incident_id VARCHAR",
+    ],
+    "annotation_rows": [
+        "annotation_id VARCHAR",
+        "sensor VARCHAR",
+        "start TIMESTAMPTZ",
+        '"end" TIMESTAMPTZ',
+        "kind VARCHAR",
+        "note VARCHAR",
+        "author VARCHAR",
+        "created_at TIMESTAMPTZ",
+        "withdraws VARCHAR",
     ],
     "sensor_models": [
         "sensor_name VARCHAR",
@@ -48,6 +77,46 @@ _COLUMNS = {
     ],
 }
 """The columns of views over files that need not be there, or can't be read."""
+_DERIVED = {
+    "annotations": """
+        SELECT annotation_id, sensor, start, "end", kind, note, author, created_at
+        FROM annotation_rows
+        WHERE withdraws IS NULL
+            AND annotation_id NOT IN (SELECT withdraws FROM annotation_rows WHERE withdraws IS NOT NULL)
+    """,
+    "events": """
+        WITH annotated AS (
+            SELECT sensor_name, start, "end", kind
+            FROM (SELECT DISTINCT sensor_name FROM event_rows)
+            JOIN annotations ON sensor_name = sensor OR sensor_name GLOB sensor
+        )
+        SELECT event_rows.*, annotation
+        FROM event_rows LEFT JOIN (
+            SELECT
+                event_id,
+                first(annotated.kind ORDER BY list_position($kinds, annotated.kind)) AS annotation
+            FROM event_rows JOIN annotated
+                ON event_rows.sensor_name = annotated.sensor_name
+                AND event_rows.start <= annotated."end" AND annotated.start <= event_rows."end"
+            GROUP BY event_id
+        ) USING (event_id)
+    """.replace("$kinds", str(list(ANNOTATIONS))),
+    "incidents": """
+        SELECT
+            incident_id,
+            min(start) AS start,
+            max("end") AS "end",
+            count(DISTINCT sensor_name) AS n_sensors,
+            count(*) AS n_events,
+            list_sort(list(DISTINCT kind)) AS kinds,
+            first(sensor_name ORDER BY peak_score DESC, sensor_name) AS strongest_sensor,
+            max(peak_score) AS peak_score
+        FROM events
+        WHERE annotation IS DISTINCT FROM 'false_alarm'
+        GROUP BY incident_id
+    """,
+}
+"""Views over the views of files, and over each other."""
 _OF_THE_DETECTOR = ("fingerprint", "inputs")
 """Columns that are its own business."""
 
@@ -72,10 +141,14 @@ def connect_to(
 
 def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str, DamagedTableError]:
     """Make the views of a state and return, by name, why some of them can't be read."""
-    warehouse, verdicts = state.warehouse, state.verdicts or Pair()
+    warehouse = state.warehouse
+    verdicts, annotations = state.verdicts or Linked(), state.annotations or Linked()
     faults: dict[str, DamagedTableError] = {}
 
-    def make(name: str, paths: list[str], remedy: str = HOW_TO_RELOAD) -> None:
+    def make(name: str, paths: list[str], remedy: str = HOW_TO_RELOAD, fault: str = "") -> None:
+        if fault:
+            _create_view_that_raises(connection, name, DamagedTableError(fault))
+            return
         try:
             with readable_errors(f"{warehouse.url} ({name})", remedy):
                 _create_view(connection, name, paths)
@@ -85,12 +158,16 @@ def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str
 
     make("source_files", _urls(state.source_files))
     make("readings", _urls(state.timeseries))
-    if verdicts.fault:
-        for name in ("anomalies", "sensor_models"):
-            _create_view_that_raises(connection, name, DamagedTableError(verdicts.fault))
-    else:
-        make("anomalies", _urls(verdicts.first), HOW_TO_JUDGE)
-        make("sensor_models", _urls(verdicts.second if verdicts.first else None), HOW_TO_JUDGE)
+    judged = verdicts.pinned
+    no_events = (
+        f"can't read {warehouse.events.url} (an earlier release has judged the sensors): {HOW_TO_JUDGE}"
+        if judged and "events" not in judged
+        else ""
+    )
+    make("event_rows", _urls(judged.get("events")), HOW_TO_JUDGE, verdicts.fault or no_events)
+    make("anomalies", _urls(judged.get("anomalies")), HOW_TO_JUDGE, verdicts.fault)
+    make("sensor_models", _urls(verdicts.last if judged else None), HOW_TO_JUDGE, verdicts.fault)
+    make("annotation_rows", _urls(annotations.last), HOW_TO_RESTORE, annotations.fault)
     try:
         with readable_errors(warehouse.source_files.url):
             rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0")
@@ -98,14 +175,21 @@ def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str
     except DamagedTableError as error:
         return {"source_files": error} | faults
     make("rejected_rows", [f"{warehouse.bronze.url}/{name}" for name in files])
-    sensors = {"sensor_name": list(state.sensors), "sensor_uuid": list(state.sensors.values())}
-    connection.register("new_sensors", pa.table(sensors, SENSORS))
+    columns: dict[str, list[str | None]] = {"sensor_name": [], "sensor_uuid": []} | state.mapping
+    sensors = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    connection.register("new_sensors", pa.table(sensors))
     connection.execute("CREATE OR REPLACE TABLE sensors AS FROM new_sensors")
     connection.unregister("new_sensors")
-    connection.execute(
-        "CREATE OR REPLACE VIEW measurements AS SELECT sensor_name, sensor_uuid, timestamp, sensor_value"
-        " FROM readings LEFT JOIN sensors USING (sensor_uuid)"
-    )
+    # Grouped, DuckDB knows that a uuid has one name, and leaves the join out where no name is asked for.
+    connection.execute("""
+        CREATE OR REPLACE VIEW measurements AS
+        SELECT sensor_name, sensor_uuid, timestamp, sensor_value
+        FROM readings LEFT JOIN (
+            SELECT sensor_uuid, any_value(sensor_name) AS sensor_name FROM sensors GROUP BY sensor_uuid
+        ) USING (sensor_uuid)
+    """)
+    for name, rows in _DERIVED.items():
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {rows}")
     return faults
 
 
@@ -128,6 +212,7 @@ def configure(connection: duckdb.DuckDBPyConnection, root: Store) -> None:
     """Let a connection show times in Berlin's zone and read the warehouse's files."""
     connection.execute(f"SET GLOBAL TimeZone = '{TIME_ZONE}'")  # a cursor inherits only global settings
     connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
     root.register(connection)
 
 
@@ -142,6 +227,8 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[s
         columns = f"COLUMNS(lambda name: name NOT IN {_OF_THE_DETECTOR})"
         if name == "rejected_rows":  # those without a line number are rows summed up
             columns += ", if(line_number IS NULL, try_cast(split_part(raw, ' ', 1) AS BIGINT), 1) AS n"
+        if name == "anomalies":  # an earlier release numbered events
+            columns = "* REPLACE (event_id::VARCHAR AS event_id)"
         rows = f"SELECT {columns} FROM {read_parquet_sql(paths)}"
     else:
         typed = (column.split(" ", 1) for column in _COLUMNS[name])

@@ -113,6 +113,53 @@ def test_a_few_values_of_1e300_are_spikes_and_hide_nothing() -> None:
     assert result.model.noise_sd == pytest.approx(series.noise_sd[0], rel=0.05)
 
 
+LARGEST = np.finfo(np.float64).max
+
+
+@pytest.mark.parametrize("size", [1e290, 1e300, 1.2e300, 1e308, LARGEST, -LARGEST])
+@pytest.mark.parametrize("places", [[0], [999], [500], [500, 501], [0, 999]])
+@pytest.mark.parametrize("sensor_kind", ["constant", "noise", "walk"])
+def test_an_error_sentinel_is_flagged_and_overflows_nothing(
+    sensor_kind: str, places: list[int], size: float
+) -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.standard_t(3, 1_000)
+    values = {"constant": np.full(1_000, 5.0), "noise": noise, "walk": np.cumsum(noise)}[sensor_kind]
+    values[places] = size
+    result = detect_anomalies(every_quarter(1_000), values)
+    assert result.flags[places].all()
+    assert result.flags.sum() <= 50
+    assert np.isfinite(result.scores).all()
+    assert np.isfinite(result.expected).all()
+    assert np.isfinite(result.model.expected_at(every_quarter(1_000))).all()
+    assert all(np.isfinite((event.mean_residual, event.peak_score)).all() for event in result.events)
+
+
+@given(
+    values=st.lists(
+        st.sampled_from([1e290, -1e299, 1e300, -1.2e300, 1e305, LARGEST, -LARGEST, 0.0, 1.0]),
+        min_size=24,
+        max_size=60,
+    )
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_nothing_but_huge_values_gets_finite_scores(values: list[float]) -> None:
+    array = np.array(values)
+    result = detect_anomalies(every_quarter(len(array)), array)
+    assert_sound(result, array)
+    assert np.isfinite(result.scores).all()
+    assert np.isfinite(result.expected).all()
+    assert all(np.isfinite((event.mean_residual, event.peak_score)).all() for event in result.events)
+
+
+def test_spikes_on_one_reading_in_a_hundred_are_no_resolution() -> None:
+    values = np.full(1_000, 5.0)
+    values[50::100] = 9.0
+    assert np.flatnonzero(detect_anomalies(every_quarter(1_000), values).flags).tolist() == list(
+        range(50, 1_000, 100)
+    )
+
+
 def test_readings_without_a_time_are_left_out() -> None:
     series = sensor("linear", points=3_000)
     times = series.timestamps.copy()

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from iot_pipeline.detection import detect_anomalies
@@ -78,16 +79,52 @@ def test_a_regular_sampling_doesnt_hide_the_day() -> None:
     assert dict(result.model.parameters)["amplitude_24h"] == pytest.approx(5, rel=0.03)
 
 
-def test_the_reasoning_names_the_runner_up_and_what_chance_gives() -> None:
-    series = sensor("quadratic", "gaussian", "spike")
-    reasoning = detect_anomalies(series.timestamps, series.values).model.reasoning
-    assert reasoning.startswith("Quadratic beats ")
-    assert "points of BIC" in reasoning
-    assert "where chance alone gives 54" in reasoning
-    assert "spike" in reasoning
+def reasoning(*sensor_arguments: str) -> str:
+    series = sensor(*sensor_arguments)
+    return detect_anomalies(series.timestamps, series.values).model.reasoning
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    {
+        "constant": "Holds one level; nothing unusual.",
+        "linear": "Falls steadily; nothing unusual.",
+        "quadratic": "Climbs, then falls, along a smooth curve; nothing unusual.",
+        "cubic": "Climbs, then falls and climbs again, along a smooth curve; nothing unusual.",
+        "decay": "Climbs fast at first, then ever more slowly; nothing unusual.",
+        "daily": "Holds one level, with a daily rhythm; nothing unusual.",
+        "step": "Jumps from one level to another once; nothing unusual.",
+        "piecewise": "Runs straight and changes course once; nothing unusual.",
+    }.items(),
+)
+def test_the_reasoning_begins_with_what_the_sensor_does(family: str, words: str) -> None:
+    assert reasoning(family).startswith(words)
+
+
+def test_the_reasoning_says_what_does_not_fit_when_and_by_how_much() -> None:
+    series = sensor("quadratic", "gaussian", "level_shift")
+    result = detect_anomalies(series.timestamps, series.values)
+    event = max(result.events, key=lambda event: event.peak_score)
+    start = pd.Timestamp(event.start, tz="UTC").tz_convert("Europe/Berlin")
+    words = result.model.reasoning
+    assert re.search(rf"\d readings don't fit: .* from {start:%Y-%m-%d %H:%M}, \S+ (above|below)", words)
 
 
 def test_the_reasoning_counts_in_the_singular_and_the_plural() -> None:
-    series = sensor("quadratic", "gaussian", "spike", "drift")
-    reasoning = detect_anomalies(series.timestamps, series.values).model.reasoning
-    assert re.search(r"\(\d+ spikes, 1 drift\)", reasoning)
+    words = reasoning("quadratic", "gaussian", "spike", "drift")
+    assert re.search(r"\d+ readings don't fit: \d+ spikes and one drift;", words)
+
+
+def test_the_reasoning_tells_how_long_nothing_was_measured() -> None:
+    assert re.search(
+        r"Nothing was measured .*for \d+\.\d (hours|days) from", reasoning("linear", "gaussian", "gap")
+    )
+
+
+def test_figures_come_after_the_words_with_the_runner_up_and_what_chance_gives() -> None:
+    words, figures = reasoning("quadratic", "gaussian", "spike").split(" In figures: ")
+    assert "BIC" not in words
+    assert "sd" not in words
+    assert figures.startswith("quadratic beats ")
+    assert "points of BIC" in figures
+    assert "54 would by chance" in figures

@@ -1,0 +1,197 @@
+"""What is news after a run, given what was told before. Pure: neither reads nor sends."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from iot_pipeline.alerts.events import KEPT, Event, Findings
+
+RECENT = timedelta(days=3)
+"""How long before the last reading a new event may have ended to be news. Files come a day late."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCheck:
+    """A check of the data that did not pass.
+
+    Attributes:
+        name: Its name.
+        is_error: It is an error, not a warning.
+        found: What it found, in figures and names.
+        count: How many things it found, where it counts any: more of them are news.
+    """
+
+    name: str
+    is_error: bool
+    found: str = ""
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a run of the nightly job ended.
+
+    Attributes:
+        run_id: Dagster's id.
+        succeeded: Whether it did.
+        error: The first real error; empty where only checks failed.
+        checks: The checks that did not pass.
+    """
+
+    run_id: str
+    succeeded: bool
+    error: str = ""
+    checks: tuple[FailedCheck, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event that people know of.
+
+    Attributes:
+        event_id: Its name.
+        sensor_name: The sensor.
+        start: When it starts.
+        end: When it ended as far as was known.
+        ongoing: People were told that it goes on, and not yet that it has ended.
+    """
+
+    event_id: str
+    sensor_name: str
+    start: datetime
+    end: datetime
+    ongoing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What people know.
+
+    Attributes:
+        events: The events, as long as they may still matter.
+        checks: By the names of the checks that did not pass, how many things they found.
+    """
+
+    events: tuple[Told, ...] = ()
+    checks: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What there is to tell after a run.
+
+    Attributes:
+        run: The run.
+        incidents: New events by incident, the strongest incident and in it the strongest event first.
+        ended: Events that people were told go on, and that have ended.
+        checks: Checks that did not pass and are news.
+        standing: The names of those that people know of already.
+    """
+
+    run: Run
+    incidents: tuple[tuple[Event, ...], ...] = ()
+    ended: tuple[Event, ...] = ()
+    checks: tuple[FailedCheck, ...] = ()
+    standing: tuple[str, ...] = ()
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it is worth a message."""
+        return bool(not self.run.succeeded or self.incidents or self.ended or self.checks)
+
+
+def compose(
+    run: Run, findings: Findings, known: Memory | None, *, min_score: float
+) -> tuple[Digest, Memory | None]:
+    """Decide what is news, and what people know after it.
+
+    Args:
+        run: How the run ended.
+        findings: What was found, as of now.
+        known: What people know; None before the first good run, whose events and warnings they aren't told.
+        min_score: The least peak score that is worth a message, in standard deviations.
+
+    Returns:
+        The digest, and what is known once it is sent.
+    """
+    if known is None:
+        checks = tuple(check for check in run.checks if check.is_error)
+        told = tuple(_told(event, ongoing=False) for event in findings.events)
+        return Digest(run, checks=checks), Memory(told, _counts(run.checks)) if run.succeeded else None
+    told_before = {told.event_id: told for told in known.events}
+    present = {event.event_id for event in findings.events}
+    vanished = [told for told in known.events if told.event_id not in present]
+    new: list[Event] = []
+    ended: list[Event] = []
+    told_after: list[Told] = []
+    for event in findings.events:
+        earlier = told_before.get(event.event_id) or _find_overlapping(event, vanished)
+        if event.annotation is not None:
+            # It is remembered only where it was told: withdrawing the annotation makes it news again.
+            told_after += [_told(event, ongoing=False)] if earlier else []
+        elif earlier is None:
+            if event.peak_score >= min_score and findings.clock and event.end >= findings.clock - RECENT:
+                new.append(event)
+                told_after.append(_told(event, ongoing=event.ongoing))
+        else:
+            if earlier.ongoing and not event.ongoing:
+                ended.append(event)
+            # One that ended and goes on again is no news.
+            told_after.append(_told(event, ongoing=earlier.ongoing and event.ongoing))
+    told_after += [told for told in vanished if not findings.clock or told.end >= findings.clock - KEPT]
+    counts = dict(known.checks)
+    news = tuple(check for check in run.checks if check.is_error or check.count > counts.get(check.name, -1))
+    standing = tuple(check.name for check in run.checks if check not in news)
+    digest = Digest(run, _group(new), tuple(ended), news, standing)
+    if not run.succeeded:  # it may have ended before some checks: what they said last still stands
+        return digest, Memory(tuple(told_after), _counts(run.checks, counts))
+    return digest, Memory(tuple(told_after), _counts(run.checks))
+
+
+def _told(event: Event, *, ongoing: bool) -> Told:
+    return Told(event.event_id, event.sensor_name, event.start, event.end, ongoing)
+
+
+def _find_overlapping(event: Event, vanished: Iterable[Told]) -> Told | None:
+    """Return what people know of the same time of the sensor: an event that comes and goes is told once."""
+    overlapping = (
+        told
+        for told in vanished
+        if told.sensor_name == event.sensor_name and told.start <= event.end and event.start <= told.end
+    )
+    return next(overlapping, None)
+
+
+def _counts(
+    checks: Iterable[FailedCheck], before: dict[str, int] | None = None
+) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(((before or {}) | {check.name: check.count for check in checks}).items()))
+
+
+def _group(events: list[Event]) -> tuple[tuple[Event, ...], ...]:
+    """Put the events of each incident together; they come the strongest first, and so do the incidents."""
+    incidents: dict[str, list[Event]] = {}
+    for event in events:
+        incidents.setdefault(event.incident_id, []).append(event)
+    return tuple(map(tuple, incidents.values()))
+
+
+def headline(digest: Digest) -> str:
+    """Return the title of the message about a digest."""
+    events = [event for incident in digest.incidents for event in incident]
+    sensors = Counter(event.sensor_name for event in events)
+    failed = sum(check.is_error for check in digest.checks)
+    where = " ".join(next(iter(sensors)).split()) if len(sensors) == 1 else f"{len(sensors):,} sensors"
+    parts = {
+        "the run failed": not digest.run.succeeded,
+        f"{_counted(len(events), 'new event', 'new events')} on {where}": events,
+        _counted(len(digest.ended), "event has ended", "events have ended"): digest.ended,
+        _counted(failed, "check failed", "checks failed"): failed,
+        _counted(len(digest.checks) - failed, "check warns", "checks warn"): len(digest.checks) - failed,
+    }
+    return f"Sensors: {', '.join(part for part, is_said in parts.items() if is_said)}"
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"

@@ -1,0 +1,87 @@
+"""What is usual at a time of the day in the weeks around: means over days and hours by running sums."""
+
+import numpy as np
+
+from iot_pipeline.detection.cycles import DAY
+from iot_pipeline.detection.types import FloatArray, IntArray
+
+_CELLS = (8, 96)  # a day has at least and at most
+_DAYS = 10  # before and after
+_LONG = 2 * DAY  # a longer pause is shortened
+
+
+def without_pauses(seconds: FloatArray) -> FloatArray:
+    """Shorten pauses of more than two days to less, and keep the time of the day; float64[n], ascending."""
+    steps = np.diff(seconds, prepend=0.0)
+    shortened: FloatArray = seconds - np.cumsum(np.where(steps > _LONG, (steps // DAY - 1.0) * DAY, 0.0))
+    return shortened
+
+
+class DayCells:
+    """Readings divided by day and by time of the day."""
+
+    def __init__(self, seconds: FloatArray, step: float) -> None:
+        """Divide readings.
+
+        Args:
+            seconds: float64, shape (n,), ascending, without long pauses.
+            step: The usual time between two readings, in seconds.
+        """
+        parts = int(np.clip(round(DAY / max(step, 1e-6)), *_CELLS))
+        self._shape = int(seconds[-1] // DAY) + 1, parts
+        self._cell: IntArray = np.minimum(
+            (seconds * (parts / DAY)).astype(np.intp), self._shape[0] * parts - 1
+        )
+        self._count = self._totals(None)
+        self._counts: dict[int, tuple[FloatArray, FloatArray]] = {}
+
+    def local_mean(self, values: FloatArray, *, hours: int, pseudo: tuple[float, float]) -> FloatArray:
+        """Average over the ten days before and after, without the day itself: no event hides itself.
+
+        Means of few readings are drawn towards those of many: that of a time of the day to that of all hours,
+        and this one to that of all days (empirical Bayes: Efron & Morris, JASA 68, 1973).
+
+        Args:
+            values: float64, shape (n,).
+            hours: How many cells before and after belong to a time of the day.
+            pseudo: With how many readings the mean of all days counts, and that of all hours.
+
+        Returns:
+            float64, shape (n,).
+        """
+        total = self._totals(values)
+        whole = total.sum() / max(self._count.sum(), 1.0)
+        if hours not in self._counts:
+            self._counts[hours] = _around(self._count, hours)
+        sums, counts = _around(total, hours), self._counts[hours]
+        by_day = (sums[0] + pseudo[0] * whole) / (counts[0] + pseudo[0])
+        local = (sums[1] + pseudo[1] * by_day) / (counts[1] + pseudo[1])
+        at_readings: FloatArray = local.ravel().take(self._cell)
+        return at_readings
+
+    def _totals(self, values: FloatArray | None) -> FloatArray:
+        size = self._shape[0] * self._shape[1]
+        totals: FloatArray = np.bincount(self._cell, values, size).astype(np.float64)
+        return totals.reshape(self._shape)
+
+
+def _around(cells: FloatArray, hours: int) -> tuple[FloatArray, FloatArray]:
+    """Sum over the days around, all hours and those around each."""
+    return _over_days(cells.sum(axis=1, keepdims=True)), _over_days(_over_hours(cells, hours))
+
+
+def _over_days(rows: FloatArray) -> FloatArray:
+    """Sum the rows of the days around each one, without its own."""
+    total = np.concatenate((np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)))
+    day = np.arange(len(rows))
+    last = np.minimum(day + _DAYS + 1, len(rows))
+    sums: FloatArray = np.maximum(total[last] - total[np.maximum(day - _DAYS, 0)] - rows, 0.0)
+    return sums
+
+
+def _over_hours(rows: FloatArray, cells: int) -> FloatArray:
+    """Sum the cells around each time of the day; the day is a circle."""
+    ring = np.concatenate((rows[:, -cells:], rows, rows[:, :cells]), axis=1)
+    total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(ring, axis=1)), axis=1)
+    sums: FloatArray = total[:, 2 * cells + 1 :] - total[:, : rows.shape[1]]
+    return sums

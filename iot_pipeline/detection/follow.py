@@ -1,0 +1,136 @@
+"""Judge readings that follow one another closely by how far each jumps from where the last ones lead."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from iot_pipeline.detection.autoregression import Prediction, predict
+from iot_pipeline.detection.cycles import DAY
+from iot_pipeline.detection.day_cells import DayCells, without_pauses
+from iot_pipeline.detection.events import (
+    ALWAYS_POSSIBLE,
+    DOUBTS,
+    LONGEST_BURST,
+    Run,
+    gap_runs,
+    less_where_usual,
+    stuck_runs,
+)
+from iot_pipeline.detection.patches import Patch, find_patches, heights_of
+from iot_pipeline.detection.prepare import Readings, sampled
+from iot_pipeline.detection.slow import slow_evidence
+from iot_pipeline.detection.tails import calibrated
+from iot_pipeline.detection.types import FloatArray
+
+LIMIT = 12.5  # of the evidence; about one alarm in a thousand hours
+_FLOOR = 0.1  # of the usual innovation
+_CLIP = 6.0  # likewise, beyond which an innovation has no more say in the local scale
+_USUAL_STEP = 900.0  # seconds
+_PER_STEP = 0.75  # evidence per e-fold of readings an hour, so that alarms are as rare per hour everywhere
+_LARGEST_SHARE = 0.1  # of the readings; where more would be flagged, the prediction explains too little
+_FEW = 3  # readings that make a burst
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """The verdict on readings judged by innovations; in scaled units.
+
+    Attributes:
+        evidence: float64, shape (n,), -ln p of the reading and of what it belongs to.
+        expected: float64, shape (n,), where the readings before lead, without what is anomalous about them.
+        noise: float64, shape (n,), the standard deviation around it.
+        runs: The anomalies in the order of time.
+        doubt: What the scores were divided by, since too much would be flagged; 1 where little is.
+    """
+
+    evidence: FloatArray
+    expected: FloatArray
+    noise: FloatArray
+    runs: list[Run]
+    doubt: float
+
+
+def follow(readings: Readings) -> Followed:
+    """Find patches between two edges, edges alone, runs of repeats and slow shapes.
+
+    Args:
+        readings: n of them, many.
+    """
+    seconds = without_pauses(readings.seconds)
+    cells = DayCells(seconds, readings.step)
+    prediction = predict(readings)
+    scale = _local_scale(prediction, cells, readings.floor)
+    innovations = prediction.innovations
+    tail = calibrated((innovations / scale)[prediction.usable])
+    longest = int(DAY / max(readings.step, 1.0))
+    patches, rest = find_patches(innovations, scale, prediction.filter, tail, longest)
+    calm = readings.values - heights_of(patches, len(rest))
+    edges = np.minimum(tail(rest / scale), tail(innovations / scale))
+
+    # An event has two edges: a reading counts as much as its own or as the next one, whichever is more.
+    layers = {"level_shift": np.maximum(edges, np.append(edges[1:], 0.0))}
+    for patch in patches:
+        layer = layers.setdefault(_kind(patch), np.zeros(len(rest)))
+        layer[patch.start : patch.stop] = np.maximum(layer[patch.start : patch.stop], patch.evidence)
+    layers["stuck"] = _stuck(readings.values, cells)
+    layers["drift"] = slow_evidence(seconds, calm, readings.step)
+    rate = _PER_STEP * float(np.log(_USUAL_STEP / max(readings.step, 1e-3)))
+    names = np.array(list(layers))
+    stack = np.array(list(layers.values()))
+    strongest = stack.argmax(axis=0)
+    evidence = np.maximum(stack[strongest, np.arange(stack.shape[1])] - rate, 0.0)
+    runs, doubt = _tempered(evidence, names[strongest])
+    runs = sorted([*runs, *gap_runs(readings.seconds)], key=lambda run: run.start)
+    # What is expected follows everything but what is flagged.
+    flagged = [patch for patch in patches if (patch.evidence - rate) / doubt**2 > LIMIT]
+    heights = heights_of(flagged, len(rest))
+    missed = innovations - np.convolve(heights, prediction.filter)[: len(rest)]
+    expected = readings.values - heights - missed * prediction.growth
+    return Followed(evidence / doubt**2, expected, scale * prediction.growth, runs, doubt)
+
+
+def _local_scale(prediction: Prediction, cells: DayCells, floor: float) -> FloatArray:
+    """Give the standard deviation of the innovations at their time of the day in the weeks around."""
+    size = np.abs(prediction.innovations)
+    usual = float(np.median(sampled(size))) or float(size.mean())
+    bounded = np.minimum(size, _CLIP * usual)
+    local = cells.local_mean(bounded, hours=2, pseudo=(50.0, 10.0))
+    scale: FloatArray = np.sqrt(np.pi / 2) * np.maximum(local, _FLOOR * float(bounded.mean()))
+    return np.maximum(scale, floor)
+
+
+def _kind(patch: Patch) -> str:
+    length = patch.stop - patch.start
+    return "spike" if length < _FEW else "burst" if length <= LONGEST_BURST else "level_shift"
+
+
+def _stuck(values: FloatArray, cells: DayCells) -> FloatArray:
+    """Give the evidence of repeats, float64[n]."""
+    evidence = np.zeros(len(values))
+    for run in less_where_usual(stuck_runs(values, lambda: cells), len(values)):
+        evidence[run.start : run.stop] = run.evidence
+    return evidence
+
+
+def _tempered(evidence: FloatArray, kinds: npt.NDArray[np.str_]) -> tuple[list[Run], float]:
+    """Divide the scores until so few readings are flagged that the prediction can be right; give the runs."""
+    most = max(_LARGEST_SHARE * len(evidence), ALWAYS_POSSIBLE)
+    for doubt in DOUBTS:
+        runs = _runs(evidence / np.where(kinds == "stuck", 1.0, doubt**2), kinds)
+        if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= most:
+            break
+    return runs, doubt
+
+
+def _runs(evidence: FloatArray, kinds: npt.NDArray[np.str_]) -> list[Run]:
+    """Make one run of neighbouring readings beyond the limit, called by what is strongest in it."""
+    flagged = np.flatnonzero(evidence > LIMIT)
+    if not len(flagged):
+        return []
+    parts = np.split(flagged, np.flatnonzero(np.diff(flagged) > 1) + 1)
+    peaks = [part[int(np.argmax(evidence[part]))] for part in parts]
+    return [
+        Run(int(part[0]), int(part[-1]) + 1, str(kinds[peak]), float(evidence[peak]))
+        for part, peak in zip(parts, peaks, strict=True)
+    ]

@@ -1,0 +1,55 @@
+"""How rare a deviation is, told by the quantiles of a series' own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iot_pipeline.detection.prepare import sampled
+from iot_pipeline.detection.types import FloatArray
+
+# A quantile, where it mostly lies, in standard deviations, and minus the logarithm of what lies beyond.
+_NEAR = (0.95, 2.2, 3.0)
+_FAR = (0.998, 6.0, 6.22)
+_APART = 1.05
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Evidence against chance, -ln p, of a deviation: straight to `near`, to `far` and on beyond.
+
+    Attributes:
+        near: A deviation, in standard deviations.
+        far: A greater one.
+        evidence: That of `far`.
+    """
+
+    near: float
+    far: float
+    evidence: float
+
+    def __call__(self, z: FloatArray) -> FloatArray:
+        """Evaluate at deviations of either sign."""
+        size = np.abs(z)
+        slope = (self.evidence - _NEAR[2]) / (self.far - self.near)
+        result: FloatArray = np.where(
+            size < self.near, size * (_NEAR[2] / self.near), _NEAR[2] + (size - self.near) * slope
+        )
+        return result
+
+
+def calibrated(z: FloatArray, evidence: float = _FAR[2]) -> Tail:
+    """Let two quantiles be the geometric mean of a series' own and those that sensors mostly have.
+
+    A distribution fitted to the core would have to be extrapolated: after a power law nothing is ever rare.
+
+    Args:
+        z: float64, shape (n,), deviations of either sign.
+        evidence: What the far quantile counts; more for what comes in few independent pieces.
+    """
+    near, far = (
+        float(np.sqrt(usual * max(own, 1e-9)))
+        for own, (_, usual, _) in zip(
+            np.quantile(sampled(np.abs(z)), (_NEAR[0], _FAR[0])), (_NEAR, _FAR), strict=True
+        )
+    )
+    return Tail(near, max(far, _APART * near), evidence)

@@ -1,0 +1,283 @@
+"""All that the page asks of the warehouse."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from iot_pipeline.anomalies import annotations
+from iot_pipeline.errors import IotPipelineError
+from iot_pipeline.explore._fleet import Events, severities
+from iot_pipeline.explore._thin import FloatArray, IntArray
+from iot_pipeline.kinds import KINDS as EXPLAINED
+from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.annotations import read_maintenance
+from iot_pipeline.warehouse.query import connect, get_measurements
+from iot_pipeline.warehouse.state import read_state
+
+KINDS = tuple(EXPLAINED)
+ANNOTATIONS = ("confirmed", "false_alarm", "maintenance")
+_ALL_TIME = ("1970-01-01", "2199-12-31")
+_KEPT_SENSORS = 16  # 3.4 MB each for three years of readings
+
+Version = tuple[object, ...]
+Columns = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """A sensor as the tables know it.
+
+    Attributes:
+        name: Its name.
+        labels: What else the mapping says of it, by column.
+        model: The kind of its model; empty before it has been judged.
+        reasoning: Why this model, in a sentence.
+        n_readings: How many it was judged on.
+        n_events: How many events were found.
+        severity: The sum of their peak scores.
+    """
+
+    name: str
+    labels: dict[str, str]
+    model: str
+    reasoning: str
+    n_readings: int
+    n_events: int
+    severity: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Flags:
+    """Flagged readings of one sensor.
+
+    Attributes:
+        instants: int64[n], microseconds since the epoch, ascending.
+        values: float64[n].
+        expected: float64[n], what the model says.
+        kinds: int64[n], positions in `KINDS`; what is unknown there comes after them.
+    """
+
+    instants: IntArray
+    values: FloatArray
+    expected: FloatArray
+    kinds: IntArray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fleet:
+    """All sensors and their events, of one version of the warehouse.
+
+    Attributes:
+        sensors: The most severe first.
+        positions: Where a name is in `sensors`.
+        events: Of all sensors; ``sensor`` is a position in `sensors`.
+        kinds: The kinds of events by their number.
+        flags: Flagged readings by sensor's name; a sensor without any has no entry.
+    """
+
+    sensors: tuple[Sensor, ...]
+    positions: dict[str, int]
+    events: Events
+    kinds: tuple[str, ...]
+    flags: dict[str, Flags]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Judged:
+    """All readings of a sensor and its model.
+
+    Attributes:
+        instants: int64[n], microseconds since the epoch, ascending.
+        values: float64[n].
+        expected: float64[n], the model at the readings.
+        noise: float64[n], the standard deviation of the noise at the readings.
+        breakpoints: int64[b], microseconds since the epoch, where the trend bends or jumps.
+    """
+
+    instants: IntArray
+    values: FloatArray
+    expected: FloatArray
+    noise: FloatArray
+    breakpoints: IntArray
+
+
+def read_version() -> Version:
+    """Return what differs as soon as anything new has been committed, at the price of a few looks at files.
+
+    Raises:
+        WarehouseNotReadyError: Nothing has been loaded yet.
+    """
+    state = read_state(open_warehouse(None), with_verdicts=True)
+    latest = (
+        linked.last.version if linked and linked.last else None
+        for linked in (state.verdicts, state.annotations)
+    )
+    return state.warehouse, state.stamp, *latest
+
+
+@lru_cache(maxsize=1)
+def read_fleet(version: Version) -> Fleet:
+    """Read all sensors and events.
+
+    Args:
+        version: What `read_version` returned last; the answer is kept for it.
+    """
+    del version
+    with connect() as connection:
+        # Numbers in place of names: a million of them are a few megabytes.
+        connection.execute("CREATE TYPE name AS ENUM (SELECT sensor_name FROM sensors ORDER BY sensor_name)")
+        connection.execute(
+            "CREATE TYPE kind AS ENUM"
+            " (SELECT kind FROM (SELECT unnest($kinds) AS kind UNION SELECT kind FROM events)"
+            " ORDER BY list_position($kinds, kind), kind)",
+            {"kinds": list(KINDS)},
+        )
+        (kinds,) = connection.execute("SELECT enum_range(NULL::kind)").fetchall()[0]
+        sensors = (
+            connection.sql(
+                "SELECT * EXCLUDE (breakpoints) FROM sensors LEFT JOIN sensor_models USING (sensor_name)"
+                " ORDER BY sensor_name"
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
+        connection.execute("""
+            CREATE TEMP TABLE known_events AS
+            SELECT *, count(*) OVER (PARTITION BY incident_id) > 1 AS has_company
+            FROM events SEMI JOIN sensors USING (sensor_name)
+        """)
+        events = _columns(
+            connection,
+            """
+            SELECT enum_code(sensor_name::name) AS sensor, enum_code(kind::kind) AS kind,
+                epoch_us(known_events.start) AS start, epoch_us(known_events."end") AS "end",
+                n_readings, peak_score, coalesce(mean_residual, 0) AS mean_residual,
+                if(has_company, dense_rank() OVER (ORDER BY has_company, incident_id), -1) AS incident
+            FROM known_events ORDER BY start, sensor, event_id
+            """,
+        )
+        said = connection.execute("""
+            SELECT coalesce(annotation, '') FROM known_events
+            ORDER BY epoch_us(known_events.start), enum_code(sensor_name::name), event_id
+        """).fetchall()
+        flagged = _columns(
+            connection,
+            """
+            SELECT enum_code(sensor_name::name) AS sensor, epoch_us(timestamp) AS instant,
+                sensor_value, expected_value, enum_code(kind::kind) AS kind
+            FROM anomalies SEMI JOIN sensors USING (sensor_name) ORDER BY sensor, instant
+            """,
+        )
+    return _assemble(sensors, tuple(kinds), events, tuple(text for (text,) in said), flagged)
+
+
+@lru_cache(maxsize=_KEPT_SENSORS)
+def judge(version: Version, sensor_name: str) -> Judged:
+    """Read all readings of a sensor and fit its model, which is kept for the version.
+
+    Raises:
+        UnknownSensorError: The mapping has no such sensor.
+    """
+    from iot_pipeline.detection import detect_anomalies, detect_outside  # noqa: PLC0415 - scipy is slow
+
+    del version
+    readings = get_measurements(sensor_name, *_ALL_TIME, as_="arrow")
+    instants = readings["timestamp"].cast("int64").to_numpy()
+    values = readings["sensor_value"].to_numpy()
+    times = instants.view("datetime64[us]")
+    maintenance = read_maintenance(open_warehouse(None)).get(sensor_name)
+    detection = detect_outside(times, values, maintenance) if maintenance else detect_anomalies(times, values)
+    model = detection.model
+    noise = np.maximum(model.noise_at(times), np.finfo(np.float64).tiny) if len(times) else np.empty(0)
+    breakpoints = np.array(model.breakpoints, "datetime64[us]").astype(np.int64)
+    return Judged(instants, values, detection.expected, noise, breakpoints)
+
+
+def warm_up() -> None:
+    """Do once what is slow the first time, so that whoever comes first need not wait for it."""
+    with suppress(IotPipelineError):  # who opens the page reads it there
+        version = read_version()
+        for sensor in read_fleet(version).sensors[:1]:
+            judge(version, sensor.name)
+
+
+def annotate(sensor_name: str, start: int, end: int, kind: str, *, note: str = "", author: str = "") -> None:
+    """Say what a person knows of a range of a sensor's readings.
+
+    Args:
+        sensor_name: The sensor.
+        start: Microseconds since the epoch.
+        end: Likewise, included.
+        kind: One of `ANNOTATIONS`.
+        note: In words.
+        author: Who says so.
+
+    Raises:
+        UnknownSensorError: The mapping has no such sensor any more.
+        ValueError: The range or the kind can't be.
+        WarehouseError: It can't be written.
+    """
+    first, last = (datetime.fromtimestamp(instant / 1e6, UTC) for instant in (start, end))
+    annotations.annotate(sensor_name, first, last, kind, note=note, author=author)
+
+
+def _assemble(
+    sensors: list[dict[str, Any]],
+    kinds: tuple[str, ...],
+    events: Columns,
+    said: tuple[str, ...],
+    flagged: Columns,
+) -> Fleet:
+    names = [row["sensor_name"] for row in sensors]
+    true = np.array([text != "false_alarm" for text in said], dtype=bool)
+    severity = severities(events["sensor"][true], events["peak_score"][true], len(names))
+    order = np.argsort(-severity, kind="stable")
+    place = np.empty(len(names), np.int64)
+    place[order] = np.arange(len(names))
+    return Fleet(
+        sensors=tuple(_sensor(sensors[row], float(severity[row])) for row in order),
+        positions={names[row]: position for position, row in enumerate(order)},
+        events=Events(**{**events, "sensor": place[events["sensor"]]}, annotation=said),
+        kinds=kinds,
+        flags=_flags(names, flagged),
+    )
+
+
+def _sensor(row: dict[str, Any], severity: float) -> Sensor:
+    published = {"sensor_name", "model", "noise_sd", "n_points", "n_anomalies", "n_events", "reasoning"}
+    labels = {name: str(value) for name, value in row.items() if name not in published and value is not None}
+    return Sensor(
+        row["sensor_name"],
+        labels,
+        row["model"] or "",
+        row["reasoning"] or "",
+        row["n_points"] or 0,
+        row["n_events"] or 0,
+        severity,
+    )
+
+
+def _flags(names: list[str], flagged: Columns) -> dict[str, Flags]:
+    sensor = flagged["sensor"]
+    if not len(sensor):
+        return {}
+    edges = np.flatnonzero(np.diff(sensor)) + 1
+    columns = (flagged[name] for name in ("instant", "sensor_value", "expected_value", "kind"))
+    parts = zip(*(np.split(column, edges) for column in columns), strict=True)
+    owners = (names[number] for number in sensor[np.append(0, edges)])
+    return {name: Flags(*part) for name, part in zip(owners, parts, strict=True)}
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, statement: str) -> Columns:
+    columns = connection.execute(statement).fetchnumpy().items()
+    # What could be NULL comes masked.
+    return {
+        name: np.asarray(column, np.float64 if column.dtype.kind == "f" else np.int64)
+        for name, column in columns
+    }

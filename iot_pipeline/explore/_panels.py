@@ -1,0 +1,233 @@
+"""The lists beside and below the charts: sensors, one sensor's events, what happened together."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from nicegui import ui
+
+from iot_pipeline.explore._berlin_axis import berlin_time
+from iot_pipeline.explore._data import ANNOTATIONS, Fleet
+from iot_pipeline.explore._fleet import Incident, incidents, rank, sparklines
+from iot_pipeline.explore._thin import IntArray
+
+OnName = Callable[[str], Awaitable[None]]
+_MOST_INCIDENTS = 50
+_SEVERITY, _WINDOW = "severity", "this window"
+
+# Vue escapes what stands in braces or is bound to an attribute. The table is the grandparent of a row that is
+# scrolled virtually.
+_SENSOR_ROW = """
+<q-tr :props="props" tabindex="0" :class="{chosen: props.row.chosen}" :aria-selected="props.row.chosen"
+    @click="$parent.$parent.$emit('open', props.row.name)"
+    @keydown.enter.self="$parent.$parent.$emit('open', props.row.name)"
+    @keydown.space.self.prevent="$parent.$parent.$emit('compare', props.row.name)">
+  <q-td auto-width>
+    <q-checkbox dense size="xs" :model-value="props.row.chosen" @click.stop tabindex="-1"
+      :aria-label="'compare ' + props.row.name"
+      @update:model-value="$parent.$parent.$emit('compare', props.row.name)" />
+  </q-td>
+  <q-td>
+    <div class="name" :title="props.row.name">{{ props.row.name }}<small>{{ props.row.about }}</small></div>
+  </q-td>
+  <q-td auto-width>
+    <svg class="spark" viewBox="0 0 40 14" aria-hidden="true"><path :d="props.row.spark" /></svg>
+  </q-td>
+  <q-td auto-width class="number" :title="props.row.hint">{{ props.row.figure }}</q-td>
+</q-tr>
+"""
+_CLICKABLE_ROW = """
+<q-tr :props="props" tabindex="0" :class="{chosen: props.row.chosen}"
+    @click="$parent.$emit('open', props.row.id)" @keydown.enter="$parent.$emit('open', props.row.id)">
+  <q-td v-for="col in props.cols" :key="col.name" :props="props" :class="col.classes">{{ col.value }}</q-td>
+</q-tr>
+"""
+
+
+class Sensors:
+    """All sensors, to be searched, sorted, opened and compared."""
+
+    def __init__(self, *, on_open: OnName, on_compare: OnName, on_sort: Callable[[], None]) -> None:
+        """Put an empty list where the page is being built."""
+        self._sparks: list[str] = []
+        self._chosen: tuple[str, ...] = ()
+        self._shown: object = None
+        search = ui.input(placeholder="name or label").classes("full-width")
+        self.search = search.props('dense outlined clearable aria-label="search sensors"')
+        self._sort = ui.toggle([_SEVERITY, _WINDOW], value=_SEVERITY, on_change=on_sort)
+        self._sort.props('dense no-caps spread unelevated size="sm" aria-label="sort by"').classes(
+            "full-width"
+        )
+        # Quasar searches the columns, whether the slot shows them or not.
+        columns = [_column(name) for name in ("name", "search")]
+        self._table = ui.table(columns=columns, rows=[], row_key="name", pagination=0)
+        self._table.props("flat dense virtual-scroll hide-header hide-bottom").classes("rows sensors")
+        self._table.add_slot("body", _SENSOR_ROW)
+        self._table.bind_filter_from(search, "value", lambda text: text or "")
+        self._table.on("open", lambda event: on_open(event.args))
+        self._table.on("compare", lambda event: on_compare(event.args))
+
+    def show(self, fleet: Fleet) -> None:
+        """Take over the events of a new version."""
+        self._sparks = sparklines(fleet.events, len(fleet.sensors))
+        self._shown = None
+
+    def choose(self, names: tuple[str, ...]) -> None:
+        """Mark the sensors that are looked at."""
+        self._chosen = names
+        if self._table.rows:
+            self._table.rows = [{**row, "chosen": row["name"] in names} for row in self._table.rows]
+
+    def rank(self, fleet: Fleet, start: int, end: int) -> IntArray:
+        """Sort the sensors as somebody wishes, and return their positions in that order.
+
+        Args:
+            fleet: All sensors.
+            start: The window that is shown, in microseconds since the epoch.
+            end: Likewise.
+        """
+        by_window = self._sort.value == _WINDOW
+        if by_window:
+            order, strongest, counts = rank(fleet.events, len(fleet.sensors), start, end)
+        else:
+            order = np.arange(len(fleet.sensors))
+            strongest, counts = np.zeros(len(order)), np.array([s.n_events for s in fleet.sensors], np.int64)
+        shown = (fleet, by_window and (start, end))
+        if shown != self._shown:
+            self._shown = shown
+            self._table.rows = [
+                self._row(fleet, position, int(counts[position]), float(strongest[position]))
+                for position in order
+            ]
+        return order
+
+    def _row(self, fleet: Fleet, position: int, count: int, score: float) -> dict[str, Any]:
+        sensor = fleet.sensors[position]
+        labels = " · ".join(value for name, value in sensor.labels.items() if name != "sensor_uuid")
+        return {
+            "name": sensor.name,
+            "about": labels or sensor.model,
+            "search": " ".join([sensor.name, sensor.model, *sensor.labels.values()]),
+            "spark": self._sparks[position],
+            "figure": f"{count:,}" if count else "",
+            "hint": f"{count:,} events" + (f", the strongest scores {score:,.1f}" if score else ""),
+            "chosen": sensor.name in self._chosen,
+        }
+
+
+class SensorPanel:
+    """What there is to say about one sensor: its model, its events, and what people answer."""
+
+    def __init__(
+        self,
+        *,
+        on_event: Callable[[int], Awaitable[None]],
+        on_answer: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        """Put an empty panel where the page is being built."""
+        self._name = ui.label().classes("sensor-name")
+        self._model = ui.label().classes("soft")
+        self._reasoning = ui.label()
+        columns = [_column("start"), _column("kind"), _column("length"), _column("score", number=True)]
+        self._table = ui.table(columns=columns, rows=[], row_key="id", pagination=0)
+        self._table.props("flat dense hide-bottom").classes("rows events")
+        self._table.add_slot("body", _CLICKABLE_ROW)
+        self._table.on("open", lambda event: on_event(int(event.args)))
+        self._about = ui.label().classes("soft")
+        note = ui.input("note").props("dense outlined").classes("full-width")
+        with ui.row().classes("answers"):
+            for kind in ANNOTATIONS:
+                text = kind.replace("_", " ")
+                button = ui.button(text, on_click=lambda kind=kind: on_answer(kind, str(note.value or "")))
+                button.props("outline dense no-caps")
+
+    def show(self, fleet: Fleet, name: str) -> None:
+        """Show a sensor."""
+        position = fleet.positions[name]
+        sensor = fleet.sensors[position]
+        self._name.set_text(name)
+        labels = "".join(f" · {value}" for key, value in sensor.labels.items() if key != "sensor_uuid")
+        self._model.set_text(f"{sensor.model or 'not judged yet'} · {sensor.n_readings:,} readings{labels}")
+        self._reasoning.set_text(sensor.reasoning)
+        found = fleet.events
+        self._table.rows = [
+            {
+                "id": int(event),
+                "start": f"{berlin_time(int(found.start[event])):%-d %b %Y %H:%M}",
+                "kind": " · ".join(
+                    filter(None, (fleet.kinds[found.kind[event]], found.annotation[event]))
+                ).replace("_", " "),
+                "length": duration(int(found.end[event] - found.start[event])),
+                "score": f"{found.peak_score[event]:,.1f}",
+                "chosen": False,
+            }
+            for event in found.of(position)
+        ]
+        self.choose(None)
+
+    def choose(self, event: int | None) -> None:
+        """Mark the event that is talked about; None for the range that is shown."""
+        chosen = None
+        for row in self._table.rows:
+            row["chosen"] = row["id"] == event
+            chosen = row if row["chosen"] else chosen
+        self._table.update()
+        about = f"the {chosen['kind']} of {chosen['start']}" if chosen else "the range that is shown"
+        self._about.set_text(f"Say about {about}:")
+
+
+def _words(kind: str, annotation: str) -> str:
+    return " · ".join(filter(None, (kind, annotation))).replace("_", " ")
+
+
+class Incidents:
+    """What happened together."""
+
+    def __init__(self, *, on_open: Callable[[Incident], Awaitable[None]]) -> None:
+        """Put an empty list where the page is being built."""
+        self._found: list[Incident] = []
+        with ui.row().classes("section"):
+            ui.label("Incidents").classes("heading")
+            self._summary = ui.label().classes("soft")
+        columns = [_column("start"), _column("length"), _column("sensors", number=True)]
+        columns += [_column("score", number=True), _column("strongest first")]
+        self._table = ui.table(columns=columns, rows=[], row_key="id", pagination=0)
+        self._table.props("flat dense hide-bottom").classes("rows incidents")
+        self._table.add_slot("body", _CLICKABLE_ROW)
+        self._table.on("open", lambda event: on_open(self._found[int(event.args)]))
+
+    def show(self, fleet: Fleet, start: int, end: int) -> None:
+        """Show those that touch a window."""
+        found = [i for i in incidents(fleet.events) if i.start <= end and i.end >= start]
+        self._found = found[:_MOST_INCIDENTS]
+        more = f", the {_MOST_INCIDENTS} with the most sensors" if len(found) > _MOST_INCIDENTS else ""
+        self._summary.set_text(f"{len(found):,} in this window{more}: events of several sensors at a time")
+        self._table.rows = [_incident_row(fleet, *found) for found in enumerate(self._found)]
+
+
+def _column(name: str, *, number: bool = False) -> dict[str, Any]:
+    side = {"align": "right", "classes": "number"} if number else {"align": "left"}
+    return {"name": name, "label": name, "field": name, **side}
+
+
+def _incident_row(fleet: Fleet, number: int, incident: Incident) -> dict[str, Any]:
+    return {
+        "id": number,
+        "start": f"{berlin_time(incident.start):%-d %b %Y %H:%M}",
+        "length": duration(incident.end - incident.start),
+        "sensors": len(incident.sensors),
+        "score": f"{incident.peak_score:,.1f}",
+        "strongest first": ", ".join(fleet.sensors[position].name for position in incident.sensors[:4]),
+        "chosen": False,
+    }
+
+
+def duration(microseconds: int) -> str:
+    """Return how long something took, in the two greatest units that matter."""
+    minutes = round(microseconds / 60_000_000)
+    days, hours = minutes // 1440, minutes // 60 % 24
+    if days:
+        return f"{days} d {hours} h" if days < 10 and hours else f"{days} d"  # noqa: PLR2004 - as exact as needed
+    if hours:
+        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
+    return f"{minutes} min" if minutes else ""

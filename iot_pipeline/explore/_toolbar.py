@@ -1,0 +1,89 @@
+"""The bar at the top: the range that is shown, to be read and typed, and buttons."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nicegui import ui
+
+from iot_pipeline.explore._berlin_axis import berlin_time
+from iot_pipeline.warehouse.query import read_moment
+
+_KEYS = {
+    "/": "search the sensors",
+    "Enter, Space": "open a sensor, compare it with what is shown",
+    "+ -": "zoom in and out",
+    "← →": "go to earlier and later readings",
+    "n p": "the next and the previous event",
+    "0": "all readings",
+    "Backspace": "the view before",
+    "?": "this list",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a button does.
+
+    Attributes:
+        icon: Its name among Material's icons.
+        hint: What it does, in words.
+        run: Called when somebody clicks.
+    """
+
+    icon: str
+    hint: str
+    run: Callable[[], Any]
+
+
+class Toolbar:
+    """The bar, with fields for Berlin's time."""
+
+    def __init__(
+        self,
+        drawer: ui.left_drawer,
+        actions: Sequence[Action],
+        *,
+        on_range: Callable[[int, int], Awaitable[None]],
+    ) -> None:
+        """Put it at the top of the page that is being built."""
+        self._on_range = on_range
+        with ui.header().classes("bar"):
+            ui.button(icon="menu", on_click=drawer.toggle).props('flat dense aria-label="sensors"')
+            ui.label("iot_pipeline").classes("title wide")
+            self._fields = [
+                ui.input(label).props("dense outlined").classes("time").on("keydown.enter", self._typed, [])
+                for label in ("from", "to")
+            ]
+            ui.label("Europe/Berlin").classes("soft wide")
+            ui.element("div").classes("space")
+            for action in actions:
+                button = ui.button(icon=action.icon, on_click=action.run)
+                with button.props(f'flat dense aria-label="{action.hint}"'):
+                    ui.tooltip(action.hint)
+
+    def show(self, start: int, end: int) -> None:
+        """Show a range, in microseconds since the epoch."""
+        for field, instant in zip(self._fields, (start, end), strict=True):
+            field.set_value(f"{berlin_time(instant):%Y-%m-%d %H:%M}")
+
+    async def _typed(self) -> None:
+        try:
+            start, end = (read_moment(str(field.value)) for field in self._fields)
+        except ValueError as error:
+            ui.notify(str(error), type="warning")
+            return
+        if start >= end:
+            ui.notify("the start is not before the end", type="warning")
+            return
+        await self._on_range(start, end)
+
+
+def show_keys() -> None:
+    """Show what the keyboard does."""
+    with ui.dialog(value=True), ui.card(), ui.element("dl").classes("keys"):
+        for key, what in _KEYS.items():
+            with ui.element("dt"):
+                ui.label(key)
+            with ui.element("dd"):
+                ui.label(what)

@@ -1,0 +1,85 @@
+"""What is looked at: sensors and a range of time; a link holds all of it."""
+
+import re
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qs, urlencode
+
+from iot_pipeline.explore._berlin_axis import SECOND, berlin_time
+from iot_pipeline.warehouse.query import read_moment
+
+MOST_SENSORS = 6
+"""That can be looked at side by side."""
+_SHORTEST = 10 * 60 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Sensors over one range of time.
+
+    Attributes:
+        sensors: Their names, the first one is the one that is talked about.
+        start: Microseconds since the epoch, whole seconds; None for the sensors' first reading.
+        end: Likewise; None for their last reading.
+    """
+
+    sensors: tuple[str, ...] = ()
+    start: int | None = None
+    end: int | None = None
+
+    @classmethod
+    def from_query(cls, query: str) -> "View":
+        """Read the part of a link after the question mark; `to_query` writes it.
+
+        Raises:
+            ValueError: A time can't be read, or the start is not before the end.
+        """
+        fields = parse_qs(query.removeprefix("?"))
+        start, end = (_read_time(fields[name][0]) if name in fields else None for name in ("start", "end"))
+        if start is not None and end is not None and start >= end:
+            raise ValueError(f"start {fields['start'][0]} is not before end {fields['end'][0]}")
+        sensors = tuple(dict.fromkeys(fields.get("sensor", [])))
+        return cls(sensors[:MOST_SENSORS], start, end)
+
+    def to_query(self) -> str:
+        """Return the part of a link after the question mark; times are Berlin's, with their offset."""
+        fields = [("sensor", name) for name in self.sensors]
+        for name, instant in (("start", self.start), ("end", self.end)):
+            if instant is not None:
+                fields.append((name, berlin_time(instant).isoformat().replace(":00+", "+")))
+        return urlencode(fields, safe=":")
+
+    def between(self, start: float, end: float) -> "View":
+        """Look at another range, at least ten minutes of it."""
+        missing = max(_SHORTEST - (end - start), 0) / 2
+        first, last = round((start - missing) / SECOND), round((end + missing) / SECOND)
+        return replace(self, start=first * SECOND, end=last * SECOND)
+
+    def whole(self) -> "View":
+        """Look at all readings."""
+        return replace(self, start=None, end=None)
+
+    def only(self, sensor: str) -> "View":
+        """Look at one sensor."""
+        return replace(self, sensors=(sensor,))
+
+    def toggled(self, sensor: str) -> "View":
+        """Add a sensor to those that are compared, or take it away; one always stays."""
+        if sensor not in self.sensors:
+            return replace(self, sensors=(*self.sensors, sensor)[-MOST_SENSORS:])
+        return replace(self, sensors=tuple(name for name in self.sensors if name != sensor) or self.sensors)
+
+    def range(self, extent: tuple[int, int]) -> tuple[int, int]:
+        """Return the first and the last instant that are shown.
+
+        Args:
+            extent: Those of the sensors' readings.
+        """
+        start = extent[0] if self.start is None else self.start
+        end = extent[1] if self.end is None else self.end
+        return (start, end) if start < end else (start, start + _SHORTEST)
+
+
+def _read_time(text: str) -> int:
+    """Read a time; a plus that nobody has encoded has become a blank."""
+    instant = read_moment(re.sub(r"(T\S+) (\d\d:?\d\d)$", r"\1+\2", text))
+    return instant // SECOND * SECOND

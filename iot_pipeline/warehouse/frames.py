@@ -1,0 +1,154 @@
+"""Events and sensors as frames, for whoever works in Python."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+import pandas as pd
+import pyarrow as pa
+
+from iot_pipeline.berlin import BERLIN, read_day
+from iot_pipeline.errors import ConfigurationError, UnknownSensorError
+from iot_pipeline.warehouse._layout import open_warehouse
+from iot_pipeline.warehouse.events import find_events, find_sensors
+from iot_pipeline.warehouse.query import Moment, read_moment
+from iot_pipeline.warehouse.views import connect_to, readable_errors
+
+if TYPE_CHECKING:
+    import polars as pl
+
+As = Literal["pandas", "polars", "arrow"]
+
+
+@overload
+def get_anomalies(
+    start: Moment | None = None,
+    end: Moment | None = None,
+    sensor_name: str | None = None,
+    *,
+    as_: Literal["pandas"] = "pandas",
+    warehouse: str | Path | None = None,
+) -> pd.DataFrame: ...
+
+
+@overload
+def get_anomalies(
+    start: Moment | None = None,
+    end: Moment | None = None,
+    sensor_name: str | None = None,
+    *,
+    as_: Literal["polars"],
+    warehouse: str | Path | None = None,
+) -> "pl.DataFrame": ...
+
+
+@overload
+def get_anomalies(
+    start: Moment | None = None,
+    end: Moment | None = None,
+    sensor_name: str | None = None,
+    *,
+    as_: Literal["arrow"],
+    warehouse: str | Path | None = None,
+) -> pa.Table: ...
+
+
+def get_anomalies(
+    start: Moment | None = None,
+    end: Moment | None = None,
+    sensor_name: str | None = None,
+    *,
+    as_: As = "pandas",
+    warehouse: str | Path | None = None,
+) -> "pd.DataFrame | pl.DataFrame | pa.Table":
+    """Return the events that reach into a range of time, the newest first.
+
+    Args:
+        start: As for ``get_measurements``, or ``today``, ``yesterday`` or ``7 days ago`` (its midnight); by
+            default the first event.
+        end: Likewise; by default the last event.
+        sensor_name: Only those of this sensor.
+        as_: What to return: a pandas or polars frame or an Arrow table.
+        warehouse: The warehouse's directory or S3 URL; by default the setting's.
+
+    Returns:
+        Columns sensor_name, kind, start, end (microseconds, Europe/Berlin), duration_h (hours), n_readings,
+        peak_score (in standard deviations of the noise), mean_residual (in the unit of the values; missing
+        for a gap), annotation, event_id and incident_id. A gap starts at the last reading before it.
+
+    Raises:
+        UnknownSensorError: The mapping has no such sensor.
+        ValueError: A time can't be read, or the start is after the end.
+        WarehouseNotReadyError: Nothing has been loaded yet.
+        WarehouseError: The warehouse can't be read.
+    """
+    since, until = (None if moment is None else _read(moment) for moment in (start, end))
+    if since is not None and until is not None and since > until:
+        raise ValueError(f"start {start} is after end {end}")
+    connection, state = connect_to(open_warehouse(warehouse))
+    with connection, readable_errors(state.warehouse.url):
+        if sensor_name is not None and state.uuid_of(sensor_name) is None:
+            raise UnknownSensorError.among(sensor_name, state.sensors, state.warehouse.url)
+        events = find_events(connection, sensor_name=sensor_name, since=since, until=until)
+        return _as_frame(events.to_arrow_table(), as_)
+
+
+@overload
+def list_sensors(
+    *, as_: Literal["pandas"] = "pandas", warehouse: str | Path | None = None
+) -> pd.DataFrame: ...
+
+
+@overload
+def list_sensors(*, as_: Literal["polars"], warehouse: str | Path | None = None) -> "pl.DataFrame": ...
+
+
+@overload
+def list_sensors(*, as_: Literal["arrow"], warehouse: str | Path | None = None) -> pa.Table: ...
+
+
+def list_sensors(
+    *, as_: As = "pandas", warehouse: str | Path | None = None
+) -> "pd.DataFrame | pl.DataFrame | pa.Table":
+    """Return all sensors of the mapping by name.
+
+    Args:
+        as_: As for ``get_anomalies``.
+        warehouse: Likewise.
+
+    Returns:
+        Columns sensor_name, sensor_uuid, what else ``mapping.csv`` says (text), first and last (times of the
+        first and the last reading, Europe/Berlin) and n_readings.
+
+    Raises:
+        WarehouseNotReadyError: Nothing has been loaded yet.
+        WarehouseError: The warehouse can't be read.
+    """
+    connection, state = connect_to(open_warehouse(warehouse))
+    with connection, readable_errors(state.warehouse.url):
+        return _as_frame(find_sensors(connection).to_arrow_table(), as_)
+
+
+def _read(moment: Moment) -> int:
+    if isinstance(moment, str) and (day := read_day(moment, datetime.now(BERLIN).date())) is not None:
+        moment = day
+    return read_moment(moment)
+
+
+def _as_frame(rows: pa.Table, as_: As) -> "pd.DataFrame | pl.DataFrame | pa.Table":
+    match as_:
+        case "arrow":
+            return rows
+        case "pandas":
+            frame: pd.DataFrame = rows.to_pandas()
+            return frame
+        case "polars":
+            try:
+                import polars as pl  # noqa: PLC0415 - optional
+            except ModuleNotFoundError as error:
+                raise ConfigurationError(
+                    "polars is not installed, as as_='polars' needs it:"
+                    " run: pip install 'iot-pipeline[polars]'"
+                ) from error
+            return pl.DataFrame(rows)
+    raise ValueError(f"as_ must be 'pandas', 'polars' or 'arrow', not {as_!r}")

@@ -1,0 +1,1 @@
+"""The specification of iot_pipeline.explore."""

@@ -1,0 +1,443 @@
+"""What somebody sees and does on the page, in a browser."""
+
+import http.client
+import itertools
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, expect
+
+from iot_pipeline import connect, get_measurements
+from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.explore._berlin_axis import berlin_time
+from iot_pipeline.explore._style import DARK, LIGHT
+from iot_pipeline.explore._view import View
+from iot_pipeline_tests.explore.explore_page import (
+    CLIMBING,
+    HOSTILE,
+    ExplorePage,
+    Tab,
+    opened_tab,
+    running_explore_page,
+)
+from iot_pipeline_tests.web_page import running_browser
+
+pytestmark = pytest.mark.system
+
+Open = Callable[..., AbstractContextManager[Tab]]
+WEEK = "sensor=sensor_00001&start=2013-06-03&end=2013-06-10"
+AUTUMN = "sensor=sensor_00000&start=2013-10-27T00:00&end=2013-10-28T00:00"
+SPRING = "sensor=sensor_00000&start=2013-03-31T00:00&end=2013-04-01T00:00"
+LOAD = """
+from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.ingest import load_timeseries
+if __name__ == "__main__":
+    load_timeseries(source={0!r}, warehouse={1!r}, full_reload=True)
+    flag_anomalies(warehouse={1!r})
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExplorePage]:
+    with running_explore_page(tmp_path_factory.mktemp("explore")) as page:
+        yield page
+
+
+@pytest.fixture
+def open_tab(browser: Browser, server: ExplorePage, tmp_path: Path) -> Open:
+    """Return what opens a view of the page."""
+    return lambda query="", **options: opened_tab(browser, f"{server.url}/?{query}", tmp_path, **options)
+
+
+def sql(server: ExplorePage, statement: str) -> list[tuple[Any, ...]]:
+    with connect(server.warehouse) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def test_nothing_comes_from_another_host(browser: Browser, server: ExplorePage) -> None:
+    hosts = set()
+    page = browser.new_page()
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    Tab(page).go(server.url)
+    page.close()
+    assert hosts - {""} == {f"127.0.0.1:{server.port}"}
+
+
+def test_without_a_link_the_most_severe_sensor_is_shown(open_tab: Open, server: ExplorePage) -> None:
+    ((worst,),) = sql(
+        server,
+        "SELECT sensor_name FROM events GROUP BY sensor_name ORDER BY sum(peak_score) DESC LIMIT 1",
+    )
+    with open_tab() as tab:
+        expect(tab.page.locator(".side .sensor-name")).to_have_text(worst)
+
+
+def test_every_single_flagged_reading_is_seen_at_full_zoom_out(open_tab: Open, server: ExplorePage) -> None:
+    ((name, _),) = sql(
+        server,
+        "SELECT sensor_name, count(*) FROM anomalies WHERE kind = 'spike' GROUP BY 1 ORDER BY 2 DESC LIMIT 1",
+    )
+    query = "SELECT epoch_ms(timestamp), sensor_value FROM anomalies WHERE kind = 'spike' AND sensor_name = ?"
+    with connect(server.warehouse) as connection:
+        spikes = connection.execute(query, [name]).fetchall()
+    assert spikes
+    with open_tab(f"sensor={name}") as tab:
+        tab.wait_for(
+            f"""{[list(spike) for spike in spikes]}.every(point => {{
+                const [x, y] = chart.convertToPixel({{gridIndex: 0}}, point);
+                const canvas = chart.getDom().querySelector('canvas');
+                const scale = canvas.width / canvas.clientWidth;
+                const colour = canvas.getContext('2d').getImageData(x * scale, y * scale, 1, 1).data;
+                const text = [...colour].slice(0, 3).map(c => c.toString(16).padStart(2, '0')).join('');
+                return '#' + text === '{LIGHT.kind("spike").lower()}';
+            }})"""
+        )
+
+
+def test_a_copied_link_restores_the_view(open_tab: Open) -> None:
+    names = ["sensor_00001", "sensor_00002"]
+    with open_tab("sensor=sensor_00001&sensor=sensor_00002") as tab:
+        before = tab.page.url
+        tab.drag(0.3, 0.6)
+        tab.page.wait_for_url(lambda url: url != before)
+        link = urlsplit(tab.page.url).query
+    view = View.from_query(link)
+    assert view.sensors == tuple(names)
+    assert view.start
+    assert view.end
+    with open_tab(link) as other:
+        other.wait_for_range(
+            *(f"{berlin_time(instant):%Y-%m-%d %H:%M}" for instant in (view.start, view.end))
+        )
+        assert other.chart("chart.getOption().title.map(title => title.text)")[:2] == names
+        zoom = other.chart("chart.getOption().dataZoom[0]")
+        assert (zoom["startValue"], zoom["endValue"]) == (view.start / 1000, view.end / 1000)
+
+
+def test_in_a_short_range_every_reading_is_drawn(open_tab: Open, server: ExplorePage) -> None:
+    readings = get_measurements("sensor_00001", "2013-06-04", "2013-06-06", warehouse=server.warehouse)
+    expected = set(zip(readings["timestamp"], readings["sensor_value"], strict=True))
+    with open_tab("sensor=sensor_00001&start=2013-06-04&end=2013-06-06") as tab:
+        points = tab.chart("chart.getOption().series.find(s => s.name === 'readings').data")
+    drawn = {(pd.Timestamp(time, unit="ms", tz="Europe/Berlin"), value) for time, value in points if value}
+    assert expected <= drawn
+
+
+def test_the_wheel_looks_closer(open_tab: Open) -> None:
+    with open_tab(WEEK) as tab:
+        tab.page.locator(".chart .nicegui-echart").hover()
+        tab.page.mouse.wheel(0, -300)
+        expect(tab.page.get_by_label("from")).not_to_have_value("2013-06-03 00:00")
+        start, end = map(pd.Timestamp, tab.range)
+        assert pd.Timestamp("2013-06-03") < start < end < pd.Timestamp("2013-06-10")
+
+
+def test_a_double_click_and_the_back_button_go_back_and_never_leave_the_page(open_tab: Open) -> None:
+    with open_tab(WEEK) as tab:
+        chart = tab.page.locator(".chart .nicegui-echart")
+        for go_back in (lambda: chart.dblclick(position={"x": 400, "y": 150}), tab.page.go_back):
+            tab.drag(0.3, 0.6)
+            expect(tab.page.get_by_label("from")).not_to_have_value("2013-06-03 00:00")
+            go_back()
+            tab.wait_for_range("2013-06-03 00:00", "2013-06-10 00:00")
+        chart.dblclick(position={"x": 400, "y": 150})
+        expect(tab.page.get_by_label("from")).to_have_value(re.compile("2013-03-20"))
+        assert tab.page.url.startswith("http://127.0.0.1")
+
+
+@pytest.mark.parametrize("time_zone", ["Europe/Berlin", "America/New_York"])
+def test_the_day_with_25_hours_shows_the_repeated_hour_twice(open_tab: Open, time_zone: str) -> None:
+    with open_tab(AUTUMN, time_zone=time_zone) as tab:
+        tab.wait_for_range("2013-10-27 00:00", "2013-10-28 00:00")
+        assert tab.ticks == ["27 Oct", *(f"{hour:02}:00" for hour in range(3, 24, 3)), "28 Oct"]
+    night = AUTUMN.replace("end=2013-10-28T00:00", "end=2013-10-27T05:00")
+    with open_tab(night, time_zone=time_zone) as tab:
+        tab.wait_for_range("2013-10-27 00:00", "2013-10-27 05:00")
+        assert tab.ticks == ["27 Oct", "01:00", "02:00 CEST", "02:00 CET", "03:00", "04:00", "05:00"]
+
+
+@pytest.mark.parametrize("time_zone", ["Europe/Berlin", "America/New_York"])
+def test_the_day_with_23_hours_shows_no_missing_hour(open_tab: Open, time_zone: str) -> None:
+    with open_tab(SPRING.replace("04-01T00:00", "03-31T07:00"), time_zone=time_zone) as tab:
+        tab.wait_for_range("2013-03-31 00:00", "2013-03-31 07:00")
+        assert tab.ticks == ["31 Mar", "01:00", "03:00", "04:00", "05:00", "06:00", "07:00"]
+
+
+@pytest.mark.parametrize("time_zone", ["Europe/Berlin", "America/New_York"])
+def test_what_the_pointer_is_at_is_told_in_berlins_time(open_tab: Open, time_zone: str) -> None:
+    with open_tab(AUTUMN, time_zone=time_zone) as tab:
+        label = (
+            "chart.getOption().xAxis[0].axisPointer.label.formatter({value: Date.parse('2013-10-27T01:30Z')})"
+        )
+        assert tab.chart(label) == "Sun, 27 Oct 2013, 02:30 CET"
+
+
+def test_events_of_a_sensor_are_listed_and_open_with_a_click(open_tab: Open, server: ExplorePage) -> None:
+    ((name, start),) = sql(
+        server,
+        "SELECT sensor_name, strftime(start, '%-d %b %Y %H:%M') FROM events"
+        " WHERE sensor_name LIKE 'sensor%' ORDER BY peak_score DESC LIMIT 1",
+    )
+    with open_tab(f"sensor={name}") as tab:
+        before = tab.range
+        tab.page.locator(".events").get_by_text(start).click()
+        expect(tab.page.get_by_label("from")).not_to_have_value(before[0])
+        expect(tab.page.get_by_text(re.compile(f"Say about the .* of {start}:"))).to_be_visible()
+        day = pd.Timestamp(start)
+        begin, end = map(pd.Timestamp, tab.range)
+        assert begin < day < end
+        assert end - begin < pd.Timedelta("30D")
+
+
+def strongest_event(server: ExplorePage) -> tuple[str, str, str]:
+    """Return sensor, id and start, as the page shows it, of the strongest event that nobody has annotated."""
+    ((name, event_id, start),) = sql(
+        server,
+        "SELECT sensor_name, event_id, strftime(start, '%-d %b %Y %H:%M') FROM events"
+        " WHERE sensor_name LIKE 'sensor%' AND annotation IS NULL AND kind <> 'gap'"
+        " ORDER BY peak_score DESC LIMIT 1",
+    )
+    return name, event_id, start
+
+
+def answer(tab: Tab, start: str, kind: str, note: str) -> None:
+    """Choose an event in the list and say something about it."""
+    tab.page.locator(".events").get_by_text(start).first.click()
+    tab.page.get_by_label("note").fill(note)
+    tab.page.get_by_role("button", name=kind, exact=True).click()
+    expect(tab.page.get_by_text(f"noted: {kind}")).to_be_visible()
+
+
+def test_a_false_alarm_that_is_said_on_the_page_is_in_the_table_and_on_the_page(
+    open_tab: Open, server: ExplorePage
+) -> None:
+    name, event_id, start = strongest_event(server)
+    with open_tab(f"sensor={name}") as tab:
+        answer(tab, start, "false alarm", "a door stood open")
+        expect(tab.page.locator(".events").get_by_text("false alarm").first).to_be_visible()
+    said = sql(server, f"SELECT annotation FROM events WHERE event_id = '{event_id}'")
+    assert said == [("false_alarm",)]
+    assert ("a door stood open",) in sql(server, "SELECT note FROM annotations")
+
+
+def test_maintenance_that_is_said_on_the_page_changes_the_next_judgement(
+    open_tab: Open, server: ExplorePage
+) -> None:
+    name, event_id, start = strongest_event(server)
+    with open_tab(f"sensor={name}") as tab:
+        answer(tab, start, "maintenance", "")
+    assert flag_anomalies(warehouse=server.warehouse).sensors_refitted == 1
+    assert sql(server, f"SELECT * FROM events WHERE event_id = '{event_id}'") == []
+
+
+def test_a_window_ranks_all_sensors(open_tab: Open, server: ExplorePage) -> None:
+    window = "timestamp BETWEEN TIMESTAMPTZ '2013-06-03' AND TIMESTAMPTZ '2013-07-03'"
+    ((worst,),) = sql(server, f"SELECT arg_max(sensor_name, score) FROM anomalies WHERE {window}")
+    with open_tab("sensor=sensor_00001&start=2013-06-03&end=2013-07-03") as tab:
+        tab.page.get_by_role("button", name="this window").click()
+        expect(tab.page.locator(".sensors .name").first).to_contain_text(worst)
+
+
+def test_a_cell_of_the_heat_map_opens_its_sensor(open_tab: Open) -> None:
+    with open_tab("sensor=sensor_00001") as tab:
+        heat = tab.page.locator(".all .nicegui-echart")
+        heat.scroll_into_view_if_needed()
+        script = """element => {
+            const chart = getElement(element.id.slice(1)).chart;
+            const option = chart.getOption();
+            const cell = option.series[0].data.find(cell => option.yAxis[0].data[cell[1]] !== 'sensor_00001');
+            return [chart.convertToPixel({gridIndex: 0}, cell.slice(0, 2)), option.yAxis[0].data[cell[1]]];
+        }"""
+        tab.page.wait_for_function(
+            "getElement(document.querySelector('.all .nicegui-echart').id.slice(1)).chart.getOption()"
+            ".series[0]?.data.length > 0"
+        )
+        (x, y), name = heat.evaluate(script)
+        heat.click(position={"x": x, "y": y})
+        expect(tab.page.locator(".side .sensor-name")).to_have_text(name)
+
+
+def test_sensors_are_found_by_name_and_compared(open_tab: Open) -> None:
+    with open_tab("sensor=sensor_00001") as tab:
+        tab.page.get_by_label("search sensors").fill("_00002")
+        expect(tab.page.locator(".sensors .name")).to_have_count(1)
+        tab.page.get_by_role("checkbox", name="compare sensor_00002").click()
+        tab.page.wait_for_url(re.compile("sensor=sensor_00001&sensor=sensor_00002"))
+        tab.wait_for("chart.getOption().grid.length === 3")
+
+
+def test_the_keyboard_alone_is_enough(open_tab: Open) -> None:
+    with open_tab(WEEK) as tab:
+        keyboard = tab.page.keyboard
+        keyboard.press("/")
+        expect(tab.page.get_by_label("search sensors")).to_be_focused()
+        keyboard.type("_00002")
+        expect(tab.page.locator(".sensors .name")).to_have_count(1)
+        for _ in range(10):
+            keyboard.press("Tab")
+            if tab.page.evaluate("document.activeElement.matches('.sensors tr')"):
+                break
+        keyboard.press("Enter")
+        expect(tab.page.locator(".side .sensor-name")).to_have_text("sensor_00002")
+        keyboard.press("+")
+        tab.wait_for_range("2013-06-04 18:00", "2013-06-08 06:00")
+        keyboard.press("Backspace")
+        tab.wait_for_range("2013-06-03 00:00", "2013-06-10 00:00")
+        keyboard.press("0")
+        expect(tab.page.get_by_label("from")).to_have_value(re.compile("2013-03-20"))
+
+
+def test_a_range_can_be_typed(open_tab: Open) -> None:
+    with open_tab("sensor=sensor_00001") as tab:
+        tab.page.get_by_label("to").fill("2013-05-02")
+        tab.page.get_by_label("from").fill("2013-05-01T12:00")
+        tab.page.keyboard.press("Enter")
+        tab.wait_for_range("2013-05-01 12:00", "2013-05-02 00:00")
+        tab.page.get_by_label("from").fill("yesterday")
+        tab.page.keyboard.press("Enter")
+        expect(tab.page.get_by_text("can't read the time 'yesterday'")).to_be_visible()
+
+
+@pytest.mark.parametrize("name", [HOSTILE, CLIMBING])
+def test_a_hostile_name_is_a_name_like_any_other(open_tab: Open, name: str) -> None:
+    with open_tab("sensor=sensor_00001") as tab:
+        tab.page.evaluate("() => { window.alert = () => { window.alerted = true; }; }")
+        tab.page.locator(".sensors .name", has_text=name).click()
+        expect(tab.page.locator(".side .sensor-name")).to_have_text(name)
+        tab.wait_until_drawn()
+        tab.page.locator(".chart .nicegui-echart").hover()
+        tab.page.wait_for_timeout(300)
+        assert not tab.page.evaluate("window.alerted")
+        link = urlsplit(tab.page.url).query
+    with open_tab(link) as tab:
+        assert tab.chart("chart.getOption().title[0].text") == name
+        expect(tab.page.locator("body script", has_text="alert(1)")).to_have_count(0)
+
+
+def test_a_link_to_what_there_is_not_says_so_and_shows_something(open_tab: Open) -> None:
+    with open_tab("sensor=sensor_09999") as tab:
+        expect(tab.page.get_by_text("there is no sensor 'sensor_09999'")).to_be_visible()
+    with open_tab("sensor=sensor_00001&start=yesterday") as tab:
+        expect(tab.page.get_by_text("can't read the time 'yesterday'")).to_be_visible()
+
+
+def test_what_is_shown_can_be_saved_as_csv(open_tab: Open, server: ExplorePage) -> None:
+    with open_tab(WEEK) as tab:
+        with tab.page.expect_download() as download:
+            tab.page.get_by_role("button", name="what is shown as CSV").click()
+        saved = pd.read_csv(download.value.path())
+    expected = get_measurements("sensor_00001", "2013-06-03", "2013-06-10", warehouse=server.warehouse)
+    assert saved["sensor_value"].tolist() == expected["sensor_value"].tolist()
+    assert saved["timestamp"].tolist() == expected["timestamp"].astype(str).tolist()
+    flagged = sql(
+        server,
+        "SELECT count(*) FROM anomalies WHERE sensor_name = 'sensor_00001'"
+        " AND timestamp BETWEEN TIMESTAMPTZ '2013-06-03' AND TIMESTAMPTZ '2013-06-10'",
+    )
+    assert saved["kind"].count() == flagged[0][0]
+
+
+def test_what_is_shown_can_be_saved_as_a_picture(open_tab: Open) -> None:
+    with open_tab(WEEK) as tab:
+        with tab.page.expect_download() as download:
+            tab.page.get_by_role("button", name="what is shown as PNG").click()
+        assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_on_a_telephone_nothing_is_cut_off_and_the_sensors_are_a_button_away(open_tab: Open) -> None:
+    with open_tab("sensor=sensor_00001", width=390, height=844) as tab:
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == 390
+        expect(tab.page.get_by_label("search sensors")).not_to_be_in_viewport()
+        tab.page.get_by_role("button", name="sensors", exact=True).click()
+        expect(tab.page.get_by_label("search sensors")).to_be_in_viewport()
+
+
+def test_the_page_is_dark_where_the_machine_is_and_light_on_demand(open_tab: Open) -> None:
+    ink = "chart.getOption().textStyle.color"
+    with open_tab("sensor=sensor_00001", dark=True) as tab:
+        assert tab.chart(ink) == DARK.ink
+        tab.page.get_by_role("button", name="light or dark").click()
+        tab.wait_for(f"{ink} === '{LIGHT.ink}'")
+        assert not tab.page.evaluate("document.body.classList.contains('body--dark')")
+
+
+def test_a_page_of_another_origin_cant_open_the_web_socket(server: ExplorePage) -> None:
+    def status(origin: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+        headers |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": origin}
+        connection.request("GET", "/_nicegui_ws/socket.io/?EIO=4&transport=websocket", headers=headers)
+        answer = connection.getresponse().status
+        connection.close()
+        return answer
+
+    assert status(server.url) == 101
+    assert status("http://evil.example") == 403
+
+
+def test_only_this_machine_can_open_the_page(server: ExplorePage) -> None:
+    # A server that listens on all addresses also answers on the loopback's second one.
+    with socket.socket() as client:
+        client.settimeout(10)
+        assert client.connect_ex(("127.0.0.2", server.port)) != 0
+
+
+def test_a_taken_port_is_refused_in_one_line(server: ExplorePage) -> None:
+    command = [str(Path(sys.executable).with_name("iot-pipeline")), "explore", "--port", str(server.port)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert re.fullmatch(
+        rf"iot-pipeline: can't listen on 127.0.0.1:{server.port} .*: choose another one with --port\n",
+        answer.stderr,
+    )
+
+
+def test_before_anything_is_loaded_the_page_says_what_to_run_and_then_shows_it(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with running_explore_page(tmp_path, loaded=False) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        expect(page.get_by_text("run: dagster asset materialize --select mapping,timeseries")).to_be_visible()
+        server.load()
+        Tab(page).wait_until_drawn()
+        expect(page.get_by_text("run: dagster")).not_to_be_visible()
+        page.close()
+
+
+def test_five_tabs_go_on_during_a_load_and_show_what_is_new(open_tab: Open, server: ExplorePage) -> None:
+    ((uuid,),) = sql(server, "SELECT sensor_uuid FROM sensors WHERE sensor_name = 'sensor_00002'")
+    with ExitStack() as stack:
+        tabs = [stack.enter_context(open_tab("sensor=sensor_00002")) for _ in range(5)]
+        new = server.source / "Timeseries" / "new.csv"
+        new.parent.mkdir(exist_ok=True)
+        new.write_text(f"timestamp;sensor_uuid;sensor_value\n2013-11-30 12:34:00;{uuid};1.5\n")
+        script = server.source.parent / "load.py"
+        script.write_text(LOAD.format(str(server.source), str(server.warehouse)))
+        loading = subprocess.Popen([sys.executable, str(script)])
+        keys = itertools.chain(["+"], itertools.cycle(["ArrowLeft", "ArrowRight"]))
+        while loading.poll() is None:
+            key = next(keys)
+            for tab in tabs:
+                before = tab.range
+                tab.page.keyboard.press(key)
+                expect(tab.page.get_by_label("from")).not_to_have_value(before[0])
+        assert loading.returncode == 0
+        for tab in tabs:
+            tab.page.keyboard.press("0")
+            expect(tab.page.get_by_label("to")).to_have_value("2013-11-30 12:34")
