@@ -54,7 +54,7 @@ def to_instant(moment: datetime) -> int:
 
 
 def read_day(text: str, today: date) -> date | None:
-    """Return the day that ``today``, ``yesterday`` or ``7 days ago`` means; None for any other text."""
+    """Return the date of ``today``, ``yesterday`` or, for example, ``7 days ago``; None for other text."""
     words = " ".join(text.lower().split())
     ago = re.fullmatch(r"(\d{1,5}) days? ago", words, re.ASCII)
     days = int(ago[1]) if ago else _DAYS_AGO.get(words)

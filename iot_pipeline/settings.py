@@ -9,7 +9,7 @@ from pathlib import Path
 from iot_pipeline.errors import ConfigurationError
 
 MOST = 100_000
-"""Of days, processes or standard deviations."""
+"""The largest number of days, processes or standard deviations."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -24,10 +24,10 @@ class Settings:
         grace_period: How long files of older table versions are kept for readers.
         workers: How many processes the load and the detection may use.
         dask_scheduler: The address of the Dask cluster that they run on instead; empty for none.
-        alert_urls: Whom the alerts tell, as Apprise's URLs. They hold tokens, so they are not shown.
-        alert_min_score: The least peak score of an event that is worth an alert, in standard deviations.
-        heartbeat_url: What is called after every good night; empty for nothing. It is not shown either.
-        explore_url: Where the page for looking at sensors is, as alerts link to it; empty for no links.
+        alert_urls: The receivers of alerts, as Apprise URLs. They contain tokens, so ``repr`` hides them.
+        alert_min_score: The minimum peak score of an event worth an alert, in standard deviations.
+        heartbeat_url: The URL called after every successful night; empty for none. ``repr`` hides it.
+        explore_url: The URL of the explore page, for the links in alerts; empty for no links.
     """
 
     source: str
@@ -86,5 +86,5 @@ def _number(name: str, *, default: float, least: float) -> float:
 
 
 def _urls(name: str) -> tuple[str, ...]:
-    """Split at whitespace, and at commas that a URL follows: a URL may have commas of its own."""
+    """Split at whitespace and at commas followed by a URL, because URLs may contain commas."""
     return tuple(filter(None, re.split(r"\s+|,(?=\s|[\w+.-]+://|$)", os.environ.get(name) or "")))

@@ -251,7 +251,7 @@ def _convert_batch(
 
 
 def _months_left_by_a_killed_load(tables: Linked) -> set[str]:
-    """Return the months that a load changed in the table before it was killed, short of its ledger."""
+    """Return the months that a load changed before it was killed without writing its ledger."""
     known, latest = (
         {(str(file.partition["month"]), file.path) for file in table.files} if table else set()
         for table in (tables.pinned.get("timeseries"), tables.heads.get("timeseries"))

@@ -47,15 +47,15 @@ def render_report(
         sensors: One row per sensor, the most severe first, with the columns of ``rank_sensors``: sensor_name,
             severity, n_events, n_anomalies, n_points, noise_sd, model, breakpoints (a sequence of times),
             reasoning.
-        events: One row per event, with the columns of `find_events`: sensor_name, kind, start, end (with a
-            time zone), duration_h, n_readings, peak_score, mean_residual (NaN where it has no meaning),
-            annotation. False alarms are listed, but not counted.
-        source: Where the readings come from, a directory or a URL.
-        warehouse: Where they have been loaded to, likewise.
-        created: The time to be named as the report's, with a time zone.
-        pictures: Pictures as PNG by the names of the sensors to be shown.
-        failures: What went wrong, by the names of the sensors that could not be drawn.
-        most_events: How many events are listed, those of the highest score.
+        events: One row per event, with the columns of ``find_events``: sensor_name, kind, start, end (with a
+            time zone), duration_h, n_readings, peak_score, mean_residual (NaN if not meaningful), annotation.
+            False alarms are listed but not counted.
+        source: The directory or URL of the source.
+        warehouse: The directory or URL of the warehouse.
+        created: The time shown as the report's, with a time zone.
+        pictures: PNG pictures by the names of the sensors to show.
+        failures: Error messages by the names of the sensors that could not be drawn.
+        most_events: The maximum number of events listed; those with the highest scores.
 
     Returns:
         A complete HTML document with embedded pictures; all times are Europe/Berlin.

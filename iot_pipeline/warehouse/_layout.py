@@ -49,7 +49,7 @@ class Warehouse:
 
     @property
     def events(self) -> Store:
-        """The Delta table of what flagged readings add up to."""
+        """The Delta table of events."""
         return self.root / "events"
 
     @property
@@ -64,7 +64,7 @@ class Warehouse:
 
     @property
     def annotations(self) -> Store:
-        """The Delta table of what people have said about sensors."""
+        """The Delta table of people's annotations."""
         return self.root / "annotations"
 
     @property
@@ -74,7 +74,7 @@ class Warehouse:
 
     @property
     def alerts(self) -> Store:
-        """The Delta table of digests, sent and waiting."""
+        """The Delta table of alert digests, sent and pending."""
         return self.root / "alerts"
 
     @contextmanager

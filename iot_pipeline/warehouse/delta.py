@@ -1,8 +1,8 @@
 """Commits Parquet files that have been written elsewhere as the next version of a Delta table.
 
 A version can be *pinned* by the commit of another table: ``source_files`` names the version of ``timeseries``
-that it describes, ``sensor_models`` the versions of ``events`` and ``anomalies`` it was made with. Who
-follows the pins sees tables that belong together, whenever they look.
+that it describes, ``sensor_models`` the versions of ``events`` and ``anomalies`` it was made with. A reader
+that follows the pins always sees tables that belong together.
 
 Tables are not written with ``write_deltalake``, because it commits a file before it is synced to disk.
 """
@@ -116,14 +116,14 @@ def commit(
 
     Args:
         folder: The table's folder.
-        onto: The number of the version that the writer has read and that is to be the latest still; None for
-            no table.
+        onto: The number of the version that the writer has read, which must still be the latest; None if
+            there is no table yet.
         schema: The table's columns, partition columns included; those that it lacks are added. A table whose
             columns have other types is replaced as a whole.
-        add: Files that are published.
-        replace: The partitions whose present files leave the table; None means all files.
+        add: Files that have been published.
+        replace: The partitions whose current files are removed from the table; None means all files.
         partition_by: The partition column.
-        pins: Other tables and the versions of them that this version belongs with.
+        pins: Other tables, each with the version that this version belongs with.
 
     Returns:
         The new version.
@@ -187,13 +187,13 @@ def commit(
 
 
 def _has_other_types(table: DeltaTable, schema: pa.Schema) -> bool:
-    """Tell whether a table of an earlier release has a column of another type."""
+    """Return whether a table of an earlier release has a column of another type."""
     types = {field.name: field.type for field in table.schema().fields}
     return any(types.get(field.name, field.type) != field.type for field in Schema.from_arrow(schema).fields)
 
 
 def _carry_on(table: DeltaTable, schema: pa.Schema, description: str) -> None:
-    """Give a table of an earlier release, or of another grace period, the columns and properties it lacks."""
+    """Add the columns and properties that a table of an earlier release or another grace period lacks."""
     present = {field.name for field in table.schema().fields}
     missing = [field for field in Schema.from_arrow(schema).fields if field.name not in present]
     if missing:

@@ -1,4 +1,4 @@
-"""What must hold of the readings and of the files they come from. Reads a connection's views."""
+"""What must hold of the readings and the files they come from, read from a connection's views."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,22 +15,22 @@ ROTTEN = 0.1
 """Above this share, the file itself is at fault and not just some rows."""
 
 SILENCE = timedelta(days=2)
-"""A file covers about a day and is loaded in the night: a day late is late, two are silence."""
+"""Files cover about a day and are loaded at night: one day late is normal, two mean that the feed stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowAccount:
-    """Where the rows of all source files have gone.
+    """Accounts for the rows of all source files.
 
     Attributes:
-        files: Loaded files.
-        rows_read: Their rows.
-        rows_loaded: Those that became readings.
-        rows_rejected: Those that were quarantined.
-        rows_duplicate: Those that the table had already.
+        files: The number of loaded files.
+        rows_read: The number of their rows.
+        rows_loaded: Rows that became readings.
+        rows_rejected: Rows that were quarantined.
+        rows_duplicate: Rows that the table already had.
         rows_in_the_table: Readings in the table.
         rows_in_quarantine: Rows in quarantine.
-        files_that_do_not_add_up: Files whose rows are not the sum of these.
+        files_that_do_not_add_up: Files whose loaded, rejected and duplicate rows are not all that were read.
     """
 
     files: int
@@ -44,7 +44,7 @@ class RowAccount:
 
     @property
     def adds_up(self) -> bool:
-        """Whether the tables hold just what the files brought."""
+        """Whether the tables hold exactly the rows of the files."""
         return (
             self.files_that_do_not_add_up == 0
             and self.rows_loaded == self.rows_in_the_table
@@ -52,7 +52,7 @@ class RowAccount:
         )
 
     def check(self) -> None:
-        """Raise a ``DamagedTableError`` unless it adds up."""
+        """Raise ``DamagedTableError`` unless the rows add up."""
         if not self.adds_up:
             raise DamagedTableError(
                 f"{self.rows_loaded:,} rows were loaded and {self.rows_rejected:,} rejected, but the table"
@@ -67,8 +67,8 @@ class Feed:
 
     Attributes:
         last: The last reading's time in Europe/Berlin.
-        loaded: When the last file was loaded, likewise.
-        is_live: Whether files have come while their readings were recent; otherwise it is an archive.
+        loaded: When the last file was loaded, in Europe/Berlin.
+        is_live: Whether any file was loaded while its readings were recent; otherwise this is an archive.
     """
 
     last: datetime | None
@@ -77,12 +77,12 @@ class Feed:
 
     @property
     def age(self) -> timedelta | None:
-        """How old the last reading is."""
+        """The age of the last reading."""
         return datetime.now(UTC) - self.last if self.last else None
 
     @property
     def has_stopped(self) -> bool:
-        """Whether a live feed has brought nothing recent."""
+        """Whether a live feed has no recent readings."""
         return self.is_live and (self.age is None or self.age > SILENCE)
 
 
@@ -136,10 +136,10 @@ def find_damaged_files(connection: duckdb.DuckDBPyConnection) -> list[DamagedFil
 
 
 def account_for_rows(connection: duckdb.DuckDBPyConnection) -> RowAccount:
-    """Return where the rows of all source files have gone.
+    """Account for the rows of all source files.
 
     Args:
-        connection: With the views of ``connect``.
+        connection: A connection with the views of ``connect``.
     """
     (row,) = connection.execute("""
         SELECT
@@ -162,7 +162,7 @@ def read_feed(connection: duckdb.DuckDBPyConnection) -> Feed:
     """Return how fresh the readings are.
 
     Args:
-        connection: With the views of ``connect``.
+        connection: A connection with the views of ``connect``.
     """
     ((last, loaded, is_live),) = connection.execute(
         """
@@ -184,10 +184,10 @@ def _moment(instant: int | None) -> datetime | None:
 
 
 def find_errors(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return a line for each file of the last load that lost a tenth of its rows, and for a stopped feed.
+    """Return a line for each file of the last load that lost over a tenth of its rows, and a stopped feed.
 
     Args:
-        connection: With the views of ``connect``.
+        connection: A connection with the views of ``connect``.
     """
     files = [str(file) for file in find_damaged_files(connection) if file.is_new and file.is_rotten]
     feed = read_feed(connection)

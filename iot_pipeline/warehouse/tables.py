@@ -1,4 +1,4 @@
-"""What the log of a Delta table says of a version: its files, and the versions of other tables it pins."""
+"""Reads a version of a Delta table from its log: its files, and the versions of other tables it pins."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ class Table:
     Attributes:
         version: Its number and the table's id.
         files: Its files.
-        pins: The versions of other tables that it belongs with, by name.
+        pins: The versions of other tables that it pins, by name.
     """
 
     version: Version
@@ -66,7 +66,7 @@ class Table:
 
 
 def read_table(folder: Store, version: int | None = None, *, pins: Sequence[Store] = ()) -> Table | None:
-    """Read what a table's log says of a version, by default the latest; None when there is no such table.
+    """Read the log of a table up to a version, by default the latest; None if there is no such table.
 
     Args:
         folder: The table's folder.
