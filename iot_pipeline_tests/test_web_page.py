@@ -63,7 +63,7 @@ def test_the_graph_shows_every_asset_as_materialized(open_page: Open) -> None:
         ):
             node = nodes.filter(has=page.get_by_text(asset, exact=True))
             expect(node.get_by_text("Materialized", exact=True)).to_be_visible()
-        expect(nodes).to_have_count(6)
+        expect(nodes).to_have_count(7)
 
 
 def test_a_check_shows_that_it_passed_and_what_it_counted(open_page: Open) -> None:
