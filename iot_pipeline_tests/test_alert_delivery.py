@@ -24,7 +24,6 @@ from iot_pipeline.defs.alerts import COUNTS, alerts
 from iot_pipeline.errors import ConfigurationError, DamagedTableError, WarehouseBusyError
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import open_warehouse
-from iot_pipeline.warehouse.query import connect
 from iot_pipeline_tests.alert_sink import CANARY, Sink, running_sink
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 from iot_pipeline_tests.runs import definitions_on, measurements_in
@@ -457,7 +456,6 @@ class Nights:
 @pytest.fixture
 def nights(bucket: Bucket, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nights]:
     """Return a bucket whose first night is over."""
-    monkeypatch.setattr(delivery, "connect", connect_with_events)
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0)
     with dg.instance_for_test() as instance:
         nights = Nights(bucket, instance)
@@ -465,21 +463,6 @@ def nights(bucket: Bucket, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> Itera
         assert nights.look()
         assert sink.messages == []
         yield nights
-
-
-def connect_with_events(warehouse: Any) -> Any:
-    """Connect to a warehouse, with a view of events over the flagged readings where it has no such table."""
-    connection = connect(warehouse)
-    views = [name for (name,) in connection.execute("SELECT view_name FROM duckdb_views()").fetchall()]
-    if "events" not in views:
-        connection.execute("""
-            CREATE VIEW events AS
-            SELECT md5(sensor_name || min(timestamp)) AS event_id, sensor_name, kind, min(timestamp) AS start,
-                max(timestamp) AS "end", count(*) AS n_readings, max(score) AS peak_score,
-                avg(sensor_value - expected_value) AS mean_residual, NULL AS incident_id, NULL AS annotation
-            FROM anomalies GROUP BY sensor_name, anomalies.event_id, kind
-        """)
-    return connection
 
 
 def test_the_sensor_looks_every_minute_unless_somebody_switches_it_off() -> None:

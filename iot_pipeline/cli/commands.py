@@ -64,7 +64,7 @@ def cli() -> None:
     """
 
 
-def _command(
+def command(
     name: str, *examples: str, cls: type[click.Command] = click.Command
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Add a command whose help ends in examples."""
@@ -72,7 +72,7 @@ def _command(
     return cli.command(name, cls, epilog="\n".join(lines))
 
 
-def _rows(command: Callable[..., None]) -> Callable[..., None]:
+def gives_rows(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a command that gives rows, which it gets as one ``output``."""
 
     @click.option(
@@ -105,7 +105,7 @@ def _read_stages(_context: click.Context, _option: click.Parameter, text: str | 
     return stages
 
 
-@_command(
+@command(
     "query",
     "iot-pipeline query sensor_00000 2013-10-05 2013-10-06",
     "iot-pipeline query sensor_00000 sensor_00007 2013-10-01 2013-11-01 --every 1d -o days.csv",
@@ -118,7 +118,7 @@ def _read_stages(_context: click.Context, _option: click.Parameter, text: str | 
     type=click.Choice(["15min", "1h", "1d", "1w", "1mo"]),
     help="Sum up by Berlin's clock: n, mean, min, max, first and last.",
 )
-@_rows
+@gives_rows
 def query(*, sensors: tuple[str, ...], start: str, end: str, every: "Every | None", output: "Output") -> None:
     """Give the readings of each SENSOR from START to END, both included.
 
@@ -136,13 +136,13 @@ def query(*, sensors: tuple[str, ...], start: str, end: str, every: "Every | Non
             click.echo(explain_no_readings(sensor, get_measurements(sensor)), err=True)
 
 
-@_command(
+@command(
     "sql",
     'iot-pipeline sql "SELECT sensor_name, model, n_anomalies FROM sensor_models"',
     'iot-pipeline sql "FROM measurements" -o everything.parquet',
 )
 @click.argument("statement")
-@_rows
+@gives_rows
 def sql(*, statement: str, output: "Output") -> None:
     """Run a SQL STATEMENT (DuckDB's dialect).
 
@@ -164,7 +164,7 @@ def sql(*, statement: str, output: "Output") -> None:
             raise ValueError(error) from error
 
 
-@_command(
+@command(
     "plot",
     "iot-pipeline plot sensor_00000",
     "iot-pipeline plot sensor_00000 2013-10-05 2013-10-12 -o week.svg",
@@ -196,7 +196,7 @@ def plot(*, sensor: str, start: str | None, end: str | None, path: Path | None) 
     click.echo(path)
 
 
-@_command("status", "iot-pipeline status")
+@command("status", "iot-pipeline status")
 def status() -> None:
     """Say what has been loaded and found, and when people were told of it."""
     from iot_pipeline.alerts import describe_outbox
@@ -206,7 +206,7 @@ def status() -> None:
     click.echo(f"{'alerts:':<15}{describe_outbox()}")
 
 
-@_command("alerts", "iot-pipeline alerts --test")
+@command("alerts", "iot-pipeline alerts --test")
 @click.option("--test", is_flag=True, required=True, help="Send everybody a message that says it is a test.")
 def alerts(*, test: bool) -> None:
     """Send a message to everybody in IOT_ALERT_URLS."""
@@ -221,7 +221,7 @@ def alerts(*, test: bool) -> None:
         raise ValueError(f"{', '.join(announcement.waiting.values())} did not take it: check that URL")
 
 
-@_command("load", "iot-pipeline load", "iot-pipeline load --only mapping,timeseries --full-reload")
+@command("load", "iot-pipeline load", "iot-pipeline load --only mapping,timeseries --full-reload")
 @click.option(
     "--only",
     "stages",
@@ -243,7 +243,7 @@ def load(*, stages: list[str], full_reload: bool) -> None:
         click.get_current_context().exit(1)
 
 
-@_command(
+@command(
     "sample-data",
     "iot-pipeline sample-data --sensors 500 --days 1096 --seed 1 /tmp/bucket",
 )
@@ -268,7 +268,7 @@ def sample_data(*, n_sensors: int, days: int, seed: int, start: datetime | None,
     click.echo(f"{directory}: {report.rows:,} readings in {report.files:,} files, {size}")
 
 
-@_command("upload", "iot-pipeline upload data/sample s3://bucket/prefix")
+@command("upload", "iot-pipeline upload data/sample s3://bucket/prefix")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @click.argument("bucket", metavar="s3://BUCKET[/PREFIX]")
 def upload(*, directory: Path, bucket: str) -> None:
@@ -279,7 +279,7 @@ def upload(*, directory: Path, bucket: str) -> None:
     click.echo(f"{bucket}: {report.uploaded:,} files uploaded, {report.unchanged:,} there already")
 
 
-@_command("explore", "iot-pipeline explore", "iot-pipeline explore --port 8081")
+@command("explore", "iot-pipeline explore", "iot-pipeline explore --port 8081")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Others reach the page if it is 0.0.0.0."
 )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from iot_pipeline.cli.commands import _command, _rows
+from iot_pipeline.cli.commands import command, gives_rows
 from iot_pipeline.kinds import ANNOTATIONS, KINDS, title
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def _explaining(kinds: dict[str, str]) -> type[click.Command]:
     return Explaining
 
 
-@_command(
+@command(
     "anomalies",
     "iot-pipeline anomalies --since yesterday",
     "iot-pipeline anomalies --since '7 days ago' --sensor sensor_00000 -o events.csv",
@@ -33,7 +33,7 @@ def _explaining(kinds: dict[str, str]) -> type[click.Command]:
 @click.option("--since", metavar="TIME", help="Only events that end then or later.")
 @click.option("--until", metavar="TIME", help="Only events that start then or earlier.")
 @click.option("--sensor", metavar="SENSOR", help="Only events of this sensor.")
-@_rows
+@gives_rows
 def anomalies(*, since: str | None, until: str | None, sensor: str | None, output: "Output") -> None:
     """List what is anomalous, event by event, the newest first.
 
@@ -50,8 +50,8 @@ def anomalies(*, since: str | None, until: str | None, sensor: str | None, outpu
     output.write(events.set_column(position, "peak_score", scores).to_reader())
 
 
-@_command("sensors", "iot-pipeline sensors", "iot-pipeline sensors -o sensors.csv")
-@_rows
+@command("sensors", "iot-pipeline sensors", "iot-pipeline sensors -o sensors.csv")
+@gives_rows
 def sensors(*, output: "Output") -> None:
     """List all sensors: what the mapping says of them, their readings, models and anomalies."""
     from iot_pipeline.cli.output import BATCH_ROWS
@@ -64,7 +64,7 @@ def sensors(*, output: "Output") -> None:
         output.write(rows.to_arrow_reader(BATCH_ROWS))
 
 
-@_command(
+@command(
     "annotate",
     "iot-pipeline annotate sensor_00000 2013-10-05 2013-10-06 maintenance --note 'new battery'",
     "iot-pipeline annotate 'hall_*' 2013-10-05T12:00 2013-10-05T13:00 false_alarm",
@@ -84,7 +84,7 @@ def sensors(*, output: "Output") -> None:
 )
 @click.option("--list", "list_", is_flag=True, help="List those that stand, the latest first.")
 @click.option("--withdraw", "withdrawn", metavar="ID", help="Take one back.")
-@_rows
+@gives_rows
 def annotate(
     *,
     said: tuple[str, ...],

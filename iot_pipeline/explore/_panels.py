@@ -154,9 +154,7 @@ class SensorPanel:
             {
                 "id": int(event),
                 "start": f"{berlin_time(int(found.start[event])):%-d %b %Y %H:%M}",
-                "kind": " · ".join(
-                    filter(None, (fleet.kinds[found.kind[event]], found.annotation[event]))
-                ).replace("_", " "),
+                "kind": _words(fleet.kinds[found.kind[event]], found.annotation[event]),
                 "length": duration(int(found.end[event] - found.start[event])),
                 "score": f"{found.peak_score[event]:,.1f}",
                 "chosen": False,

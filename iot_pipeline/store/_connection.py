@@ -76,21 +76,25 @@ def _open(
     from botocore.config import Config  # noqa: PLC0415
 
     session = boto3.session.Session(profile_name=connection.profile_name)
-    client = session.client(
-        "s3",
-        endpoint_url=connection.endpoint_url,
-        region_name=connection.region_name or session.region_name or "us-east-1",
-        aws_access_key_id=connection.aws_access_key_id,
-        aws_secret_access_key=connection.aws_secret_access_key,
-        aws_session_token=connection.aws_session_token,
-        config=Config(
-            s3={"addressing_style": "path"},
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=READ_SECONDS,
-            max_pool_connections=32,
-        ),
+    config = Config(
+        s3={"addressing_style": "path"},
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        max_pool_connections=32,
     )
+    try:
+        client = session.client(
+            "s3",
+            endpoint_url=connection.endpoint_url,
+            region_name=connection.region_name or session.region_name or "us-east-1",
+            aws_access_key_id=connection.aws_access_key_id,
+            aws_secret_access_key=connection.aws_secret_access_key,
+            aws_session_token=connection.aws_session_token,
+            config=config,
+        )
+    except ValueError:  # its text repeats the URL, which may contain a password
+        raise ConfigurationError("AWS_ENDPOINT_URL_S3 is not a URL") from None
     if "@" in urlsplit(client.meta.endpoint_url).netloc:
         raise ConfigurationError(
             "AWS_ENDPOINT_URL_S3 holds credentials: set AWS_ACCESS_KEY_ID and so on instead"

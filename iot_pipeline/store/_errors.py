@@ -138,5 +138,3 @@ def readable_errors(what: str, setting: str) -> Iterator[None]:
         raise ConfigurationError(
             f"can't {what}: {one_line(error)} (check {setting}, AWS_ENDPOINT_URL_S3 and AWS_PROFILE)"
         ) from error
-    except ValueError:  # its text repeats the URL, which may contain a password
-        raise ConfigurationError(f"can't {what}: AWS_ENDPOINT_URL_S3 is not a URL") from None

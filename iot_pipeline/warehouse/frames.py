@@ -8,10 +8,10 @@ import pandas as pd
 import pyarrow as pa
 
 from iot_pipeline.berlin import BERLIN, read_day
-from iot_pipeline.errors import ConfigurationError, UnknownSensorError
+from iot_pipeline.errors import UnknownSensorError
 from iot_pipeline.warehouse._layout import open_warehouse
 from iot_pipeline.warehouse.events import find_events, find_sensors
-from iot_pipeline.warehouse.query import Moment, read_moment
+from iot_pipeline.warehouse.query import Moment, read_moment, to_polars
 from iot_pipeline.warehouse.views import connect_to, readable_errors
 
 if TYPE_CHECKING:
@@ -143,12 +143,5 @@ def _as_frame(rows: pa.Table, as_: As) -> "pd.DataFrame | pl.DataFrame | pa.Tabl
             frame: pd.DataFrame = rows.to_pandas()
             return frame
         case "polars":
-            try:
-                import polars as pl  # noqa: PLC0415 - optional
-            except ModuleNotFoundError as error:
-                raise ConfigurationError(
-                    "polars is not installed, as as_='polars' needs it:"
-                    " run: pip install 'iot-pipeline[polars]'"
-                ) from error
-            return pl.DataFrame(rows)
+            return to_polars(rows)
     raise ValueError(f"as_ must be 'pandas', 'polars' or 'arrow', not {as_!r}")

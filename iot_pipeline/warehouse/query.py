@@ -152,6 +152,15 @@ def _table(
     rows = pa.table(({"sensor_name": _repeat(*owners)} if owners else {}) | arrays)
     if as_ == "arrow":
         return rows
+    return to_polars(rows)
+
+
+def to_polars(rows: pa.Table) -> "pl.DataFrame":
+    """Return a table as a polars frame.
+
+    Raises:
+        ConfigurationError: Polars is not installed.
+    """
     try:
         import polars as pl  # noqa: PLC0415 - optional
     except ModuleNotFoundError as error:
