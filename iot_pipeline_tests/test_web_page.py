@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 from iot_pipeline_tests.conftest import SAMPLE
 from iot_pipeline_tests.web_page import WebPage, opened, running_browser, running_web_page
 
-pytestmark = pytest.mark.system
+# A browser on a busy machine: what fails is tried again.
+pytestmark = [pytest.mark.system, pytest.mark.flaky(reruns=2)]
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
