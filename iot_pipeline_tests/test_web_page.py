@@ -14,8 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from iot_pipeline_tests.conftest import SAMPLE
 from iot_pipeline_tests.web_page import WebPage, opened, running_browser, running_web_page
 
-# A browser on a busy machine: what fails is tried again.
-pytestmark = [pytest.mark.system, pytest.mark.flaky(reruns=2)]
+pytestmark = pytest.mark.system
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

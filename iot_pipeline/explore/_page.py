@@ -39,6 +39,15 @@ _SCRIPT = """<script>
 addEventListener('popstate', () => emitEvent('moved', location.search));
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change',
   () => setTimeout(() => emitEvent('looks'), 100));
+// A row loses the focus when it is moved within its table.
+let focused = null;
+addEventListener('focusin', event => focused = event.target);
+addEventListener('pointerdown', () => focused = null);
+new MutationObserver(changes => {
+  if (focused && document.activeElement === document.body
+      && changes.some(change => [...change.addedNodes].some(node => node.contains(focused))))
+    focused.focus({preventScroll: true});
+}).observe(document, {childList: true, subtree: true});
 </script>"""
 _LOOK = """({width: innerWidth, chart: document.querySelector('.chart').clientWidth,
     dark: document.body.classList.contains('body--dark')})"""
@@ -82,7 +91,7 @@ class Page:
         ui.on("moved", lambda event: self._open(str(event.args)))
         ui.on("looks", self._look_again)
         ui.on("whole", self._whole)
-        ui.keyboard(on_key=self._key)
+        ui.keyboard(on_key=self._key, ignore=["input", "select", "textarea"])  # not buttons
         self._dark = ui.dark_mode(None)
         drawer = ui.left_drawer(value=None, fixed=True, bordered=True).props("width=312 breakpoint=1023")
         actions = [

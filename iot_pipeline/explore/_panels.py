@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
-from nicegui import ui
+from nicegui import events, ui
 
 from iot_pipeline.explore._berlin_axis import berlin_time
 from iot_pipeline.explore._data import ANNOTATIONS, Fleet
@@ -14,34 +14,8 @@ from iot_pipeline.explore._thin import IntArray
 OnName = Callable[[str], Awaitable[None]]
 _MOST_INCIDENTS = 50
 _SEVERITY, _WINDOW = "severity", "this window"
-
-# Vue escapes what stands in braces or is bound to an attribute. The table is the grandparent of a row that is
-# scrolled virtually.
-_SENSOR_ROW = """
-<q-tr :props="props" tabindex="0" :class="{chosen: props.row.chosen}" :aria-selected="props.row.chosen"
-    @click="$parent.$parent.$emit('open', props.row.name)"
-    @keydown.enter.self="$parent.$parent.$emit('open', props.row.name)"
-    @keydown.space.self.prevent="$parent.$parent.$emit('compare', props.row.name)">
-  <q-td auto-width>
-    <q-checkbox dense size="xs" :model-value="props.row.chosen" @click.stop tabindex="-1"
-      :aria-label="'compare ' + props.row.name"
-      @update:model-value="$parent.$parent.$emit('compare', props.row.name)" />
-  </q-td>
-  <q-td>
-    <div class="name" :title="props.row.name">{{ props.row.name }}<small>{{ props.row.about }}</small></div>
-  </q-td>
-  <q-td auto-width>
-    <svg class="spark" viewBox="0 0 40 14" aria-hidden="true"><path :d="props.row.spark" /></svg>
-  </q-td>
-  <q-td auto-width class="number" :title="props.row.hint">{{ props.row.figure }}</q-td>
-</q-tr>
-"""
-_CLICKABLE_ROW = """
-<q-tr :props="props" tabindex="0" :class="{chosen: props.row.chosen}"
-    @click="$parent.$emit('open', props.row.id)" @keydown.enter="$parent.$emit('open', props.row.id)">
-  <q-td v-for="col in props.cols" :key="col.name" :props="props" :class="col.classes">{{ col.value }}</q-td>
-</q-tr>
-"""
+_COMPARE = "'compare ' + props.row.name"
+_EMIT_NAME = "() => emit(props.row.name)"
 
 
 class Sensors:
@@ -58,14 +32,29 @@ class Sensors:
         self._sort.props('dense no-caps spread unelevated size="sm" aria-label="sort by"').classes(
             "full-width"
         )
-        # Quasar searches the columns, whether the slot shows them or not.
-        columns = [_column(name) for name in ("name", "search")]
-        self._table = ui.table(columns=columns, rows=[], row_key="name", pagination=0)
-        self._table.props("flat dense virtual-scroll hide-header hide-bottom").classes("rows sensors")
-        self._table.add_slot("body", _SENSOR_ROW)
+        # Quasar searches what the columns' fields hold.
+        columns = [_column("compare"), {**_column("name"), "field": "search"}, _column("spark")]
+        columns += [_column("figure", number=True)]
+        self._table = _table(columns, "name", on_open).classes("sensors")
+        self._table.props("virtual-scroll hide-header")
         self._table.bind_filter_from(search, "value", lambda text: text or "")
-        self._table.on("open", lambda event: on_open(event.args))
-        self._table.on("compare", lambda event: on_compare(event.args))
+
+        def compare(event: events.GenericEventArguments) -> Awaitable[None]:
+            return on_compare(event.args)
+
+        with _cell(self._table, "compare").props("auto-width"):
+            box = _bound("q-checkbox", **{"model-value": "props.row.chosen", "aria-label": _COMPARE})
+            box.props('dense size="xs" tabindex="-1"')
+            box.on("update:model-value", compare, js_handler=_EMIT_NAME)
+            box.on("click.stop", js_handler="() => {}")  # the row's own click would open the sensor
+        with _cell(self._table, "name"), _bound("button", title="props.row.name").classes("name") as button:
+            button.on("keydown.space.prevent", compare, js_handler=_EMIT_NAME)
+            _bound("span", textContent="props.row.name")
+            _bound("small", textContent="props.row.about")
+        with _cell(self._table, "spark").props("auto-width"), ui.element("svg").classes("spark").props('viewBox="0 0 40 14"'):
+            _bound("path", d="props.row.spark")
+        with _cell(self._table, "figure"):
+            _bound("span", textContent="props.row.figure", title="props.row.hint")
 
     def show(self, fleet: Fleet) -> None:
         """Take over the events of a new version."""
@@ -75,8 +64,8 @@ class Sensors:
     def choose(self, names: tuple[str, ...]) -> None:
         """Mark the sensors that are looked at."""
         self._chosen = names
-        if self._table.rows:
-            self._table.rows = [{**row, "chosen": row["name"] in names} for row in self._table.rows]
+        self._table.rows = [{**row, "chosen": row["name"] in names} for row in self._table.rows]
+        self._table.selected = [{"name": name} for name in names]
 
     def rank(self, fleet: Fleet, start: int, end: int) -> IntArray:
         """Sort the sensors as somebody wishes, and return their positions in that order.
@@ -129,10 +118,9 @@ class SensorPanel:
         self._model = ui.label().classes("soft")
         self._reasoning = ui.label()
         columns = [_column("start"), _column("kind"), _column("length"), _column("score", number=True)]
-        self._table = ui.table(columns=columns, rows=[], row_key="id", pagination=0)
-        self._table.props("flat dense hide-bottom").classes("rows events")
-        self._table.add_slot("body", _CLICKABLE_ROW)
-        self._table.on("open", lambda event: on_event(int(event.args)))
+        self._table = _table(columns, "id", on_event).classes("events")
+        with _cell(self._table, "start"):
+            _bound("button", textContent="props.value")
         self._about = ui.label().classes("soft")
         note = ui.input("note").props("dense outlined").classes("full-width")
         with ui.row().classes("answers"):
@@ -157,7 +145,6 @@ class SensorPanel:
                 "kind": _words(fleet.kinds[found.kind[event]], found.annotation[event]),
                 "length": duration(int(found.end[event] - found.start[event])),
                 "score": f"{found.peak_score[event]:,.1f}",
-                "chosen": False,
             }
             for event in found.of(position)
         ]
@@ -165,11 +152,8 @@ class SensorPanel:
 
     def choose(self, event: int | None) -> None:
         """Mark the event that is talked about; None for the range that is shown."""
-        chosen = None
-        for row in self._table.rows:
-            row["chosen"] = row["id"] == event
-            chosen = row if row["chosen"] else chosen
-        self._table.update()
+        chosen = next((row for row in self._table.rows if row["id"] == event), None)
+        self._table.selected = [chosen] if chosen else []
         about = f"the {chosen['kind']} of {chosen['start']}" if chosen else "the range that is shown"
         self._about.set_text(f"Say about {about}:")
 
@@ -189,10 +173,9 @@ class Incidents:
             self._summary = ui.label().classes("soft")
         columns = [_column("start"), _column("length"), _column("sensors", number=True)]
         columns += [_column("score", number=True), _column("strongest first")]
-        self._table = ui.table(columns=columns, rows=[], row_key="id", pagination=0)
-        self._table.props("flat dense hide-bottom").classes("rows incidents")
-        self._table.add_slot("body", _CLICKABLE_ROW)
-        self._table.on("open", lambda event: on_open(self._found[int(event.args)]))
+        self._table = _table(columns, "id", lambda number: on_open(self._found[number])).classes("incidents")
+        with _cell(self._table, "start"):
+            _bound("button", textContent="props.value")
 
     def show(self, fleet: Fleet, start: int, end: int) -> None:
         """Show those that touch a window."""
@@ -201,6 +184,30 @@ class Incidents:
         more = f", the {_MOST_INCIDENTS} with the most sensors" if len(found) > _MOST_INCIDENTS else ""
         self._summary.set_text(f"{len(found):,} in this window{more}: events of several sensors at a time")
         self._table.rows = [_incident_row(fleet, *found) for found in enumerate(self._found)]
+
+
+def _table(columns: list[dict[str, Any]], key: str, on_open: Callable[[Any], Awaitable[None]]) -> ui.table:
+    """Put an empty table where the page is being built; a click on a row opens what its key names.
+
+    Its cells are made of elements (see `_cell`), never of templates: NiceGUI makes what a template draws anew
+    whenever anything on the page changes, and a row that is made anew loses the focus and half of a click.
+    """
+    table = ui.table(columns=columns, rows=[], row_key=key, pagination=0)
+    table.on("rowClick", lambda event: on_open(event.args), js_handler=f"(_, row) => emit(row.{key})")
+    return table.props("flat dense hide-bottom").classes("rows")
+
+
+def _cell(table: ui.table, column: str) -> ui.element:
+    """Return the cell of a column in every row, to be filled."""
+    with table.add_slot(f"body-cell-{column}"):
+        return table.cell(column)
+
+
+def _bound(tag: str, **attributes: str) -> ui.element:
+    """Put an element into a cell; its attributes are JavaScript of the row, and none is read as HTML."""
+    element = ui.element(tag)
+    element.props.update({f":{name}": value for name, value in attributes.items()})
+    return element
 
 
 def _column(name: str, *, number: bool = False) -> dict[str, Any]:
@@ -216,7 +223,6 @@ def _incident_row(fleet: Fleet, number: int, incident: Incident) -> dict[str, An
         "sensors": len(incident.sensors),
         "score": f"{incident.peak_score:,.1f}",
         "strongest first": ", ".join(fleet.sensors[position].name for position in incident.sensors[:4]),
-        "chosen": False,
     }
 
 
