@@ -42,7 +42,7 @@ class WebPage:
 @contextmanager
 def running_web_page(directory: Path, source: Path) -> Iterator[WebPage]:
     """Materialize all assets from a source with ``make run``, then serve the web page with ``make dev``."""
-    page = WebPage(_free_port(), directory / "dagster_home", directory / "warehouse")
+    page = WebPage(free_port(), directory / "dagster_home", directory / "warehouse")
     page.home.mkdir()
     shutil.copy(ROOT / "dagster_home" / "dagster.yaml", page.home)
     # The environment that runs the tests is the installed one: make has nothing to install.
@@ -66,25 +66,25 @@ def running_web_page(directory: Path, source: Path) -> Iterator[WebPage]:
             start_new_session=True,
         )
         try:
-            _wait_for(server, page.port, log)
+            wait_for_port(server, page.port, log)
             yield page
         finally:
             _end_group(server)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
-def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Return when the port answers."""
+def wait_for_port(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return when a server answers at its port; fail with its log when it never does."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while server.poll() is None and time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
-    pytest.fail(f"make dev serves no page:\n{log.read_text()}")
+    pytest.fail(f"nothing is served on port {port}:\n{log.read_text()}")
 
 
 def _end_group(leader: subprocess.Popen[bytes]) -> None:

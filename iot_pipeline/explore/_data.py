@@ -158,14 +158,11 @@ def read_fleet(version: Version) -> Fleet:
             SELECT enum_code(sensor_name::name) AS sensor, enum_code(kind::kind) AS kind,
                 epoch_us(known_events.start) AS start, epoch_us(known_events."end") AS "end",
                 n_readings, peak_score, coalesce(mean_residual, 0) AS mean_residual,
-                if(has_company, dense_rank() OVER (ORDER BY has_company, incident_id), -1) AS incident
+                if(has_company, dense_rank() OVER (ORDER BY has_company, incident_id), -1) AS incident,
+                coalesce(annotation, '') AS annotation
             FROM known_events ORDER BY start, sensor, event_id
             """,
         )
-        said = connection.execute("""
-            SELECT coalesce(annotation, '') FROM known_events
-            ORDER BY epoch_us(known_events.start), enum_code(sensor_name::name), event_id
-        """).fetchall()
         flagged = _columns(
             connection,
             """
@@ -174,7 +171,7 @@ def read_fleet(version: Version) -> Fleet:
             FROM anomalies SEMI JOIN sensors USING (sensor_name) ORDER BY sensor, instant
             """,
         )
-    return _assemble(sensors, tuple(kinds), events, tuple(text for (text,) in said), flagged)
+    return _assemble(sensors, tuple(kinds), events, flagged)
 
 
 @lru_cache(maxsize=_KEPT_SENSORS)
@@ -228,14 +225,10 @@ def annotate(sensor_name: str, start: int, end: int, kind: str, *, note: str = "
 
 
 def _assemble(
-    sensors: list[dict[str, Any]],
-    kinds: tuple[str, ...],
-    events: Columns,
-    said: tuple[str, ...],
-    flagged: Columns,
+    sensors: list[dict[str, Any]], kinds: tuple[str, ...], events: Columns, flagged: Columns
 ) -> Fleet:
     names = [row["sensor_name"] for row in sensors]
-    true = np.array([text != "false_alarm" for text in said], dtype=bool)
+    true = events["annotation"] != "false_alarm"
     severity = severities(events["sensor"][true], events["peak_score"][true], len(names))
     order = np.argsort(-severity, kind="stable")
     place = np.empty(len(names), np.int64)
@@ -243,7 +236,7 @@ def _assemble(
     return Fleet(
         sensors=tuple(_sensor(sensors[row], float(severity[row])) for row in order),
         positions={names[row]: position for position, row in enumerate(order)},
-        events=Events(**{**events, "sensor": place[events["sensor"]]}, annotation=said),
+        events=Events(**events | {"sensor": place[events["sensor"]]}),
         kinds=kinds,
         flags=_flags(names, flagged),
     )
@@ -276,8 +269,6 @@ def _flags(names: list[str], flagged: Columns) -> dict[str, Flags]:
 
 def _columns(connection: duckdb.DuckDBPyConnection, statement: str) -> Columns:
     columns = connection.execute(statement).fetchnumpy().items()
+    types = {"f": np.float64, "O": np.object_}
     # What could be NULL comes masked.
-    return {
-        name: np.asarray(column, np.float64 if column.dtype.kind == "f" else np.int64)
-        for name, column in columns
-    }
+    return {name: np.asarray(column, types.get(column.dtype.kind, np.int64)) for name, column in columns}

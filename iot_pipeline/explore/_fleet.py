@@ -24,7 +24,7 @@ class Events:
         peak_score: float64, in standard deviations of the noise.
         mean_residual: float64, in the unit of the readings.
         incident: int64, what happened together has the same number; -1 for what happened alone.
-        annotation: What people said, empty for nothing.
+        annotation: str, what people said, empty for nothing.
     """
 
     sensor: IntArray
@@ -35,7 +35,7 @@ class Events:
     peak_score: FloatArray
     mean_residual: FloatArray
     incident: IntArray
-    annotation: tuple[str, ...]
+    annotation: npt.NDArray[np.object_]
 
     def within(self, start: int, end: int) -> npt.NDArray[np.intp]:
         """Return the positions of the events that touch a window, both ends included."""
@@ -48,8 +48,7 @@ class Events:
     def only(self, sensor: int) -> "Events":
         """Return a sensor's events alone."""
         own = self.of(sensor)
-        arrays = {field.name: getattr(self, field.name)[own] for field in fields(self)[:-1]}
-        return Events(**arrays, annotation=tuple(self.annotation[i] for i in own))
+        return Events(**{field.name: getattr(self, field.name)[own] for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,10 @@ class Sensors:
             button.on("keydown.space.prevent", compare, js_handler=_EMIT_NAME)
             _bound("span", textContent="props.row.name")
             _bound("small", textContent="props.row.about")
-        with _cell(self._table, "spark").props("auto-width"), ui.element("svg").classes("spark").props('viewBox="0 0 40 14"'):
+        with (
+            _cell(self._table, "spark").props("auto-width"),
+            ui.element("svg").classes("spark").props('viewBox="0 0 40 14"'),
+        ):
             _bound("path", d="props.row.spark")
         with _cell(self._table, "figure"):
             _bound("span", textContent="props.row.figure", title="props.row.hint")

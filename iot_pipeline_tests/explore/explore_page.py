@@ -2,10 +2,8 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,13 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.samples import write_sample_bucket
-from iot_pipeline_tests.web_page import PATIENCE_SECONDS
+from iot_pipeline_tests.web_page import PATIENCE_SECONDS, free_port, wait_for_port
 
 HOSTILE = "<script>alert(1)</script>"
 CLIMBING = "../.."
@@ -66,7 +63,7 @@ def running_explore_page(directory: Path, *, loaded: bool = True) -> Iterator[Ex
             command, cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            _wait_for(server, page.port, log)
+            wait_for_port(server, page.port, log)
             yield page
         finally:
             server.send_signal(signal.SIGINT)
@@ -75,20 +72,6 @@ def running_explore_page(directory: Path, *, loaded: bool = True) -> Iterator[Ex
             server.kill()
             server.wait()
     assert "Traceback" not in log.read_text(), log.read_text()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.1)
-    pytest.fail(f"iot-pipeline explore serves no page:\n{log.read_text()}")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def events_of(*rows: Row, together: int = 0) -> Events:
         peak_score=np.array([row[3] for row in rows], float),
         mean_residual=zeros.astype(float),
         incident=np.where(np.arange(len(rows)) < together, 7, -1),
-        annotation=("",) * len(rows),
+        annotation=np.full(len(rows), "", object),
     )
 
 
