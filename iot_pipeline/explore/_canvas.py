@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from nicegui import events, ui
 
 from iot_pipeline.explore import _frame, _heat
+from iot_pipeline.explore._browser import Looks
 from iot_pipeline.explore._data import Fleet
 from iot_pipeline.explore._layers import Trace, Window, layers
-from iot_pipeline.explore._style import LIGHT, Palette
 from iot_pipeline.explore._thin import IntArray
 
 
@@ -26,21 +25,6 @@ _SAVE = """const link = document.createElement('a');
 link.href = getElement(%d).chart.getDataURL({pixelRatio: 2, backgroundColor: %s});
 link.download = 'readings.png'; link.click();"""
 _ZOOM_FIELDS = ["batch", "start", "end", "startValue", "endValue"]
-
-
-@dataclass(frozen=True, slots=True)
-class Looks:
-    """What the browser is like.
-
-    Attributes:
-        palette: Colours, light or dark.
-        narrow: Whether it is as narrow as a telephone.
-        columns: How many pixels wide the chart is.
-    """
-
-    palette: Palette = LIGHT
-    narrow: bool = False
-    columns: int = 900
 
 
 def chosen_range(zoom: dict[str, Any], left: float, right: float) -> tuple[float, float, bool]:
@@ -90,10 +74,10 @@ class Chart:
             _frame.frame([t.name for t in traces], self.extent, looks.palette, narrow=looks.narrow),
         )
 
-    def draw(self, start: int, end: int, kinds: Sequence[str], *, placed: bool) -> None:
-        """Draw a range; `placed` says that the axes show it already."""
+    def draw(self, start: int, end: int, kinds: Sequence[str], *, bulk: bool, placed: bool) -> None:
+        """Draw a range, scaled to the bulk of the readings or to all; `placed`: the axes show it already."""
         narrow, palette = self._looks.narrow, self._looks.palette
-        option = layers(self._traces, Window(start, end, self._looks.columns, kinds, palette))
+        option = layers(self._traces, Window(start, end, self._looks.columns, kinds, palette, bulk))
         if not placed:
             option["dataZoom"] = _frame.place_of(start, end)
         axis = _frame.axis_ticks(start, end, len(self._traces), most=4 if narrow else 9)

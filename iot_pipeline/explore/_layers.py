@@ -9,6 +9,7 @@ import numpy as np
 from iot_pipeline.explore._data import Flags, Judged
 from iot_pipeline.explore._fleet import Events
 from iot_pipeline.explore._frame import residual_ticks
+from iot_pipeline.explore._scale import HUGE, bulk_edges
 from iot_pipeline.explore._style import Palette
 from iot_pipeline.explore._thin import (
     FloatArray,
@@ -23,12 +24,13 @@ from iot_pipeline.explore._thin import (
 
 Option = dict[str, Any]
 
-_HUGE = 1e300  # the span of an axis must be a finite number
 _FEW = 200  # readings that are drawn as dots too
 _MARKER_COLUMNS, _MARKER_ROWS = 1000, 400
 
 _LINE: Option = {"type": "line", "symbol": "none", "silent": True, "emphasis": {"disabled": True}}
-_RESIDUAL: Option = {"encode": {"x": 0, "y": 1, "tooltip": [2]}}
+_MARKER: Option = {"type": "scatter", "symbolSize": 8, "z": 6}
+# What the tooltip says of a point is not always where it is drawn.
+_TOLD: Option = {"encode": {"x": 0, "y": 1, "tooltip": [2]}}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -58,6 +60,7 @@ class Window:
         columns: How wide the panels are in pixels.
         kinds: Names of the kinds of events by their number.
         palette: Colours.
+        bulk: Whether the axes are scaled to the bulk of the readings, with the others at the edge.
     """
 
     start: int
@@ -65,6 +68,36 @@ class Window:
     columns: int
     kinds: Sequence[str]
     palette: Palette
+    bulk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """Where a sensor is drawn.
+
+    Attributes:
+        above: The axes of its readings.
+        below: The axes of its residuals.
+        colour: The colour of both.
+        title: What its residuals are called.
+        edges: The values at the edges, if not all readings lie between them.
+    """
+
+    above: Option
+    below: Option
+    colour: str
+    title: str
+    edges: tuple[float, float] | None
+
+    @property
+    def told(self) -> Option:
+        """What the tooltip says of readings."""
+        return _TOLD if self.edges else {}
+
+    def places(self, values: FloatArray) -> list[FloatArray]:
+        """Return where readings are drawn, and after that what is told of them."""
+        drawn = np.clip(values, *(self.edges or (-HUGE, HUGE)))
+        return [drawn, values] if self.edges else [drawn]
 
 
 def layers(traces: Sequence[Trace], window: Window) -> Option:
@@ -73,31 +106,35 @@ def layers(traces: Sequence[Trace], window: Window) -> Option:
     A sensor has the panel of its number; the residuals of all share the one after these.
 
     Returns:
-        Series, to take the place of all that there were; and the legend's entries.
+        Series, to take the place of all that there were; the legend's entries, and the scales of readings.
     """
-    below = _panel(len(traces))
+    below = _axes(len(traces))
     series: list[Option] = []
+    scales: list[Option] = []
     for number, trace in enumerate(traces):
         alone = len(traces) == 1
         colour = window.palette.readings if alone else window.palette.traces[number]
-        title = "residual" if alone else trace.name
-        series += _curves(trace, window, colour, title, _panel(number), below)
+        inside = slice(*np.searchsorted(trace.judged.instants, [window.start, window.end + 1]).tolist())
+        edges = bulk_edges(trace.judged, inside) if window.bulk else None
+        panel = _Panel(_axes(number), below, colour, "residual" if alone else trace.name, edges)
+        series += _curves(trace, window, panel)
         if trace.flags:
-            series += _markers(trace.flags, trace.judged, window, _panel(number), below)
+            series += _markers(trace.flags, trace.judged, window, panel)
+        if edges:
+            series += _beyond(trace.judged, inside, edges, window, panel.above)
+        scales.append(_scale(edges))
     names = dict.fromkeys(each["name"] for each in series if "name" in each)
     drawn = [np.abs(each["data"][:, 1]) for each in series if each["xAxisIndex"] == len(traces)]
     largest = max((float(np.nanmax(sizes, initial=0.0)) for sizes in drawn), default=0.0)
     return {
         "series": series,
         "legend": {"data": list(names)},
-        "yAxis": [*({} for _ in traces), residual_ticks(largest)],
+        "yAxis": [*scales, residual_ticks(largest)],
     }
 
 
-def _curves(  # noqa: PLR0917 - private
-    trace: Trace, window: Window, colour: str, title: str, above: Option, below: Option
-) -> list[Option]:
-    judged, palette = trace.judged, window.palette
+def _curves(trace: Trace, window: Window, panel: _Panel) -> list[Option]:
+    judged, palette, above, below = trace.judged, window.palette, panel.above, panel.below
     # One reading beyond each edge, so that lines run up to it.
     first = max(int(np.searchsorted(judged.instants, window.start)) - 1, 0)
     stop = int(np.searchsorted(judged.instants, window.end, side="right")) + 1
@@ -109,7 +146,7 @@ def _curves(  # noqa: PLR0917 - private
     residuals = _residuals(values, expected, noise)
     width = (window.end - window.start) / window.columns
     thinned, thinned_residuals = thin(values, firsts), thin(residuals, firsts)
-    drawn: Option = {"lineStyle": {"width": 1, "color": colour}, "itemStyle": {"color": colour}}
+    drawn: Option = {"lineStyle": {"width": 1, "color": panel.colour}, "itemStyle": {"color": panel.colour}}
     if len(values) <= _FEW:
         drawn |= {"symbol": "circle", "symbolSize": 4, "showSymbol": True}
     low = np.minimum.reduceat(expected - 3 * noise, firsts)
@@ -131,10 +168,11 @@ def _curves(  # noqa: PLR0917 - private
         },
         {
             **_LINE,
+            **panel.told,
             **above,
             **drawn,
             "name": "readings",
-            "data": _broken(instants, thinned, width, _drawable(values)),
+            "data": _broken(instants, thinned, width, *panel.places(values)),
             "markArea": {"silent": True, "data": _shades(trace, window)},
             "markLine": _breakpoints(judged.breakpoints, window),
         },
@@ -149,10 +187,10 @@ def _curves(  # noqa: PLR0917 - private
         },
         {
             **_LINE,
+            **_TOLD,
             **below,
-            **_RESIDUAL,
             **drawn,
-            "name": title,
+            "name": panel.title,
             "data": _broken(instants, thinned_residuals, width, compress(residuals), residuals),
             "markArea": {
                 "silent": True,
@@ -163,7 +201,7 @@ def _curves(  # noqa: PLR0917 - private
     ]
 
 
-def _markers(flags: Flags, judged: Judged, window: Window, above: Option, below: Option) -> list[Option]:
+def _markers(flags: Flags, judged: Judged, window: Window, panel: _Panel) -> list[Option]:
     """Mark flagged readings by kind, each one that isn't hidden behind another."""
     inside = slice(*np.searchsorted(flags.instants, [window.start, window.end + 1]).tolist())
     instants, values, kind = flags.instants[inside], flags.values[inside], flags.kinds[inside]
@@ -173,26 +211,46 @@ def _markers(flags: Flags, judged: Judged, window: Window, above: Option, below:
     for number in np.unique(kind):
         here = np.flatnonzero(kind == number)
         x = instants[here].astype(np.float64)
-        here = here[one_per_pixel(x, values[here], _MARKER_COLUMNS, _MARKER_ROWS)]
+        here = here[one_per_pixel(x, panel.places(values[here])[0], _MARKER_COLUMNS, _MARKER_ROWS)]
         name, colours = window.kinds[number], window.palette
         marker = {
-            "type": "scatter",
+            **_MARKER,
             "name": name.replace("_", " "),
             "symbol": colours.symbols.get(name, "pin"),
-            "symbolSize": 8,
             "itemStyle": {
                 "color": colours.kind(name),
                 "opacity": 1,
                 "borderColor": colours.back,
                 "borderWidth": 0.5,
             },
-            "z": 6,
         }
-        at, size = instants[here], residuals[here]
+        at, value, size = instants[here], values[here], residuals[here]
         result += [
-            {**marker, **above, "data": _points(at, _drawable(values[here]))},
-            {**marker, **below, **_RESIDUAL, "data": _points(at, compress(size), size)},
+            {**marker, **panel.told, **panel.above, "data": _points(at, *panel.places(value))},
+            {**marker, **_TOLD, **panel.below, "data": _points(at, compress(size), size)},
         ]
+    return result
+
+
+def _beyond(
+    judged: Judged, inside: slice, edges: tuple[float, float], window: Window, above: Option
+) -> list[Option]:
+    """Mark with arrows the readings that lie beyond the edges of their panel."""
+    instants, values = judged.instants[inside], judged.values[inside]
+    result: list[Option] = []
+    for edge, beyond, turn in zip(edges, (values < edges[0], values > edges[1]), (180, 0), strict=True):
+        here = np.flatnonzero(beyond)
+        if len(here):
+            here = here[one_per_pixel(instants[here].astype(np.float64), values[here], _MARKER_COLUMNS, 1)]
+            arrow = {
+                "name": "beyond the edge",
+                "symbol": "triangle",
+                "symbolRotate": turn,
+                "symbolOffset": [0, "-80%" if turn else "80%"],
+                "itemStyle": {"color": window.palette.ink},
+                "data": _points(instants[here], np.full(len(here), edge), values[here]),
+            }
+            result.append({**_MARKER, **_TOLD, **above, **arrow})
     return result
 
 
@@ -220,7 +278,14 @@ def _breakpoints(places: IntArray, window: Window) -> Option:
     }
 
 
-def _panel(number: int) -> Option:
+def _scale(edges: tuple[float, float] | None) -> Option:
+    """Return the ends of an axis, whose labels are too long to be shown; without edges it finds its own."""
+    low, high = edges or (None, None)
+    shown = {"showMinLabel": not edges, "showMaxLabel": not edges}
+    return {"min": low, "max": high, "axisLabel": shown}
+
+
+def _axes(number: int) -> Option:
     return {"xAxisIndex": number, "yAxisIndex": number}
 
 
@@ -239,8 +304,4 @@ def _points(instants: IntArray, *columns: FloatArray) -> FloatArray:
 
 def _residuals(values: FloatArray, expected: FloatArray, noise: FloatArray) -> FloatArray:
     with np.errstate(over="ignore"):
-        return np.clip((values - expected) / noise, -_HUGE, _HUGE)
-
-
-def _drawable(values: FloatArray) -> FloatArray:
-    return np.clip(values, -_HUGE, _HUGE)
+        return np.clip((values - expected) / noise, -HUGE, HUGE)

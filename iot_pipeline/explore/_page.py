@@ -4,55 +4,34 @@ What is shown is computed elsewhere. Each tab has a `Page` of its own; readings 
 """
 
 import time
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nicegui import events, run, ui
 from starlette.requests import Request
 
 from iot_pipeline.errors import IotPipelineError
-from iot_pipeline.explore import _data, _export
-from iot_pipeline.explore._canvas import Chart, HeatMap, Looks
+from iot_pipeline.explore import _browser, _data, _export
+from iot_pipeline.explore._browser import Looks
+from iot_pipeline.explore._canvas import Chart, HeatMap
 from iot_pipeline.explore._fleet import Incident
 from iot_pipeline.explore._layers import Trace
 from iot_pipeline.explore._panels import Incidents, SensorPanel, Sensors
-from iot_pipeline.explore._style import DARK, LIGHT
+from iot_pipeline.explore._style import DARK
 from iot_pipeline.explore._toolbar import Action, Toolbar, show_keys
 from iot_pipeline.explore._view import MOST_SENSORS, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_STYLE = Path(__file__).with_name("style.css")
 _PULSE = 0.25
 """Seconds: when somebody has stopped zooming for so long, the rest of the page follows."""
 _LOOKS_EVERY = 12
 """Pulses after which the warehouse is looked at again."""
 _GESTURE = 1.5
 """Seconds within which movements are one, and the browser's back button takes them back together."""
-_NARROW = 700
-_NARROWEST = 300
 _DAY = 86_400_000_000
 _INCIDENT_SENSORS = 4
-
-_SCRIPT = """<script>
-addEventListener('popstate', () => emitEvent('moved', location.search));
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change',
-  () => setTimeout(() => emitEvent('looks'), 100));
-// A row loses the focus when it is moved within its table.
-let focused = null;
-addEventListener('focusin', event => focused = event.target);
-addEventListener('pointerdown', () => focused = null);
-new MutationObserver(changes => {
-  if (focused && document.activeElement === document.body
-      && changes.some(change => [...change.addedNodes].some(node => node.contains(focused))))
-    focused.focus({preventScroll: true});
-}).observe(document, {childList: true, subtree: true});
-</script>"""
-_LOOK = """({width: innerWidth, chart: document.querySelector('.chart').clientWidth,
-    dark: document.body.classList.contains('body--dark')})"""
-# Never to the page before this one.
-_BACK = "history.state ? history.back() : emitEvent('whole')"
 
 
 class Page:
@@ -80,35 +59,33 @@ class Page:
             "n": lambda: self._next_event(1),
             "p": lambda: self._next_event(-1),
             "0": self._whole,
-            "Backspace": self._back,
+            "s": self._rescale,
+            "Backspace": _browser.go_back,
             "?": show_keys,
         }
         self._lay_out()
 
     def _lay_out(self) -> None:
-        ui.add_css(_STYLE)
-        ui.add_head_html(_SCRIPT)
-        ui.on("moved", lambda event: self._open(str(event.args)))
-        ui.on("looks", self._look_again)
-        ui.on("whole", self._whole)
+        _browser.prepare(on_link=self._open, on_looks=self._look_again, on_no_way_back=self._whole)
         ui.keyboard(on_key=self._key, ignore=["input", "select", "textarea"])  # not buttons
         self._dark = ui.dark_mode(None)
         drawer = ui.left_drawer(value=None, fixed=True, bordered=True).props("width=312 breakpoint=1023")
         actions = [
             Action("zoom_out_map", "all readings (0)", self._whole),
-            Action("undo", "the view before (double click)", self._back),
+            Action("undo", "the view before (double click)", _browser.go_back),
             Action("table_view", "what is shown as CSV", self._save_csv),
             Action("image", "what is shown as PNG", self._save_png),
             Action("dark_mode", "light or dark", self._toggle_dark),
             Action("help_outline", "keys (?)", show_keys),
         ]
-        self._toolbar = Toolbar(drawer, actions, on_range=self._choose_range)
+        scale = Action("compress", "scale to the bulk of the readings (s)", self._rescale)
+        self._toolbar = Toolbar(drawer, actions, scale=scale, on_range=self._choose_range)
         with drawer, ui.element("div").classes("fleet"):
             self._sensors = Sensors(on_open=self._open_sensor, on_compare=self._compare, on_sort=self._settle)
         self._notice = ui.label("reading …").classes("notice")
         with ui.element("main").classes("main") as self._main:
             with ui.element("div").classes("chart"):
-                self._chart = Chart(on_range=self._choose_range, on_back=self._back)
+                self._chart = Chart(on_range=self._choose_range, on_back=_browser.go_back)
             with ui.element("aside").classes("side"):
                 self._sensor = SensorPanel(on_event=self._open_event, on_answer=self._answer)
             with ui.element("div").classes("all"):
@@ -116,25 +93,19 @@ class Page:
                     ui.label("All sensors").classes("heading")
                     ui.label("strongest score by time; drag to look closer, click to open").classes("soft")
                 self._heat = HeatMap(
-                    on_range=self._choose_range, on_back=self._back, on_sensor=self._open_sensor
+                    on_range=self._choose_range, on_back=_browser.go_back, on_sensor=self._open_sensor
                 )
                 self._incidents = Incidents(on_open=self._open_incident)
         ui.timer(_PULSE, self._pulse)
 
     async def start(self) -> None:
         """Fill the page, once its browser is there."""
-        await self._look()
+        self._looks = await _browser.look() or self._looks
         await self._refresh()
         await self._open(self._asked)
 
-    async def _look(self) -> None:
-        found = await ui.run_javascript(_LOOK, timeout=10)
-        if found:
-            palette, narrow = DARK if found["dark"] else LIGHT, found["width"] < _NARROW
-            self._looks = Looks(palette, narrow=narrow, columns=max(found["chart"], _NARROWEST))
-
     async def _look_again(self) -> None:
-        await self._look()
+        self._looks = await _browser.look() or self._looks
         await self._go(self._view, moved=False, anew=True)
 
     async def _toggle_dark(self) -> None:
@@ -186,7 +157,7 @@ class Page:
                 ui.notify(f"there is no sensor {name!r}", type="warning")
         known = tuple(name for name in view.sensors if name in self._fleet.positions)
         worst = tuple(sensor.name for sensor in self._fleet.sensors[:1])
-        await self._go(View(known or worst, view.start, view.end), moved=False, anew=True)
+        await self._go(replace(view, sensors=known or worst), moved=False, anew=True)
 
     async def _go(self, view: View, *, moved: bool = True, anew: bool = False, placed: bool = False) -> None:
         """Look at something; while it is being drawn, only the latest wish is kept.
@@ -215,7 +186,8 @@ class Page:
                     await self._prepare(wanted)
                 if self._fleet and not self._wanted:
                     start, end = wanted.range(self._chart.extent)
-                    self._chart.draw(start, end, self._fleet.kinds, placed=self._placed and not anew)
+                    placed = self._placed and not anew
+                    self._chart.draw(start, end, self._fleet.kinds, bulk=wanted.bulk, placed=placed)
                     self._drawn_at = time.monotonic()
         except IotPipelineError as error:
             ui.notify(str(error), type="negative")
@@ -245,7 +217,7 @@ class Page:
             return
         self._settled = (self._version, self._view, self._looks)
         start, end = self._view.range(self._chart.extent)
-        self._toolbar.show(start, end)
+        self._toolbar.show(start, end, bulk=self._view.bulk)
         order = self._sensors.rank(self._fleet, start, end)
         self._heat.draw(self._fleet, order, start, end, self._looks)
         self._incidents.show(self._fleet, start, end)
@@ -267,8 +239,8 @@ class Page:
     async def _whole(self) -> None:
         await self._go(self._view.whole())
 
-    def _back(self) -> None:
-        ui.run_javascript(_BACK)
+    async def _rescale(self) -> None:
+        await self._go(self._view.rescaled())
 
     async def _open_sensor(self, name: str) -> None:
         await self._go(self._view.only(name))
@@ -300,7 +272,8 @@ class Page:
             strongest = incident.sensors[:_INCIDENT_SENSORS]
             names = tuple(self._fleet.sensors[position].name for position in strongest)
             margin = max(incident.end - incident.start, _DAY // 4)
-            await self._go(View(names).between(incident.start - margin, incident.end + margin))
+            view = replace(self._view, sensors=names)
+            await self._go(view.between(incident.start - margin, incident.end + margin))
 
     async def _answer(self, kind: str, note: str) -> None:
         """Write down what somebody says about the chosen event, or the range that is shown."""

@@ -1,5 +1,6 @@
 """The bar at the top: the range that is shown, to be read and typed, and buttons."""
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ _KEYS = {
     "← →": "go to earlier and later readings",
     "n p": "the next and the previous event",
     "0": "all readings",
+    "s": "scale to the bulk of the readings; the others lie at the edge",
     "Backspace": "the view before",
     "?": "this list",
 }
@@ -44,9 +46,10 @@ class Toolbar:
         drawer: ui.left_drawer,
         actions: Sequence[Action],
         *,
+        scale: Action,
         on_range: Callable[[int, int], Awaitable[None]],
     ) -> None:
-        """Put it at the top of the page that is being built."""
+        """Put it at the top of the page that is being built; the first button stays pressed or not."""
         self._on_range = on_range
         with ui.header().classes("bar"):
             ui.button(icon="menu", on_click=drawer.toggle).props('flat dense aria-label="sensors"')
@@ -57,13 +60,11 @@ class Toolbar:
             ]
             ui.label("Europe/Berlin").classes("soft wide")
             ui.element("div").classes("space")
-            for action in actions:
-                button = ui.button(icon=action.icon, on_click=action.run)
-                with button.props(f'flat dense aria-label="{action.hint}"'):
-                    ui.tooltip(action.hint)
+            self._scale, *_ = [_button(action) for action in (scale, *actions)]
 
-    def show(self, start: int, end: int) -> None:
-        """Show a range, in microseconds since the epoch."""
+    def show(self, start: int, end: int, *, bulk: bool) -> None:
+        """Show a range, in microseconds since the epoch, and whether it is scaled to the bulk."""
+        self._scale.props(f"aria-pressed={json.dumps(bulk)}")
         for field, instant in zip(self._fields, (start, end), strict=True):
             field.set_value(f"{berlin_time(instant):%Y-%m-%d %H:%M}")
 
@@ -77,6 +78,13 @@ class Toolbar:
             ui.notify("the start is not before the end", type="warning")
             return
         await self._on_range(start, end)
+
+
+def _button(action: Action) -> ui.button:
+    button = ui.button(icon=action.icon, on_click=action.run)
+    with button.props(f'flat dense aria-label="{action.hint}"'):
+        ui.tooltip(action.hint)
+    return button
 
 
 def show_keys() -> None:

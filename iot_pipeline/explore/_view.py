@@ -1,4 +1,4 @@
-"""What is looked at: sensors and a range of time; a link holds all of it."""
+"""What is looked at: sensors, a range of time and a scale; a link holds all of it."""
 
 import re
 from dataclasses import dataclass, replace
@@ -20,25 +20,30 @@ class View:
         sensors: Their names, the first one is the one that is talked about.
         start: Microseconds since the epoch, whole seconds; None for the sensors' first reading.
         end: Likewise; None for their last reading.
+        bulk: Whether the axes are scaled to the bulk of the readings instead of to all.
     """
 
     sensors: tuple[str, ...] = ()
     start: int | None = None
     end: int | None = None
+    bulk: bool = False
 
     @classmethod
     def from_query(cls, query: str) -> "View":
         """Read the part of a link after the question mark; `to_query` writes it.
 
         Raises:
-            ValueError: A time can't be read, or the start is not before the end.
+            ValueError: A time can't be read, the start is not before the end, or there is no such scale.
         """
         fields = parse_qs(query.removeprefix("?"))
         start, end = (_read_time(fields[name][0]) if name in fields else None for name in ("start", "end"))
         if start is not None and end is not None and start >= end:
             raise ValueError(f"start {fields['start'][0]} is not before end {fields['end'][0]}")
         sensors = tuple(dict.fromkeys(fields.get("sensor", [])))
-        return cls(sensors[:MOST_SENSORS], start, end)
+        (scale,) = fields.get("scale", ["all"])[-1:]
+        if scale not in {"all", "bulk"}:
+            raise ValueError(f"scale must be all or bulk, not {scale!r}")
+        return cls(sensors[:MOST_SENSORS], start, end, bulk=scale == "bulk")
 
     def to_query(self) -> str:
         """Return the part of a link after the question mark; times are Berlin's, with their offset."""
@@ -46,6 +51,8 @@ class View:
         for name, instant in (("start", self.start), ("end", self.end)):
             if instant is not None:
                 fields.append((name, berlin_time(instant).isoformat().replace(":00+", "+")))
+        if self.bulk:
+            fields.append(("scale", "bulk"))
         return urlencode(fields, safe=":")
 
     def between(self, start: float, end: float) -> "View":
@@ -57,6 +64,10 @@ class View:
     def whole(self) -> "View":
         """Look at all readings."""
         return replace(self, start=None, end=None)
+
+    def rescaled(self) -> "View":
+        """Scale the axes to the bulk of the readings, or to all of them again."""
+        return replace(self, bulk=not self.bulk)
 
     def only(self, sensor: str) -> "View":
         """Look at one sensor."""

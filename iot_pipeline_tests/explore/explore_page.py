@@ -20,6 +20,8 @@ from iot_pipeline_tests.web_page import PATIENCE_SECONDS, free_port, wait_for_po
 
 HOSTILE = "<script>alert(1)</script>"
 CLIMBING = "../.."
+HUGE = {"2013-06-01 12:34:00": "1.7976931348623157e308", "2013-06-02 12:34:00": "-1e38"}
+"""Error values of a device, by time."""
 FIRST = datetime(2013, 3, 20)
 DAYS = 230
 
@@ -43,7 +45,7 @@ class ExplorePage:
 
 @contextmanager
 def running_explore_page(directory: Path, *, loaded: bool = True) -> Iterator[ExplorePage]:
-    """Load a bucket of five sensors, two of them with hostile names, and serve the page."""
+    """Load a bucket of five sensors, hostile names and huge readings among them, and serve the page."""
     page = ExplorePage(free_port(), directory / "bucket", directory / "warehouse")
     write_sample_bucket(page.source, sensors=5, days=DAYS if loaded else 2, seed=3, start=FIRST)
     mapping = page.source / "mapping" / "mapping.csv"
@@ -51,6 +53,9 @@ def running_explore_page(directory: Path, *, loaded: bool = True) -> Iterator[Ex
         mapping.read_text().replace("sensor_00003;", f"{HOSTILE};").replace("sensor_00004;", f"{CLIMBING};")
     )
     mapping.write_text(text)
+    uuid = text.split("sensor_00000;")[1].splitlines()[0]
+    huge = "".join(f"{time};{uuid};{value}\n" for time, value in HUGE.items())
+    (page.source / "timeseries" / "huge.csv").write_text(f"timestamp;sensor_uuid;sensor_value\n{huge}")
     load_mapping(source=str(page.source), warehouse=page.warehouse)
     if loaded:
         page.load()
@@ -87,7 +92,7 @@ class Tab:
     def wait_until_drawn(self) -> None:
         """Wait until a sensor's readings are drawn, and the rest of the page has followed."""
         self.wait_for("chart?.getOption()?.series?.length > 0")
-        expect(self.page.get_by_label("from")).not_to_have_value("")
+        expect(self.page.get_by_label("from", exact=True)).not_to_have_value("")
 
     def wait_for(self, expression: str) -> None:
         """Wait until JavaScript about the ECharts instance ``chart`` is true."""
@@ -100,11 +105,13 @@ class Tab:
     @property
     def range(self) -> tuple[str, str]:
         """What the fields of the range say."""
-        return self.page.get_by_label("from").input_value(), self.page.get_by_label("to").input_value()
+        return self.page.get_by_label("from", exact=True).input_value(), self.page.get_by_label(
+            "to", exact=True
+        ).input_value()
 
     def wait_for_range(self, start: str, end: str) -> None:
-        expect(self.page.get_by_label("from")).to_have_value(start)
-        expect(self.page.get_by_label("to")).to_have_value(end)
+        expect(self.page.get_by_label("from", exact=True)).to_have_value(start)
+        expect(self.page.get_by_label("to", exact=True)).to_have_value(end)
 
     @property
     def ticks(self) -> list[str]:

@@ -80,6 +80,30 @@ def test_an_absurd_reading_is_drawn_on_an_axis_that_has_a_finite_span(absurd: fl
     assert all(None not in point for point in series["readings0"]["data"])
 
 
+def test_scaled_to_the_bulk_readings_beyond_the_edge_are_marked_there_and_told_as_they_are() -> None:
+    values = np.random.default_rng(0).normal(size=100)
+    values[[30, 60]] = 1e38, -1e38
+    trace = trace_of(values, [30, 60])
+    option = layers([trace], Window(0, 100 * QUARTER, 100, KINDS, LIGHT, bulk=True))
+    low, high = option["yAxis"][0]["min"], option["yAxis"][0]["max"]
+    assert -10 < low < high < 10
+    drawn = {
+        name: [s["data"] for s in option["series"] if s.get("name") == name]
+        for name in ("beyond the edge", "readings", "spike")
+    }
+    below, above = drawn["beyond the edge"]
+    assert below.tolist() == [[60 * QUARTER / 1000, low, -1e38]]
+    assert above.tolist() == [[30 * QUARTER / 1000, high, 1e38]]
+    for points in (drawn["readings"][0], drawn["spike"][0]):
+        assert (points[:, 1].min(), points[:, 1].max()) == (low, high)
+        assert (points[:, 2].min(), points[:, 2].max()) == (-1e38, 1e38)
+
+
+def test_scaled_to_all_readings_the_axis_finds_its_own_ends() -> None:
+    option = layers([trace_of(np.ones(50))], Window(0, 50 * QUARTER, 100, KINDS, LIGHT))
+    assert (option["yAxis"][0]["min"], option["yAxis"][0]["max"]) == (None, None)
+
+
 def test_the_axis_of_residuals_has_as_many_ticks_as_it_has_room_for() -> None:
     def labelled(largest: float) -> list[float]:
         places: list[float] = residual_ticks(float(compress(np.array([largest]))[0]))["axisLabel"][

@@ -24,6 +24,7 @@ from iot_pipeline.explore._view import View
 from iot_pipeline_tests.explore.explore_page import (
     CLIMBING,
     HOSTILE,
+    HUGE,
     ExplorePage,
     Tab,
     opened_tab,
@@ -129,6 +130,36 @@ def test_a_copied_link_restores_the_view(open_tab: Open) -> None:
         assert (zoom["startValue"], zoom["endValue"]) == (view.start / 1000, view.end / 1000)
 
 
+def test_a_huge_reading_flattens_the_panel_until_it_is_scaled_to_the_bulk(open_tab: Open) -> None:
+    axis = "chart.getModel().getComponent('yAxis', 0).axis.scale.getExtent()"
+    beyond = "chart.getOption().series.filter(s => s.name === 'beyond the edge').flatMap(s => s.data)"
+    scale = "scale to the bulk of the readings (s)"
+    with open_tab("sensor=sensor_00000") as tab:
+        low, high = tab.chart(axis)
+        assert high - low >= 1e300
+        tab.page.keyboard.press("s")
+        tab.page.wait_for_url(re.compile(r"\?sensor=sensor_00000&scale=bulk$"))
+        expect(tab.page.get_by_role("button", name=scale, pressed=True)).to_be_visible()
+        low, high = tab.chart(axis)
+        assert high - low < 1000
+        marked = {
+            f"{berlin_time(round(time * 1000)):%Y-%m-%d %H:%M:%S}": (edge, value)
+            for time, edge, value in tab.chart(beyond)
+        }
+        assert [marked[time] for time in HUGE] == [
+            (edge, float(value)) for edge, value in zip((high, low), HUGE.values(), strict=True)
+        ]
+        link = urlsplit(tab.page.url).query
+        tab.page.keyboard.press("Backspace")
+        tab.page.wait_for_url(re.compile("sensor=sensor_00000$"))
+        tab.wait_for(f"{axis}[1] >= 1e300")
+    with open_tab(link) as tab:
+        assert tab.chart(axis) == [low, high]
+        tab.page.get_by_role("button", name=scale, pressed=True).click()
+        tab.wait_for(f"{axis}[1] >= 1e300")
+        expect(tab.page.get_by_role("button", name=scale, pressed=False)).to_be_visible()
+
+
 def test_in_a_short_range_every_reading_is_drawn(open_tab: Open, server: ExplorePage) -> None:
     readings = get_measurements("sensor_00001", "2013-06-04", "2013-06-06", warehouse=server.warehouse)
     expected = set(zip(readings["timestamp"], readings["sensor_value"], strict=True))
@@ -142,7 +173,7 @@ def test_the_wheel_looks_closer(open_tab: Open) -> None:
     with open_tab(WEEK) as tab:
         tab.page.locator(".chart .nicegui-echart").hover()
         tab.page.mouse.wheel(0, -300)
-        expect(tab.page.get_by_label("from")).not_to_have_value("2013-06-03 00:00")
+        expect(tab.page.get_by_label("from", exact=True)).not_to_have_value("2013-06-03 00:00")
         start, end = map(pd.Timestamp, tab.range)
         assert pd.Timestamp("2013-06-03") < start < end < pd.Timestamp("2013-06-10")
 
@@ -152,11 +183,11 @@ def test_a_double_click_and_the_back_button_go_back_and_never_leave_the_page(ope
         chart = tab.page.locator(".chart .nicegui-echart")
         for go_back in (lambda: chart.dblclick(position={"x": 400, "y": 150}), tab.page.go_back):
             tab.drag(0.3, 0.6)
-            expect(tab.page.get_by_label("from")).not_to_have_value("2013-06-03 00:00")
+            expect(tab.page.get_by_label("from", exact=True)).not_to_have_value("2013-06-03 00:00")
             go_back()
             tab.wait_for_range("2013-06-03 00:00", "2013-06-10 00:00")
         chart.dblclick(position={"x": 400, "y": 150})
-        expect(tab.page.get_by_label("from")).to_have_value(re.compile("2013-03-20"))
+        expect(tab.page.get_by_label("from", exact=True)).to_have_value(re.compile("2013-03-20"))
         assert tab.page.url.startswith("http://127.0.0.1")
 
 
@@ -196,7 +227,7 @@ def test_events_of_a_sensor_are_listed_and_open_with_a_click(open_tab: Open, ser
     with open_tab(f"sensor={name}") as tab:
         before = tab.range
         tab.page.locator(".events").get_by_text(start).click()
-        expect(tab.page.get_by_label("from")).not_to_have_value(before[0])
+        expect(tab.page.get_by_label("from", exact=True)).not_to_have_value(before[0])
         expect(tab.page.get_by_text(re.compile(f"Say about the .* of {start}:"))).to_be_visible()
         day = pd.Timestamp(start)
         begin, end = map(pd.Timestamp, tab.range)
@@ -297,7 +328,7 @@ def test_the_keyboard_alone_is_enough(open_tab: Open) -> None:
         keyboard.press("Backspace")
         tab.wait_for_range("2013-06-03 00:00", "2013-06-10 00:00")
         keyboard.press("0")
-        expect(tab.page.get_by_label("from")).to_have_value(re.compile("2013-03-20"))
+        expect(tab.page.get_by_label("from", exact=True)).to_have_value(re.compile("2013-03-20"))
 
 
 def test_the_focus_stays_on_a_sensor_that_is_moved_in_the_list(open_tab: Open) -> None:
@@ -345,11 +376,11 @@ def test_a_click_is_not_lost_when_the_list_is_drawn_anew_under_it(open_tab: Open
 
 def test_a_range_can_be_typed(open_tab: Open) -> None:
     with open_tab("sensor=sensor_00001") as tab:
-        tab.page.get_by_label("to").fill("2013-05-02")
-        tab.page.get_by_label("from").fill("2013-05-01T12:00")
+        tab.page.get_by_label("to", exact=True).fill("2013-05-02")
+        tab.page.get_by_label("from", exact=True).fill("2013-05-01T12:00")
         tab.page.keyboard.press("Enter")
         tab.wait_for_range("2013-05-01 12:00", "2013-05-02 00:00")
-        tab.page.get_by_label("from").fill("yesterday")
+        tab.page.get_by_label("from", exact=True).fill("yesterday")
         tab.page.keyboard.press("Enter")
         expect(tab.page.get_by_text("can't read the time 'yesterday'")).to_be_visible()
 
@@ -481,8 +512,8 @@ def test_five_tabs_go_on_during_a_load_and_show_what_is_new(open_tab: Open, serv
             for tab in tabs:
                 before = tab.range
                 tab.page.keyboard.press(key)
-                expect(tab.page.get_by_label("from")).not_to_have_value(before[0])
+                expect(tab.page.get_by_label("from", exact=True)).not_to_have_value(before[0])
         assert loading.returncode == 0
         for tab in tabs:
             tab.page.keyboard.press("0")
-            expect(tab.page.get_by_label("to")).to_have_value("2013-11-30 12:34")
+            expect(tab.page.get_by_label("to", exact=True)).to_have_value("2013-11-30 12:34")

@@ -13,11 +13,13 @@ names = st.lists(st.text(min_size=1), max_size=MOST_SENSORS, unique=True).map(tu
 ranges = st.tuples(instants, instants).filter(lambda ends: ends[0] < ends[1])
 
 
-@given(names, ranges)
+@given(names, ranges, st.booleans())
 def test_a_link_restores_the_view_whatever_the_sensors_are_called(
-    sensors: tuple[str, ...], ends: tuple[int, int]
+    sensors: tuple[str, ...],
+    ends: tuple[int, int],
+    bulk: bool,  # noqa: FBT001 - hypothesis' argument
 ) -> None:
-    view = View(sensors, *ends)
+    view = View(sensors, *ends, bulk=bulk)
     assert View.from_query(view.to_query()) == view
     assert View.from_query(f"?{view.whole().to_query()}") == view.whole()
 
@@ -38,9 +40,11 @@ def test_a_date_is_berlins_midnight() -> None:
     assert View.from_query("start=2013-10-05").start == read_moment("2013-10-04T22:00Z")
 
 
-@pytest.mark.parametrize("query", ["start=yesterday", "end=2013-13-01", "start=2013-10-05&end=2013-10-04"])
+@pytest.mark.parametrize(
+    "query", ["start=yesterday", "end=2013-13-01", "start=2013-10-05&end=2013-10-04", "scale=log"]
+)
 def test_a_link_that_cant_be_read_says_why(query: str) -> None:
-    with pytest.raises(ValueError, match=r"can't read the time|is not before end"):
+    with pytest.raises(ValueError, match=r"can't read the time|is not before end|must be all or bulk"):
         View.from_query(query)
 
 
