@@ -1,6 +1,6 @@
 # make run    install, load the sample bucket, find anomalies, show what came of it
 # make test   install what tests need, run tests, lint and types
-# make check  the same without tests that start a server, a process or a browser: under a minute
+# make check  the same without tests that need a server, a process, a browser or run after run: under a minute
 # make dev    open the web page on http://127.0.0.1:3000
 # make explore  open the page for looking at sensors on http://127.0.0.1:8080
 # make lock   pin the newest versions of all dependencies

@@ -327,7 +327,7 @@ class Said(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-TestAnySequenceOfLoadsAndAnnotations = Said.TestCase
+TestAnySequenceOfLoadsAndAnnotations = pytest.mark.system(Said.TestCase)
 TestAnySequenceOfLoadsAndAnnotations.settings = settings(
     max_examples=6,
     stateful_step_count=6,

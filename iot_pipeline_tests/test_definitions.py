@@ -21,6 +21,8 @@ from iot_pipeline_tests.runs import (
     metadata_of,
 )
 
+pytestmark = pytest.mark.system
+
 PICTURE = "data:image/png;base64,"
 
 

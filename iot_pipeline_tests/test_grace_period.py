@@ -20,6 +20,8 @@ from iot_pipeline.warehouse import open_folder
 from iot_pipeline.warehouse.cleanup import remove_files
 from iot_pipeline_tests.conftest import SENSOR, Bucket, csv_of, row
 
+pytestmark = pytest.mark.system
+
 TABLES = ("timeseries", "source_files", "events", "anomalies", "sensor_models")
 
 

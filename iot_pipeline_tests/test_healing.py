@@ -19,6 +19,8 @@ from iot_pipeline_tests.ingest.faults import dying
 from iot_pipeline_tests.ingest.test_crashes import committed_content
 from iot_pipeline_tests.test_anomalies import verdicts
 
+pytestmark = pytest.mark.system
+
 Damage = Callable[[Path], None]
 
 

@@ -10,6 +10,8 @@ from iot_pipeline.cli import tour
 from iot_pipeline.report import write_report
 from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
 
+pytestmark = pytest.mark.system
+
 
 def test_the_tour_names_the_bucket_the_warehouse_and_the_sensor_of_the_first_picture(
     sample_warehouse: Path,

@@ -34,6 +34,21 @@ class StoredObject:
     modified: int = field(default=0, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What S3 says about an object without its content.
+
+    Attributes:
+        etag: Its version.
+        size: Length in bytes.
+        metadata: The user-defined metadata stored with it.
+    """
+
+    etag: str
+    size: int
+    metadata: dict[str, str]
+
+
 class ObjectVanishedError(SourceError):
     """The object was deleted after it was listed."""
 

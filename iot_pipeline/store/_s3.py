@@ -16,7 +16,7 @@ from iot_pipeline.errors import ConfigurationError
 from iot_pipeline.store._checksums import Blocks, md5
 from iot_pipeline.store._connection import ATTEMPTS, S3Connection
 from iot_pipeline.store._errors import one_line, readable_errors, unreachable
-from iot_pipeline.store._interface import ObjectChangedError, ObjectVanishedError, StoredObject
+from iot_pipeline.store._interface import ObjectChangedError, ObjectInfo, ObjectVanishedError, StoredObject
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -27,21 +27,6 @@ FETCH_THREADS = 8
 VERSION_THREADS = 32
 LONGEST_LOAD = timedelta(days=1)
 _MD5 = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """What S3 says about an object without its content.
-
-    Attributes:
-        etag: Its version.
-        size: Length in bytes.
-        metadata: The user-defined metadata stored with it.
-    """
-
-    etag: str
-    size: int
-    metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
