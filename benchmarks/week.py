@@ -2,10 +2,10 @@
 
     python benchmarks/week.py
 
-A building of 24 sensors, two months of readings, then seven nights with a fault each. The source is an S3 bucket
-on loopback, the nights are runs of the job `reload`, and the messages arrive at a web service on loopback. Only
-the waiting between Dagster's retries is left out. The week ends with the last Sunday of October, which has 25 hours.
-Needs what tests need (`pip install -r requirements-dev.txt`) and Apprise.
+A building of 24 sensors, two months of readings, then seven nights with a fault each. The source is an S3
+bucket on loopback, the nights are runs of the job `reload`, and the messages arrive at a web service on
+loopback. Only the waiting between Dagster's retries is left out. The week ends with the last Sunday of
+October, which has 25 hours. Needs what tests need (`pip install -r requirements-dev.txt`).
 """
 
 import os
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -48,6 +49,7 @@ class Building:
     """The readings of all rooms: a rhythm of the day, a memory of the last minutes, and what goes wrong."""
 
     def __init__(self) -> None:
+        """Draw the readings of the whole time."""
         start = datetime.combine(MONDAY - HISTORY, time(), BERLIN).timestamp()
         end = datetime.combine(MONDAY + timedelta(days=7), time(), BERLIN).timestamp()
         self.seconds = np.arange(start, end, STEP.total_seconds())
@@ -81,18 +83,19 @@ class Building:
 class Week:
     """The bucket, the nights and the mornings."""
 
-    def __init__(
-        self, directory: Path, store: FaultyProxy, sink: Sink, instance: dg.DagsterInstance
-    ) -> None:
+    def __init__(self, directory: Path, store: FaultyProxy, sink: Sink, instance: dg.DagsterInstance) -> None:
+        """Start with an empty bucket."""
         self.directory, self.store, self.sink, self.instance = directory, store, sink, instance
         self.building = Building()
         self.cursor: str | None = None
         self.definitions = definitions_on(f"s3://{BUCKET}", directory / "warehouse")
 
     def put(self, name: str, text: str) -> None:
+        """Let the backend write a file."""
         boto3.client("s3").put_object(Bucket=BUCKET, Key=f"Timeseries/{name}", Body=text.encode())
 
     def put_day(self, day: date) -> None:
+        """Let the backend write the file of a day."""
         self.put(f"{day}.csv", self.building.day(day))
 
     def run(self) -> bool:
@@ -102,7 +105,7 @@ class Week:
             return job.execute_in_process(instance=self.instance, raise_on_error=False).success
 
     def run_and_cut_the_power(self) -> None:
-        """Start the job in a process of its own, kill it while it loads, and mark it as `orphaned_runs` does."""
+        """Start the job in a process of its own, kill it while it loads, mark it as `orphaned_runs` does."""
         command = [sys.executable, "-m", "dagster", "job", "execute"]
         command += ["-m", "iot_pipeline.definitions", "-j", "reload"]
         fragments = self.directory / "warehouse" / "bronze"
@@ -146,9 +149,8 @@ def play(week: Week) -> None:
         return "the run succeeded" if week.run() else "the run failed"
 
     client = boto3.client("s3")
-    client.create_bucket(
-        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": os.environ["AWS_REGION"]}
-    )  # type: ignore[arg-type]
+    place: Any = {"LocationConstraint": os.environ["AWS_REGION"]}
+    client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
     rows = "".join(f"{room};{uuid};{room[5]}\n" for room, uuid in SENSORS.items())
     mapping = f"sensor_name;sensor_uuid;floor\n{rows}"
     client.put_object(Bucket=BUCKET, Key="mapping/mapping.csv", Body=mapping.encode())
@@ -160,9 +162,7 @@ def play(week: Week) -> None:
     week.morning("Tuesday", "an ordinary day", outcome())
 
     week.put(f"{days[1]}.csv", building.csv_of(_at(days[1], 0), _at(days[1], 18)))
-    week.morning(
-        "Wednesday", f"{SHIFTED} has shifted at 10:00, the evening's file is late", outcome()
-    )
+    week.morning("Wednesday", f"{SHIFTED} has shifted at 10:00, the evening's file is late", outcome())
 
     week.put(f"{days[1]}-evening.csv", building.csv_of(_at(days[1], 18), _at(days[2], 0)))
     week.put(f"{days[2]}.csv", ERROR_PAGE)
@@ -177,7 +177,10 @@ def play(week: Week) -> None:
     week.put_day(days[4])
     week.run_and_cut_the_power()
     week.morning(
-        "Saturday", "the store is back, a power cut in the middle of the load", "the run was killed", outcome()
+        "Saturday",
+        "the store is back, a power cut in the middle of the load",
+        "the run was killed",
+        outcome(),
     )
 
     dark = (_at(days[5], 14), _at(days[5], 17))
