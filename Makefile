@@ -58,9 +58,9 @@ explore: .venv/installed
 	@touch $@
 
 lock: .venv/installed-for-tests
-	$(BIN)/uv pip compile pyproject.toml --extra explore --upgrade --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dagster --extra explore --upgrade --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --group dev -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-dev.txt
-	$(BIN)/uv pip compile pyproject.toml --extra alerts --extra compose --extra dask --extra explore -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-compose.txt
+	$(BIN)/uv pip compile pyproject.toml --extra alerts --extra compose --extra dagster --extra dask --extra explore -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-compose.txt
 	echo "-e ." >> requirements.txt
 
 clean:
