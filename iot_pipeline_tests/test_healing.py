@@ -1,5 +1,6 @@
 """Files of the warehouse that were damaged or lost: one line says what to run, and running it mends them."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -7,12 +8,19 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from deltalake import DeltaTable
 
 from iot_pipeline import connect, get_measurements
-from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.alerts.delivery import announce
+from iot_pipeline.alerts.digest import Run
+from iot_pipeline.alerts.outbox import read_outbox
+from iot_pipeline.anomalies import annotate, flag_anomalies
 from iot_pipeline.errors import DamagedTableError, IotPipelineError, WarehouseError
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.report import draw_anomalies_per_week, write_report
+from iot_pipeline.store import Store, open_store
+from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.state import annotations_tables, readings_tables, verdicts_tables
 from iot_pipeline.warehouse.status import read_status
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, Reading, csv_of, row
 from iot_pipeline_tests.ingest.faults import dying
@@ -32,6 +40,14 @@ def cut_the_first_commit(table: Path) -> None:
 
 def cut_the_last_commit(table: Path) -> None:
     commits(table)[-1].write_text(commits(table)[-1].read_text()[:-40])
+
+
+def empty_the_first_commit(table: Path) -> None:
+    commits(table)[0].write_bytes(b"")
+
+
+def empty_the_last_commit(table: Path) -> None:
+    commits(table)[-1].write_bytes(b"")
 
 
 def write_garbage_into_the_log(table: Path) -> None:
@@ -72,6 +88,7 @@ def lose_the_data_files(table: Path) -> None:
 TO_THE_LOG = [
     cut_the_first_commit,
     cut_the_last_commit,
+    empty_the_last_commit,
     write_garbage_into_the_log,
     lose_the_first_commit,
     lose_a_commit_between,
@@ -101,6 +118,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
         load_mapping(source=str(bucket.source), warehouse=bucket.warehouse)
         bucket.load()
         flag_anomalies(warehouse=bucket.warehouse)
+        annotate("first", "2013-01-01", "2013-01-02", "confirmed", warehouse=bucket.warehouse)
+        announce(Run(str(value), succeeded=True), warehouse=bucket.warehouse)
     return bucket
 
 
@@ -253,6 +272,61 @@ def test_damage_to_rejected_rows_hides_nothing_else(healthy: Bucket, damage: Dam
     damage(healthy.warehouse / "bronze")
     assert len(healthy.content()) == 25
     assert "full-reload" in one_line_of(healthy.rejects)
+
+
+# ----------------------------------------------------------- a commit that was cut to nothing
+
+
+def objects(warehouse: str | Path, table: str) -> tuple[Store, list[str]]:
+    """Return a table's folder and the names of its commits."""
+    folder = open_store(warehouse) / table
+    names = [file.name for file in folder.list_objects()]
+    return folder, [name for name in names if re.fullmatch(r"_delta_log/\d+\.json", name)]
+
+
+@pytest.mark.parametrize("which", [0, 1, -1], ids=["the first", "one between", "the last"])
+@pytest.mark.parametrize("place", ["a directory", pytest.param("S3", marks=pytest.mark.system)])
+def test_a_commit_that_was_cut_to_0_bytes_is_noticed_in_every_table(
+    template: Bucket, tmp_path: Path, request: pytest.FixtureRequest, place: str, which: int
+) -> None:
+    warehouse = tmp_path / "warehouse" if place == "a directory" else request.getfixturevalue("s3_folder")
+    whole = open_store(warehouse)
+    for file in open_store(template.warehouse).list_objects():
+        with whole.publish(file.name) as part:
+            shutil.copy(template.warehouse / file.name, part)
+    tables = {
+        "timeseries": lambda: readings_tables(open_warehouse(warehouse)).fault,
+        "source_files": lambda: readings_tables(open_warehouse(warehouse)).fault,
+        "events": lambda: verdicts_tables(open_warehouse(warehouse)).fault,
+        "anomalies": lambda: verdicts_tables(open_warehouse(warehouse)).fault,
+        "sensor_models": lambda: verdicts_tables(open_warehouse(warehouse)).fault,
+        "annotations": lambda: annotations_tables(open_warehouse(warehouse)).fault,
+        "alerts": lambda: one_line_of(lambda: read_outbox(open_warehouse(warehouse))),
+    }
+    for table, fault in tables.items():
+        folder, names = objects(warehouse, table)
+        assert len(names) > 1
+        with folder.fetch([names[which]]) as (path,):
+            content = path.read_bytes()
+        with folder.publish(names[which]) as part:
+            part.write_bytes(b"")
+        assert fault().startswith(f"can't read {folder.url} (")
+        assert fault().count("\n") == 0
+        assert re.search(": (run: |restore |delete )", fault())
+        with folder.publish(names[which]) as part:
+            part.write_bytes(content)
+
+
+def test_of_a_log_with_a_checkpoint_only_what_came_after_it_has_to_be_whole(healthy: Bucket) -> None:
+    before = committed_content(healthy)
+    table = DeltaTable(healthy.warehouse / "timeseries")
+    table.create_checkpoint()
+    empty_the_first_commit(healthy.warehouse / "timeseries")
+    healthy.write("c.csv", row("2013-01-31 12:00"))
+    healthy.load()
+    assert len(committed_content(healthy)) == len(before) + 1
+    empty_the_last_commit(healthy.warehouse / "timeseries")
+    assert one_line_of(healthy.load).endswith("run: iot-pipeline load --full-reload")
 
 
 # ------------------------------------------------------------------ anomalies and models

@@ -81,6 +81,7 @@ def read_table(folder: Store, version: int | None = None, *, pins: Sequence[Stor
         table = open_table(folder, version)
         if table is None:
             return None
+        _check_commits(folder, table.version())
         words = (table.metadata().description or "").split()
         ids = dict(zip(words[::2], words[1::2], strict=False))
         pinned = {
@@ -90,6 +91,23 @@ def read_table(folder: Store, version: int | None = None, *, pins: Sequence[Stor
         }
         this = Version(table.version(), str(table.metadata().id))
         return Table(this, tuple(list_files(folder, table)), pinned)
+
+
+def _check_commits(folder: Store, version: int) -> None:
+    """Raise an error if a commit since the last checkpoint has 0 bytes, which Delta takes for no change."""
+    sizes: dict[int, int] = {}
+    checkpoint = -1
+    for file in (folder / LOG).list_objects():
+        number, _, suffix = file.name.partition(".")
+        if not number.isdecimal() or int(number) > version:
+            continue
+        if suffix == "json":
+            sizes[int(number)] = file.size
+        elif suffix.startswith("checkpoint"):
+            checkpoint = int(number)
+    empty = [number for number, size in sizes.items() if number > checkpoint and not size]
+    if empty:
+        raise DamagedTableError(f"can't read {folder.url} (its log file {empty[0]:020}.json is empty)")
 
 
 def table_name(folder: Store) -> str:
