@@ -294,16 +294,17 @@ def test_a_commit_that_was_cut_to_0_bytes_is_noticed_in_every_table(
     for file in open_store(template.warehouse).list_objects():
         with whole.publish(file.name) as part:
             shutil.copy(template.warehouse / file.name, part)
-    tables = {
-        "timeseries": lambda: readings_tables(open_warehouse(warehouse)).fault,
-        "source_files": lambda: readings_tables(open_warehouse(warehouse)).fault,
-        "events": lambda: verdicts_tables(open_warehouse(warehouse)).fault,
-        "anomalies": lambda: verdicts_tables(open_warehouse(warehouse)).fault,
-        "sensor_models": lambda: verdicts_tables(open_warehouse(warehouse)).fault,
-        "annotations": lambda: annotations_tables(open_warehouse(warehouse)).fault,
-        "alerts": lambda: one_line_of(lambda: read_outbox(open_warehouse(warehouse))),
+    opened = open_warehouse(warehouse)
+    faults: dict[str, Callable[[], str]] = {
+        "timeseries": lambda: readings_tables(opened).fault,
+        "source_files": lambda: readings_tables(opened).fault,
+        "events": lambda: verdicts_tables(opened).fault,
+        "anomalies": lambda: verdicts_tables(opened).fault,
+        "sensor_models": lambda: verdicts_tables(opened).fault,
+        "annotations": lambda: annotations_tables(opened).fault,
+        "alerts": lambda: one_line_of(lambda: read_outbox(opened)),
     }
-    for table, fault in tables.items():
+    for table, fault in faults.items():
         folder, names = objects(warehouse, table)
         assert len(names) > 1
         with folder.fetch([names[which]]) as (path,):
@@ -318,13 +319,11 @@ def test_a_commit_that_was_cut_to_0_bytes_is_noticed_in_every_table(
 
 
 def test_of_a_log_with_a_checkpoint_only_what_came_after_it_has_to_be_whole(healthy: Bucket) -> None:
-    before = committed_content(healthy)
-    table = DeltaTable(healthy.warehouse / "timeseries")
-    table.create_checkpoint()
+    DeltaTable(healthy.warehouse / "timeseries").create_checkpoint()
     empty_the_first_commit(healthy.warehouse / "timeseries")
     healthy.write("c.csv", row("2013-01-31 12:00"))
     healthy.load()
-    assert len(committed_content(healthy)) == len(before) + 1
+    assert ask(healthy) == 25
     empty_the_last_commit(healthy.warehouse / "timeseries")
     assert one_line_of(healthy.load).endswith("run: iot-pipeline load --full-reload")
 
