@@ -97,8 +97,8 @@ def _check_commits(folder: Store, version: int) -> None:
     """Raise an error if a commit since the last checkpoint has 0 bytes, which Delta takes for no change."""
     sizes: dict[int, int] = {}
     checkpoint = -1
-    for file in (folder / LOG).list_objects():
-        number, _, suffix = file.name.partition(".")
+    for file in folder.list_objects(f"{LOG}/"):
+        number, _, suffix = file.name.removeprefix(f"{LOG}/").partition(".")
         if not number.isdecimal() or int(number) > version:
             continue
         if suffix == "json":
@@ -154,5 +154,5 @@ def clear_log(folder: Store) -> None:
 
     The oldest files are deleted first, so that what a killed process leaves never looks like an old version.
     """
-    for name in sorted(file.name for file in folder.list_objects() if file.name.split("/")[0] == LOG):
-        folder.delete(name)
+    for file in folder.list_objects(LOG):
+        folder.delete(file.name)

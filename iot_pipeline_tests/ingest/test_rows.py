@@ -221,7 +221,7 @@ def test_of_lines_that_are_alike_one_is_examined_for_all(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(parse, "without_quotes", examine)
     lines = [row(value=f'"{value}"').encode() for value in range(1_500)]
-    values, rejected, n_rows = parse_text(b"\n".join([*lines, b'"";;'] * 2))
+    values, rejected, n_rows = parse_text(b"\n".join([*lines, b'"";;'] * 2) + b"\n")
     assert sorted(examined) == sorted({*lines, b'"";;'})
     assert values == [*range(1_500)] * 2
     assert (len(rejected), n_rows) == (2, 3_002)
