@@ -122,7 +122,7 @@ class DirectoryStore:
                     elif entry.is_dir():
                         if self.follow_links:
                             links.append((f"{name}/", entry.path))
-                    elif entry.is_file():
+                    elif entry.is_file() and name.startswith(start):
                         stat = entry.stat()
                         modified = stat.st_mtime_ns // 1000
                         yield StoredObject(name, _version(stat), stat.st_size, modified)
