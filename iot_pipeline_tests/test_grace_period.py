@@ -21,7 +21,7 @@ from iot_pipeline.warehouse import open_folder
 from iot_pipeline.warehouse.cleanup import remove_files
 from iot_pipeline_tests.conftest import SENSOR, Bucket, csv_of, row
 
-TABLES = ("timeseries", "source_files", "events", "anomalies", "sensor_models")
+TABLES = ("timeseries", "source_files", "events", "anomalies", "incidents", "sensor_models")
 
 
 def load_and_judge(bucket: Bucket, value: float) -> None:
@@ -183,7 +183,7 @@ def test_a_failure_to_delete_old_files_fails_no_load_or_judgement_and_is_tried_a
         load_and_judge(bucket, 2)
     assert set(bucket.values()) == {2}
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert {"timeseries", "source_files", "bronze", "events", "anomalies", "sensor_models"} == {
+    assert {"timeseries", "source_files", "bronze", "events", "anomalies", "incidents", "sensor_models"} == {
         warning.split(" (")[0].rsplit("/", 1)[1] for warning in warnings
     }
     for warning in warnings:

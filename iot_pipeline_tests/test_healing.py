@@ -300,6 +300,7 @@ def test_a_commit_that_was_cut_to_0_bytes_is_noticed_in_every_table(
         "source_files": lambda: readings_tables(opened).fault,
         "events": lambda: verdicts_tables(opened).fault,
         "anomalies": lambda: verdicts_tables(opened).fault,
+        "incidents": lambda: verdicts_tables(opened).fault,
         "sensor_models": lambda: verdicts_tables(opened).fault,
         "annotations": lambda: annotations_tables(opened).fault,
         "alerts": lambda: one_line_of(lambda: read_outbox(opened)),
@@ -332,7 +333,7 @@ def test_of_a_log_with_a_checkpoint_only_what_came_after_it_has_to_be_whole(heal
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA, *LOSSES], ids=named)
-@pytest.mark.parametrize("table", ["events", "anomalies", "sensor_models"])
+@pytest.mark.parametrize("table", ["events", "anomalies", "incidents", "sensor_models"])
 def test_damage_to_what_was_judged_hides_no_reading(healthy: Bucket, table: str, damage: Damage) -> None:
     before = committed_content(healthy)
     damage(healthy.warehouse / table)
@@ -342,12 +343,13 @@ def test_damage_to_what_was_judged_hides_no_reading(healthy: Bucket, table: str,
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA], ids=named)
-@pytest.mark.parametrize("table", ["events", "anomalies", "sensor_models"])
+@pytest.mark.parametrize("table", ["events", "anomalies", "incidents", "sensor_models"])
 def test_who_selects_from_a_damaged_table_gets_one_line_that_names_it_and_what_to_run(
     healthy: Bucket, table: str, damage: Damage
 ) -> None:
     damage(healthy.warehouse / table)
-    for question in (f"FROM {table}", f"SELECT count(*) FROM {table} WHERE sensor_name = 'first'"):
+    name = {"incidents": "n_sensors = 1"}.get(table, "sensor_name = 'first'")
+    for question in (f"FROM {table}", f"SELECT count(*) FROM {table} WHERE {name}"):
         line = one_line_of(lambda question=question: healthy.sql(question))  # type: ignore[misc]
         assert "can't read" in line
         assert table in line
@@ -372,7 +374,7 @@ def test_a_report_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA, *LOSSES], ids=named)
-@pytest.mark.parametrize("table", ["events", "anomalies", "sensor_models"])
+@pytest.mark.parametrize("table", ["events", "anomalies", "incidents", "sensor_models"])
 def test_judging_again_mends_what_was_judged(healthy: Bucket, table: str, damage: Damage) -> None:
     before = verdicts(healthy.warehouse)
     damage(healthy.warehouse / table)
