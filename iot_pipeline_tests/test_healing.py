@@ -14,7 +14,7 @@ from iot_pipeline import connect, get_measurements
 from iot_pipeline.alerts.delivery import announce
 from iot_pipeline.alerts.digest import Run
 from iot_pipeline.alerts.outbox import read_outbox
-from iot_pipeline.anomalies import annotate, flag_anomalies
+from iot_pipeline.anomalies import annotate, flag_anomalies, list_annotations
 from iot_pipeline.errors import DamagedTableError, IotPipelineError, WarehouseError
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.report import draw_anomalies_per_week, write_report
@@ -118,7 +118,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
         load_mapping(source=str(bucket.source), warehouse=bucket.warehouse)
         bucket.load()
         flag_anomalies(warehouse=bucket.warehouse)
-        annotate("first", "2013-01-01", "2013-01-02", "confirmed", warehouse=bucket.warehouse)
+        annotate("first", "2012-01-01", "2012-01-02", "maintenance", warehouse=bucket.warehouse)
         announce(Run(str(value), succeeded=True), warehouse=bucket.warehouse)
     return bucket
 
@@ -327,6 +327,27 @@ def test_of_a_log_with_a_checkpoint_only_what_came_after_it_has_to_be_whole(heal
     assert ask(healthy) == 25
     empty_the_last_commit(healthy.warehouse / "timeseries")
     assert one_line_of(healthy.load).endswith("run: iot-pipeline load --full-reload")
+
+
+# -------------------------------------------------------------- what people said and were told
+
+
+@pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA], ids=named)
+def test_damage_to_annotations_or_alerts_is_one_line_that_says_what_to_do(
+    healthy: Bucket, damage: Damage
+) -> None:
+    damage(healthy.warehouse / "annotations")
+    damage(healthy.warehouse / "alerts")
+    for reading, remedy in (
+        (lambda: list_annotations(warehouse=healthy.warehouse), "restore the folder from a backup"),
+        (lambda: flag_anomalies(warehouse=healthy.warehouse), "restore the folder from a backup"),
+        (lambda: read_outbox(open_warehouse(healthy.warehouse)), "delete it"),
+    ):
+        line = one_line_of(reading)
+        assert "can't read" in line
+        assert "/alerts" in line or "annotation" in line
+        assert remedy in line
+    assert ask(healthy) == 24
 
 
 # ------------------------------------------------------------------ anomalies and models
