@@ -178,7 +178,6 @@ def timeseries(
                 n_readings=("long", "Flagged readings."),
                 peak_score=("double", "The greatest score, in standard deviations of the noise."),
                 mean_residual=("double", "The mean deviation from the model; none for a gap."),
-                incident_id=("string", "Events of one cause in several sensors share it."),
             ),
         ),
         dg.AssetSpec(

@@ -113,8 +113,11 @@ class Store(Hashable, Protocol):
         """
         ...
 
-    def list_objects(self) -> list[StoredObject]:
-        """Return all files at any depth, sorted by name; none if the store does not exist yet."""
+    def list_objects(self, prefix: str = "") -> list[StoredObject]:
+        """Return all files at any depth whose names start with a prefix, sorted by name.
+
+        None if the store does not exist yet.
+        """
         ...
 
     def open_object(self, obj: StoredObject) -> AbstractContextManager[IO[bytes]]:

@@ -113,13 +113,13 @@ class S3Store:
         """Do nothing: the commit decides between two writers."""
         yield
 
-    def list_objects(self) -> list[StoredObject]:
-        """List all objects below the prefix, page by page."""
+    def list_objects(self, prefix: str = "") -> list[StoredObject]:
+        """List the objects page by page."""
         folder = self._key("")
         where = f"s3://{self.bucket}/{folder}"
         with self._errors(f"list {where}"):
             paginator = self._client.get_paginator("list_objects_v2")
-            pages = list(paginator.paginate(Bucket=self.bucket, Prefix=folder))
+            pages = list(paginator.paginate(Bucket=self.bucket, Prefix=folder + prefix))
         if not all("Name" in page for page in pages):
             raise unreachable(self.setting)(
                 f"can't list {where}: no S3 server answers (check AWS_ENDPOINT_URL_S3)"
