@@ -116,7 +116,7 @@ def test_what_can_not_be_taken_is_one_line_that_says_what_to_do(
 
 
 def test_before_anything_is_loaded_the_error_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(WarehouseNotReadyError, match="run: dagster asset materialize"):
+    with pytest.raises(WarehouseNotReadyError, match="run: iot-pipeline load"):
         annotate("a", *FOR_EVER, "confirmed", warehouse=tmp_path)
 
 

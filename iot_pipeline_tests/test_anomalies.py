@@ -217,7 +217,7 @@ def test_sensors_without_readings_are_named(bucket: Bucket) -> None:
 
 def test_nothing_loaded_yet_says_what_to_run(tmp_path: Path) -> None:
     for function in (flag_anomalies, write_report):
-        with pytest.raises(WarehouseNotReadyError, match="run: dagster asset materialize"):
+        with pytest.raises(WarehouseNotReadyError, match="run: iot-pipeline load"):
             function(warehouse=tmp_path)
 
 

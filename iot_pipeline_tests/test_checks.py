@@ -100,7 +100,7 @@ def test_a_check_passes_on_the_sample_bucket(check: dg.AssetChecksDefinition, sa
 def test_a_check_of_an_empty_warehouse_says_what_to_run(
     check: dg.AssetChecksDefinition, tmp_path: Path
 ) -> None:
-    with pytest.raises(dg.Failure, match=r"run: dagster asset materialize --select \w+") as caught:
+    with pytest.raises(dg.Failure, match=r"run: iot-pipeline load --only \w+") as caught:
         evaluate(check, tmp_path)
     assert "\n" not in str(caught.value)
 

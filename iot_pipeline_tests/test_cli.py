@@ -200,7 +200,7 @@ def test_an_empty_warehouse_says_what_to_run(
 ) -> None:
     monkeypatch.setenv("IOT_WAREHOUSE", str(tmp_path))
     assert main(["status"]) == 1
-    assert "run: dagster asset materialize" in capsys.readouterr().err
+    assert "run: iot-pipeline load" in capsys.readouterr().err
 
 
 def test_sql_sees_all_views(capsys: pytest.CaptureFixture[str]) -> None:

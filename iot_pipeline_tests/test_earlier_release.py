@@ -102,7 +102,7 @@ def test_the_next_load_reads_only_what_is_new(old: Sensors) -> None:
 
 
 def test_its_events_are_one_line_that_says_what_to_run(old: Sensors) -> None:
-    line = r"^can't read .*/events .*: run: dagster asset materialize --select anomalies$"
+    line = r"^can't read .*/events .*: run: iot-pipeline load --only anomalies$"
     with (
         connect(old.bucket.warehouse) as connection,
         pytest.raises(DamagedTableError, match=line),

@@ -376,7 +376,7 @@ def test_who_selects_from_a_damaged_table_gets_one_line_that_names_it_and_what_t
         line = one_line_of(lambda question=question: healthy.sql(question))  # type: ignore[misc]
         assert "can't read" in line
         assert table in line
-        assert line.endswith("run: dagster asset materialize --select anomalies")
+        assert line.endswith("run: iot-pipeline load --only anomalies")
 
 
 def test_a_status_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:

@@ -255,9 +255,9 @@ def test_a_sensor_name_with_sql_in_it_is_only_a_name(sample_warehouse: Path) -> 
 
 
 def test_a_warehouse_without_a_load_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(WarehouseNotReadyError, match="run: dagster asset materialize"):
+    with pytest.raises(WarehouseNotReadyError, match="run: iot-pipeline load"):
         get_measurements("sensor_00003", "2013-10-05", "2013-10-06", warehouse=tmp_path)
-    with pytest.raises(WarehouseNotReadyError, match="run: dagster asset materialize"):
+    with pytest.raises(WarehouseNotReadyError, match="run: iot-pipeline load"):
         connect(tmp_path)
 
 

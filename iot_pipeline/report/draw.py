@@ -175,8 +175,7 @@ def write_report(*, source: str | None = None, warehouse: str | Path | None = No
         events = find_events(connection).to_arrow_table().to_pandas()
     if sensors.empty:
         raise WarehouseNotReadyError(
-            f"no models have been fitted in {opened.url} yet:"
-            " run: dagster asset materialize --select anomalies"
+            f"no models have been fitted in {opened.url} yet: run: iot-pipeline load --only anomalies"
         )
     report = opened.report
     pictures: dict[str, bytes] = {}

@@ -18,9 +18,9 @@ from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import MAPPING, Warehouse
 from iot_pipeline.warehouse.tables import LOG, Table, TableFile, Version, clear_log, read_table, table_name
 
-HOW_TO_LOAD = "run: dagster asset materialize --select mapping,timeseries"
+HOW_TO_LOAD = "run: iot-pipeline load --only mapping,timeseries"
 HOW_TO_RELOAD = "run: iot-pipeline load --full-reload"
-HOW_TO_JUDGE = "run: dagster asset materialize --select anomalies"
+HOW_TO_JUDGE = "run: iot-pipeline load --only anomalies"
 HOW_TO_RESTORE = "restore the folder from a backup, or delete it and say everything again"
 
 
