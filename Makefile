@@ -1,6 +1,6 @@
 # make run    install, load the sample bucket, find anomalies, show what came of it
 # make test   install what tests need, run tests, lint and types
-# make check  the same without tests that start a server, a process or a browser: under a minute
+# make check  the same without tests that need a server, a process, a browser or run after run: under a minute
 # make dev    open the web page on http://127.0.0.1:3000
 # make explore  open the page for looking at sensors on http://127.0.0.1:8080
 # make lock   pin the newest versions of all dependencies
@@ -58,9 +58,9 @@ explore: .venv/installed
 	@touch $@
 
 lock: .venv/installed-for-tests
-	$(BIN)/uv pip compile pyproject.toml --extra explore --upgrade --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dagster --extra explore --upgrade --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --group dev -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-dev.txt
-	$(BIN)/uv pip compile pyproject.toml --extra alerts --extra compose --extra dask --extra explore -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-compose.txt
+	$(BIN)/uv pip compile pyproject.toml --extra alerts --extra compose --extra dagster --extra dask --extra explore -c requirements.txt --universal --python-version 3.11 --no-annotate --no-header --quiet -o requirements-compose.txt
 	echo "-e ." >> requirements.txt
 
 clean:

@@ -5,6 +5,7 @@ import logging
 import zlib
 from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,9 +22,16 @@ from iot_pipeline.cli import main
 from iot_pipeline.definitions import defs
 from iot_pipeline.defs import assets, checks
 from iot_pipeline.defs.alerts import COUNTS, alerts
-from iot_pipeline.errors import ConfigurationError, DamagedTableError, WarehouseBusyError
+from iot_pipeline.errors import (
+    ConfigurationError,
+    DamagedTableError,
+    WarehouseBusyError,
+    WarehouseUnreachableError,
+)
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.delta import commit
+from iot_pipeline.warehouse.tables import Version
 from iot_pipeline_tests.alert_sink import CANARY, Sink, running_sink
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 from iot_pipeline_tests.runs import definitions_on, measurements_in
@@ -129,6 +137,32 @@ def test_of_two_services_only_the_one_that_was_down_is_tried_again(
         assert (len(sink.messages), len(other.messages)) == (1, 1)
 
 
+@pytest.mark.parametrize("n_faults", [1, 2, 3, 8])
+def test_a_warehouse_that_is_away_after_the_sending_makes_nobody_hear_of_it_twice(
+    warehouse: Path, found: Found, sink: Sink, monkeypatch: pytest.MonkeyPatch, n_faults: int
+) -> None:
+    found.events = (event(),)
+    waits: list[float] = []
+    monkeypatch.setattr("iot_pipeline.alerts.delivery.time.sleep", waits.append)
+    faults = iter(range(n_faults))
+
+    def fail_after_the_sending(*args: Any, **options: Any) -> Version:
+        if sink.messages and next(faults, None) is not None:
+            raise WarehouseUnreachableError("can't write: no answer")
+        return commit(*args, **options)
+
+    monkeypatch.setattr("iot_pipeline.alerts.outbox.commit", fail_after_the_sending)
+    for _ in range(4):
+        with suppress(WarehouseUnreachableError):
+            announce(Run("second", succeeded=True), warehouse=warehouse)
+    assert len(sink.messages) == 1
+    (message,) = [message for message in read_outbox(open_warehouse(warehouse)) if message.title]
+    assert message.sent_at
+    assert len(message.delivered) == 1
+    assert sum(waits) < 30
+    assert not delivery._unrecorded
+
+
 def test_what_waits_is_what_was_composed_though_the_event_has_vanished_since(
     warehouse: Path, found: Found, sink: Sink
 ) -> None:
@@ -177,6 +211,7 @@ def test_a_process_that_dies_between_sending_and_recording_sends_twice_and_not_m
         killed.setattr(delivery, "_record", _die)
         with pytest.raises(KeyboardInterrupt):
             announce(run, warehouse=warehouse)
+    delivery._unrecorded.clear()  # a new process knows nothing of it
     for _ in range(3):
         announce(run, warehouse=warehouse)
     assert len(sink.messages) == 2

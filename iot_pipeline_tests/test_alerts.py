@@ -156,6 +156,12 @@ def test_whatever_comes_and_goes_no_event_is_told_twice(nights: list[list[int]])
     assert sorted(told) == sorted({f"e{number}" for found in nights for number in found})
 
 
+def test_weak_events_of_several_sensors_at_once_are_told() -> None:
+    weak = [event(f"e{number}", f"sensor_{number}", peak_score=4.0, incident_id="e0") for number in range(3)]
+    assert news(*weak) == ["e0", "e1", "e2"]
+    assert news(event("e0", peak_score=4.0), event("e1", peak_score=4.0, incident_id="e0")) == []
+
+
 def test_400_sensors_that_fall_silent_at_once_are_one_incident() -> None:
     silent = [
         event(f"e{number}", f"sensor_{number:05}", kind="gap", start=CLOCK - DAY, incident_id="e0")

@@ -2,8 +2,11 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +116,7 @@ def test_what_can_not_be_taken_is_one_line_that_says_what_to_do(
 
 
 def test_before_anything_is_loaded_the_error_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(WarehouseNotReadyError, match="run: dagster asset materialize"):
+    with pytest.raises(WarehouseNotReadyError, match="run: iot-pipeline load"):
         annotate("a", *FOR_EVER, "confirmed", warehouse=tmp_path)
 
 
@@ -283,6 +286,32 @@ def test_an_event_in_a_false_alarm_stays_marked_and_is_not_counted(sensors: Sens
     assert sensors.judge().sensors_refitted == 0
 
 
+def test_an_annotation_of_one_sensor_of_an_incident_changes_no_row_of_the_others(bucket: Bucket) -> None:
+    sensors = Sensors(bucket, points=600)  # noqa: F811
+    for name in "abc":
+        sensors.add(name, [np.datetime64("2013-02-01T00:00:00")], [1e6])
+    sensors.judge()
+    before = sensors.verdicts()
+    common = "SELECT n_sensors, kinds FROM incidents WHERE n_sensors > 1"
+    linked = bucket.sql(common)
+    assert [n_sensors for n_sensors, _ in linked] == [3]
+    incident_ids = bucket.sql("SELECT event_id, incident_id FROM events ORDER BY 1")
+
+    annotation_id = annotate("a", "2013-02-01", "2013-02-02", "maintenance", warehouse=bucket.warehouse)
+    sensors.judge()
+    after = sensors.verdicts()
+    assert of("a", after) != of("a", before)
+    assert bucket.sql(common) == []
+    for name in "bc":
+        assert of(name, after) == of(name, before)
+
+    withdraw(annotation_id, warehouse=bucket.warehouse)
+    sensors.judge()
+    assert sensors.verdicts() == before
+    assert bucket.sql(common) == linked
+    assert bucket.sql("SELECT event_id, incident_id FROM events ORDER BY 1") == incident_ids
+
+
 class Said(RuleBasedStateMachine):
     """Loads, annotations, withdrawals and judgements, compared with judging from scratch."""
 
@@ -291,7 +320,8 @@ class Said(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         (self.folder / "source" / "Timeseries").mkdir(parents=True)
         self.sensors = Sensors(Bucket(self.folder / "source", self.folder / "warehouse"), points=300)
-        self.said: list[str] = []
+        self.sensors.judge()
+        self.said: dict[str, str] = {}
         self.loads = 0
 
     @rule(sensor=st.sampled_from("abc"), value=st.sampled_from([0.0, 1e6]))
@@ -306,14 +336,25 @@ class Said(RuleBasedStateMachine):
     )
     def annotate(self, sensor: str, day: int, kind: str) -> None:
         start, end = f"2013-01-0{day}T06:00", f"2013-01-0{day}T18:00"
-        self.said.append(annotate(sensor, start, end, kind, warehouse=self.sensors.bucket.warehouse))
+        with self.others_stay_as_they_are(sensor):
+            annotation_id = annotate(sensor, start, end, kind, warehouse=self.sensors.bucket.warehouse)
+        self.said[annotation_id] = sensor
 
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
         if self.said:
-            annotation_id = data.draw(st.sampled_from(self.said))
-            self.said.remove(annotation_id)
-            withdraw(annotation_id, warehouse=self.sensors.bucket.warehouse)
+            annotation_id = data.draw(st.sampled_from(list(self.said)))
+            with self.others_stay_as_they_are(self.said.pop(annotation_id)):
+                withdraw(annotation_id, warehouse=self.sensors.bucket.warehouse)
+
+    @contextmanager
+    def others_stay_as_they_are(self, sensor: str) -> Iterator[None]:
+        """Judge after something was said of a sensor, and compare all that is known of the others."""
+        others = [name for name in "abc" if not fnmatchcase(name, sensor)]
+        before = [of(name, self.sensors.verdicts()) for name in others]
+        yield
+        self.sensors.judge()
+        assert [of(name, self.sensors.verdicts()) for name in others] == before
 
     @invariant()
     def judging_gives_what_judging_from_scratch_gives(self) -> None:
@@ -327,7 +368,7 @@ class Said(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-TestAnySequenceOfLoadsAndAnnotations = Said.TestCase
+TestAnySequenceOfLoadsAndAnnotations = pytest.mark.system(Said.TestCase)
 TestAnySequenceOfLoadsAndAnnotations.settings = settings(
     max_examples=6,
     stateful_step_count=6,

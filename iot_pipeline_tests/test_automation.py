@@ -21,6 +21,8 @@ from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline_tests.conftest import Bucket, row
 from iot_pipeline_tests.runs import TABLES, definitions_on, failure_of, materialize, source_at
 
+pytestmark = pytest.mark.system
+
 # ------------------------------------------------------------------------------ new files
 
 
@@ -243,7 +245,6 @@ with dg.DagsterInstance.get() as instance:
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.system
 def test_a_killed_run_does_not_keep_the_next_one_waiting() -> None:
     command = [sys.executable, "-c", POOLED_RUN]
     with subprocess.Popen(
@@ -256,7 +257,6 @@ def test_a_killed_run_does_not_keep_the_next_one_waiting() -> None:
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.system
 def test_a_run_whose_process_was_killed_is_started_once_more_and_one_that_failed_is_not() -> None:
     with dg.DagsterInstance.get() as instance:
         assert instance.run_retries_enabled

@@ -21,6 +21,8 @@ from iot_pipeline_tests.runs import (
     metadata_of,
 )
 
+pytestmark = pytest.mark.system
+
 PICTURE = "data:image/png;base64,"
 
 
@@ -182,8 +184,8 @@ def test_a_full_reload_that_may_empty_the_table_is_run_config(bucket: Bucket) ->
     ("asset", "said"),
     [
         ("mapping", " must hold one mapping.csv, found none: check IOT_SOURCE"),
-        ("anomalies", "run: dagster asset materialize --select mapping,timeseries"),
-        ("anomaly_report", "run: dagster asset materialize --select mapping,timeseries"),
+        ("anomalies", "run: iot-pipeline load --only mapping,timeseries"),
+        ("anomaly_report", "run: iot-pipeline load --only mapping,timeseries"),
     ],
 )
 def test_a_failure_that_a_user_can_mend_is_one_line(bucket: Bucket, asset: str, said: str) -> None:

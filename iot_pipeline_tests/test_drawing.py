@@ -82,11 +82,21 @@ def test_pictures_of_sensors_that_are_no_longer_among_the_worst_are_removed(buck
     judged(bucket, {"a": "1e6", "b": "1e5"})
     write_report(warehouse=bucket.warehouse)
     folder = Path(bucket.warehouse) / "report"
-    assert sorted(path.name for path in folder.iterdir()) == ["index.html", "worst-01.png", "worst-02.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "index.html",
+        "last.json",
+        "worst-01.png",
+        "worst-02.png",
+    ]
     (folder / "notes.txt").write_text("not ours")
     judged(bucket, {"a": "1e6"})
     write_report(warehouse=bucket.warehouse)
-    assert sorted(path.name for path in folder.iterdir()) == ["index.html", "notes.txt", "worst-01.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "index.html",
+        "last.json",
+        "notes.txt",
+        "worst-01.png",
+    ]
 
 
 def test_the_page_names_the_source_of_the_settings_and_the_warehouse(

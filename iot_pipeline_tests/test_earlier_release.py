@@ -11,9 +11,10 @@ from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, CommitProperties, Transaction
 
 from iot_pipeline import connect, get_measurements
-from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.anomalies import flag_anomalies, tables
 from iot_pipeline.errors import DamagedTableError
 from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.state import verdicts_tables
 from iot_pipeline.warehouse.tables import read_table
 from iot_pipeline.warehouse.views import readable_errors
 from iot_pipeline_tests.conftest import SENSOR, row
@@ -101,7 +102,7 @@ def test_the_next_load_reads_only_what_is_new(old: Sensors) -> None:
 
 
 def test_its_events_are_one_line_that_says_what_to_run(old: Sensors) -> None:
-    line = r"^can't read .*/events .*: run: dagster asset materialize --select anomalies$"
+    line = r"^can't read .*/events .*: run: iot-pipeline load --only anomalies$"
     with (
         connect(old.bucket.warehouse) as connection,
         pytest.raises(DamagedTableError, match=line),
@@ -130,6 +131,47 @@ def test_a_kill_between_two_tables_leaves_what_it_had_judged_readable(old: Senso
         assert old.bucket.sql(counts) == before or old.bucket.sql("SELECT count(*) > 0 FROM events")
     assert old.judge().sensors == 3
     assert old.verdicts() == old.verdicts_from_nothing()
+
+
+# ------------------------------------------------- one that had the incidents among the events
+
+
+@pytest.fixture
+def older(sensors: Sensors) -> Sensors:  # noqa: F811
+    """Return a warehouse as the release before this one has made it, with an incident called ``theirs``."""
+    warehouse = open_warehouse(sensors.bucket.warehouse)
+    known = tables.read_verdicts(warehouse, verdicts_tables(warehouse))
+    for name in ("events", "anomalies", "incidents", "sensor_models"):
+        shutil.rmtree(sensors.bucket.warehouse / name)
+    incidents = pa.array(["theirs"] * known.events.num_rows)
+    versions = [
+        (folder, tables._publish(folder, rows, None))
+        for folder, rows in (
+            (warehouse.events, known.events.append_column("incident_id", incidents)),
+            (warehouse.anomalies, known.anomalies),
+        )
+    ]
+    tables._publish(warehouse.sensor_models, known.models, None, pins=versions)
+    return sensors
+
+
+def test_its_incidents_are_read(older: Sensors) -> None:
+    ((incident_id, n_events),) = older.bucket.sql("SELECT incident_id, n_events FROM incidents")
+    assert incident_id == "theirs"
+    assert older.bucket.sql("SELECT count(*) FROM events") == [(n_events,)]
+    columns = [name for name, *_ in older.bucket.sql("DESCRIBE events")]
+    assert columns[-2:] == ["incident_id", "annotation"]
+    assert len(columns) == len(set(columns))
+
+
+def test_the_next_judgement_links_its_events_anew_and_they_keep_their_ids(older: Sensors) -> None:
+    before = older.verdicts()
+    assert older.judge().sensors_refitted == 0
+    assert older.verdicts() == before
+    assert older.bucket.sql("SELECT count(*) FROM events WHERE incident_id = 'theirs'") == [(0,)]
+    columns = [name for name, *_ in older.bucket.sql("DESCRIBE events")]
+    assert len(columns) == len(set(columns))
+    assert DeltaTable(older.bucket.warehouse / "events").to_pyarrow_table().num_rows == len(before[0])
 
 
 def test_a_full_reload_mends_it_too(old: Sensors) -> None:

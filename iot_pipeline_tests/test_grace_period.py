@@ -13,14 +13,17 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from iot_pipeline import connect
-from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.alerts import Run, announce
+from iot_pipeline.anomalies import annotate, flag_anomalies
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder
 from iot_pipeline.warehouse.cleanup import remove_files
 from iot_pipeline_tests.conftest import SENSOR, Bucket, csv_of, row
 
-TABLES = ("timeseries", "source_files", "events", "anomalies", "sensor_models")
+pytestmark = pytest.mark.system
+
+TABLES = ("timeseries", "source_files", "events", "anomalies", "incidents", "sensor_models")
 
 
 def load_and_judge(bucket: Bucket, value: float) -> None:
@@ -124,19 +127,28 @@ def test_a_fragment_is_kept_as_long_as_a_version_of_the_ledger_that_lists_it(
     assert len(list((bucket.warehouse / "bronze").iterdir())) == 2
 
 
-@pytest.mark.parametrize("folder", ["bronze", *TABLES])
-def test_what_a_killed_writer_left_in_a_folder_is_deleted_after_the_grace_period(
-    bucket: Bucket, folder: str
-) -> None:
-    load_and_judge(bucket, 1)
-    left = bucket.warehouse / folder / ".part-1.parquet.0123abcd.part"
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{table}/.part-1.parquet.0123abcd.part" for table in (*TABLES, "annotations", "alerts")),
+        "bronze/.fragment.parquet.0123abcd.part",
+        ".mapping.sqlite.0123abcd.part",
+        ".mapping.sqlite.0123abcd.part-journal",
+    ],
+)
+def test_what_a_killed_writer_left_is_deleted_after_the_grace_period(bucket: Bucket, name: str) -> None:
+    def write_everything(value: int) -> None:
+        load_and_judge(bucket, value)
+        annotate("first", "2013-01-01", "2013-01-02", "confirmed", warehouse=bucket.warehouse)
+        announce(Run(str(value), succeeded=True), warehouse=bucket.warehouse)
+
+    write_everything(1)
+    left = bucket.warehouse / name
     left.write_bytes(b"half")
-    bucket.load()
-    flag_anomalies(warehouse=bucket.warehouse)
+    write_everything(2)
     assert left.exists()
     age(bucket, timedelta(days=8))
-    bucket.load()
-    flag_anomalies(warehouse=bucket.warehouse)
+    write_everything(3)
     assert not left.exists()
 
 
@@ -173,7 +185,7 @@ def test_a_failure_to_delete_old_files_fails_no_load_or_judgement_and_is_tried_a
         load_and_judge(bucket, 2)
     assert set(bucket.values()) == {2}
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert {"timeseries", "source_files", "bronze", "events", "anomalies", "sensor_models"} == {
+    assert {"timeseries", "source_files", "bronze", "events", "anomalies", "incidents", "sensor_models"} == {
         warning.split(" (")[0].rsplit("/", 1)[1] for warning in warnings
     }
     for warning in warnings:

@@ -1,5 +1,6 @@
 """Files of the warehouse that were damaged or lost: one line says what to run, and running it mends them."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -7,17 +8,26 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from deltalake import DeltaTable
 
 from iot_pipeline import connect, get_measurements
-from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.alerts.delivery import announce
+from iot_pipeline.alerts.digest import Run
+from iot_pipeline.alerts.outbox import read_outbox
+from iot_pipeline.anomalies import annotate, flag_anomalies, list_annotations
 from iot_pipeline.errors import DamagedTableError, IotPipelineError, WarehouseError
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.report import draw_anomalies_per_week, write_report
+from iot_pipeline.store import Store, open_store
+from iot_pipeline.warehouse import open_warehouse
+from iot_pipeline.warehouse.state import annotations_tables, readings_tables, verdicts_tables
 from iot_pipeline.warehouse.status import read_status
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, Reading, csv_of, row
 from iot_pipeline_tests.ingest.faults import dying
 from iot_pipeline_tests.ingest.test_crashes import committed_content
 from iot_pipeline_tests.test_anomalies import verdicts
+
+pytestmark = pytest.mark.system
 
 Damage = Callable[[Path], None]
 
@@ -32,6 +42,14 @@ def cut_the_first_commit(table: Path) -> None:
 
 def cut_the_last_commit(table: Path) -> None:
     commits(table)[-1].write_text(commits(table)[-1].read_text()[:-40])
+
+
+def empty_the_first_commit(table: Path) -> None:
+    commits(table)[0].write_bytes(b"")
+
+
+def empty_the_last_commit(table: Path) -> None:
+    commits(table)[-1].write_bytes(b"")
 
 
 def write_garbage_into_the_log(table: Path) -> None:
@@ -72,6 +90,7 @@ def lose_the_data_files(table: Path) -> None:
 TO_THE_LOG = [
     cut_the_first_commit,
     cut_the_last_commit,
+    empty_the_last_commit,
     write_garbage_into_the_log,
     lose_the_first_commit,
     lose_a_commit_between,
@@ -101,6 +120,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
         load_mapping(source=str(bucket.source), warehouse=bucket.warehouse)
         bucket.load()
         flag_anomalies(warehouse=bucket.warehouse)
+        annotate("first", "2012-01-01", "2012-01-02", "maintenance", warehouse=bucket.warehouse)
+        announce(Run(str(value), succeeded=True), warehouse=bucket.warehouse)
     return bucket
 
 
@@ -255,11 +276,87 @@ def test_damage_to_rejected_rows_hides_nothing_else(healthy: Bucket, damage: Dam
     assert "full-reload" in one_line_of(healthy.rejects)
 
 
+# ----------------------------------------------------------- a commit that was cut to nothing
+
+
+def objects(warehouse: str | Path, table: str) -> tuple[Store, list[str]]:
+    """Return a table's folder and the names of its commits."""
+    folder = open_store(warehouse) / table
+    names = [file.name for file in folder.list_objects()]
+    return folder, [name for name in names if re.fullmatch(r"_delta_log/\d+\.json", name)]
+
+
+@pytest.mark.parametrize("which", [0, 1, -1], ids=["the first", "one between", "the last"])
+@pytest.mark.parametrize("place", ["a directory", pytest.param("S3", marks=pytest.mark.system)])
+def test_a_commit_that_was_cut_to_0_bytes_is_noticed_in_every_table(
+    template: Bucket, tmp_path: Path, request: pytest.FixtureRequest, place: str, which: int
+) -> None:
+    warehouse = tmp_path / "warehouse" if place == "a directory" else request.getfixturevalue("s3_folder")
+    whole = open_store(warehouse)
+    for file in open_store(template.warehouse).list_objects():
+        with whole.publish(file.name) as part:
+            shutil.copy(template.warehouse / file.name, part)
+    opened = open_warehouse(warehouse)
+    faults: dict[str, Callable[[], str]] = {
+        "timeseries": lambda: readings_tables(opened).fault,
+        "source_files": lambda: readings_tables(opened).fault,
+        "events": lambda: verdicts_tables(opened).fault,
+        "anomalies": lambda: verdicts_tables(opened).fault,
+        "incidents": lambda: verdicts_tables(opened).fault,
+        "sensor_models": lambda: verdicts_tables(opened).fault,
+        "annotations": lambda: annotations_tables(opened).fault,
+        "alerts": lambda: one_line_of(lambda: read_outbox(opened)),
+    }
+    for table, fault in faults.items():
+        folder, names = objects(warehouse, table)
+        assert len(names) > 1
+        with folder.fetch([names[which]]) as (path,):
+            content = path.read_bytes()
+        with folder.publish(names[which]) as part:
+            part.write_bytes(b"")
+        assert fault().startswith(f"can't read {folder.url} (")
+        assert fault().count("\n") == 0
+        assert re.search(": (run: |restore |delete )", fault())
+        with folder.publish(names[which]) as part:
+            part.write_bytes(content)
+
+
+def test_of_a_log_with_a_checkpoint_only_what_came_after_it_has_to_be_whole(healthy: Bucket) -> None:
+    DeltaTable(healthy.warehouse / "timeseries").create_checkpoint()
+    empty_the_first_commit(healthy.warehouse / "timeseries")
+    healthy.write("c.csv", row("2013-01-31 12:00"))
+    healthy.load()
+    assert ask(healthy) == 25
+    empty_the_last_commit(healthy.warehouse / "timeseries")
+    assert one_line_of(healthy.load).endswith("run: iot-pipeline load --full-reload")
+
+
+# -------------------------------------------------------------- what people said and were told
+
+
+@pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA], ids=named)
+def test_damage_to_annotations_or_alerts_is_one_line_that_says_what_to_do(
+    healthy: Bucket, damage: Damage
+) -> None:
+    damage(healthy.warehouse / "annotations")
+    damage(healthy.warehouse / "alerts")
+    for reading, remedy in (
+        (lambda: list_annotations(warehouse=healthy.warehouse), "restore the folder from a backup"),
+        (lambda: flag_anomalies(warehouse=healthy.warehouse), "restore the folder from a backup"),
+        (lambda: read_outbox(open_warehouse(healthy.warehouse)), "delete it"),
+    ):
+        line = one_line_of(reading)
+        assert "can't read" in line
+        assert "/alerts" in line or "annotation" in line
+        assert remedy in line
+    assert ask(healthy) == 24
+
+
 # ------------------------------------------------------------------ anomalies and models
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA, *LOSSES], ids=named)
-@pytest.mark.parametrize("table", ["events", "anomalies", "sensor_models"])
+@pytest.mark.parametrize("table", ["events", "anomalies", "incidents", "sensor_models"])
 def test_damage_to_what_was_judged_hides_no_reading(healthy: Bucket, table: str, damage: Damage) -> None:
     before = committed_content(healthy)
     damage(healthy.warehouse / table)
@@ -269,16 +366,17 @@ def test_damage_to_what_was_judged_hides_no_reading(healthy: Bucket, table: str,
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA], ids=named)
-@pytest.mark.parametrize("table", ["events", "anomalies", "sensor_models"])
+@pytest.mark.parametrize("table", ["events", "anomalies", "incidents", "sensor_models"])
 def test_who_selects_from_a_damaged_table_gets_one_line_that_names_it_and_what_to_run(
     healthy: Bucket, table: str, damage: Damage
 ) -> None:
     damage(healthy.warehouse / table)
-    for question in (f"FROM {table}", f"SELECT count(*) FROM {table} WHERE sensor_name = 'first'"):
+    name = {"incidents": "n_sensors = 1"}.get(table, "sensor_name = 'first'")
+    for question in (f"FROM {table}", f"SELECT count(*) FROM {table} WHERE {name}"):
         line = one_line_of(lambda question=question: healthy.sql(question))  # type: ignore[misc]
         assert "can't read" in line
         assert table in line
-        assert line.endswith("run: dagster asset materialize --select anomalies")
+        assert line.endswith("run: iot-pipeline load --only anomalies")
 
 
 def test_a_status_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
@@ -299,7 +397,7 @@ def test_a_report_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
 
 
 @pytest.mark.parametrize("damage", [*TO_THE_LOG, *TO_THE_DATA, *LOSSES], ids=named)
-@pytest.mark.parametrize("table", ["events", "anomalies", "sensor_models"])
+@pytest.mark.parametrize("table", ["events", "anomalies", "incidents", "sensor_models"])
 def test_judging_again_mends_what_was_judged(healthy: Bucket, table: str, damage: Damage) -> None:
     before = verdicts(healthy.warehouse)
     damage(healthy.warehouse / table)

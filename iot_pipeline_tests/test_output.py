@@ -28,6 +28,7 @@ def in_a_pipe(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.system
 def test_a_pipe_gets_every_row() -> None:
     assert in_a_pipe("sql", MANY).split() == ["x", *map(str, range(1000)), "(1,000", "rows)"]
     lines = in_a_pipe("query", "sensor_00003", "2013-10-03", "2013-10-20").splitlines()
@@ -123,6 +124,7 @@ def test_a_query_that_fails_half_way_leaves_the_earlier_file_alone(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("format_", ["table", "csv", "json"])
 def test_a_query_that_fails_half_way_to_a_pipe_is_one_line_and_exit_code_1(format_: str) -> None:
     statement = "SELECT CASE WHEN x > 900000 THEN error('too far') ELSE x END AS x FROM range(1000000) t(x)"
@@ -133,6 +135,7 @@ def test_a_query_that_fails_half_way_to_a_pipe_is_one_line_and_exit_code_1(forma
     assert answer.stderr.count("\n") == 1
 
 
+@pytest.mark.system
 def test_a_link_and_a_pipe_are_written_to_and_not_replaced(tmp_path: Path) -> None:
     link, path = tmp_path / "link.csv", tmp_path / "rows.csv"
     link.symlink_to(path)
@@ -143,12 +146,14 @@ def test_a_link_and_a_pipe_are_written_to_and_not_replaced(tmp_path: Path) -> No
     assert in_a_pipe("sql", "SELECT 1 AS x", "--format", "csv", "-o", "/dev/stdout") == "x\n1\n"
 
 
+@pytest.mark.system
 def test_a_terminal_shows_the_first_rows_of_many_and_says_how_to_get_all() -> None:
     lines = run_in_terminal("sql", MANY, columns=80).splitlines()
     assert [line.strip() for line in lines[1:-1]] == list(map(str, range(SCREEN_ROWS)))
     assert lines[-1] == f"(the first {SCREEN_ROWS} rows; all of them: -o FILE.csv, or a pipe)"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_a_wide_text_is_wrapped_and_shown_whole(columns: int) -> None:
     shown = run_in_terminal("sql", f"SELECT 7 AS number, '{WIDE}' AS reasoning", columns=columns)
@@ -159,6 +164,7 @@ def test_a_wide_text_is_wrapped_and_shown_whole(columns: int) -> None:
     assert " ".join(rest).split() == ["7", *WIDE.split(), "(1", "row)"]
 
 
+@pytest.mark.system
 def test_more_columns_than_fit_stand_below_each_other() -> None:
     shown = run_in_terminal("sql", "FROM source_files ORDER BY key LIMIT 2", columns=80)
     lines = shown.splitlines()
@@ -169,12 +175,14 @@ def test_more_columns_than_fit_stand_below_each_other() -> None:
     assert "timeseries/data1/data_0.csv" in shown
 
 
+@pytest.mark.system
 def test_a_text_can_neither_command_a_terminal_nor_break_a_line() -> None:
     statement = "SELECT 'a' || chr(27) || '[2J' || chr(10) || '[bold]b' AS text"
     for shown in (run_in_terminal("sql", statement, columns=80), in_a_pipe("sql", statement)):
         assert [line.strip() for line in shown.splitlines()] == ["text", r"a\x1b[2J\n[bold]b", "(1 row)"]
 
 
+@pytest.mark.system
 def test_a_table_of_rows_needs_no_terminal_to_be_complete() -> None:
     environment = {**os.environ, "COLUMNS": "20"}
     command = [sys.executable, "-m", "iot_pipeline.cli", "sql", f"SELECT '{WIDE}' AS reasoning"]

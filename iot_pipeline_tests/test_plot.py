@@ -191,11 +191,11 @@ def test_a_name_is_not_read_as_a_formula() -> None:
     assert render(plot_sensor(r"$\frac{", TIMES, *values_and_detection()))
 
 
-def test_a_picture_is_a_png_of_1200_by_650_pixels() -> None:
+def test_a_picture_is_a_png_of_960_by_600_pixels() -> None:
     picture = render(plot_sensor("sensor_00000", TIMES, *values_and_detection()))
 
     assert picture.startswith(b"\x89PNG")
-    assert (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])) == (1200, 650)
+    assert (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])) == (960, 600)
 
 
 def test_drawing_leaves_no_figure_behind() -> None:

@@ -255,9 +255,9 @@ def test_a_sensor_name_with_sql_in_it_is_only_a_name(sample_warehouse: Path) -> 
 
 
 def test_a_warehouse_without_a_load_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(WarehouseNotReadyError, match="run: dagster asset materialize"):
+    with pytest.raises(WarehouseNotReadyError, match="run: iot-pipeline load"):
         get_measurements("sensor_00003", "2013-10-05", "2013-10-06", warehouse=tmp_path)
-    with pytest.raises(WarehouseNotReadyError, match="run: dagster asset materialize"):
+    with pytest.raises(WarehouseNotReadyError, match="run: iot-pipeline load"):
         connect(tmp_path)
 
 
@@ -363,6 +363,7 @@ def test_a_query_spans_months_and_the_change_of_the_clock(sample_warehouse: Path
     assert set(rows["timestamp"].dt.month) == {10, 11}
 
 
+@pytest.mark.system
 def test_threads_may_query_while_loads_commit(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IOT_GRACE_DAYS", "0")
     write_mapping(bucket, first=SENSOR)
@@ -393,6 +394,7 @@ def test_threads_may_query_while_loads_commit(bucket: Bucket, monkeypatch: pytes
             assert len(set(counts)) > 1
 
 
+@pytest.mark.system
 def test_a_process_that_was_forked_after_a_query_may_query(sample_warehouse: Path) -> None:
     script = (
         "import os, sys\n"

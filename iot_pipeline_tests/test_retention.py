@@ -11,6 +11,8 @@ import pytest
 from iot_pipeline.defs.retention import delete_old_runs, tidy_up, weekly_tidy_up
 from iot_pipeline.settings import PROJECT_ROOT
 
+pytestmark = pytest.mark.system
+
 PICTURE = 500_000
 
 

@@ -142,6 +142,27 @@ def test_a_files_version_is_the_one_that_a_listing_has(store: Any) -> None:
     assert store.versions(["a/b", "a/c", "b"]) == [obj.version, "", ""]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "names"),
+    [
+        ("", ["a/b/c", "a/d", "ab", "b"]),
+        ("a", ["a/b/c", "a/d", "ab"]),
+        ("a/", ["a/b/c", "a/d"]),
+        ("a/b", ["a/b/c"]),
+        ("a/b/c/d", []),
+        ("ab", ["ab"]),
+        ("c/d", []),
+    ],
+)
+def test_a_listing_may_be_of_the_files_whose_names_start_alike(
+    store: Any, prefix: str, names: list[str]
+) -> None:
+    for name in ("a/b/c", "a/d", "ab", "b"):
+        with store.publish(name) as part:
+            part.write_bytes(b"content")
+    assert [obj.name for obj in store.list_objects(prefix)] == names
+
+
 def test_a_file_that_is_not_there_is_said_to_be_missing(store: Any) -> None:
     with pytest.raises(FileNotFoundError), store.fetch(["nothing"]) as (path,):
         path.read_bytes()

@@ -1,6 +1,7 @@
 """Telling people of a run: compose once, send to all who don't have it yet, record who has it."""
 
 import logging
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,8 +21,14 @@ from iot_pipeline.alerts.outbox import (
     read_outbox,
 )
 from iot_pipeline.alerts.services import HEARTBEAT, call_heartbeat, check_heartbeat, open_services
-from iot_pipeline.errors import ConfigurationError, DamagedTableError, WarehouseNotReadyError
+from iot_pipeline.errors import (
+    ConfigurationError,
+    DamagedTableError,
+    IotPipelineError,
+    WarehouseNotReadyError,
+)
 from iot_pipeline.settings import get_settings
+from iot_pipeline.store import one_line
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.cleanup import remove_old_versions
 from iot_pipeline.warehouse.query import connect
@@ -31,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 Draw = Callable[[str, datetime, datetime], bytes]
 """Draws a sensor in a range of time, as a PNG picture."""
+_PAUSES = (1, 4)
+"""Seconds before recording once more what was sent."""
+_unrecorded: dict[tuple[str, str], tuple[str, ...]] = {}
+"""Who was told of a run while the warehouse was away, by its URL and the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +90,10 @@ def announce(
         takers = {service.key: service.label for service in services} if message.title else {}
         if run.succeeded and settings.heartbeat_url:
             takers[HEARTBEAT] = "the heartbeat"
+        unrecorded = _unrecorded.get((opened.url, run.run_id), ())
+        delivered = {*message.delivered, *unrecorded}
         # Who was added since everybody has been told is not told of it.
-        due = {
-            key: label
-            for key, label in takers.items()
-            if key not in message.delivered and not message.sent_at
-        }
+        due = {key: label for key, label in takers.items() if key not in delivered and not message.sent_at}
         to = due.keys() - set(not_to)
         picture = _drawing(message, draw)
         sent = [
@@ -95,8 +104,10 @@ def announce(
         if HEARTBEAT in to and call_heartbeat(settings.heartbeat_url):
             sent.append(HEARTBEAT)
         waiting = {key: label for key, label in due.items() if key not in sent}
-        if sent or (not waiting and message.sent_at is None):
-            _record(opened, run.run_id, tuple(sent), None if waiting else datetime.now(UTC))
+        if sent or unrecorded or (not waiting and message.sent_at is None):
+            _unrecorded[opened.url, run.run_id] = (*unrecorded, *sent)
+            _record(opened, run.run_id, (*unrecorded, *sent), None if waiting else datetime.now(UTC))
+            del _unrecorded[opened.url, run.run_id]
     return Announcement(message.title, tuple(due[key] for key in sent), waiting)
 
 
@@ -197,10 +208,20 @@ def _drawing(message: Message, draw: Draw | None) -> Callable[[], bytes | None]:
 
 
 def _record(warehouse: Warehouse, run_id: str, sent: tuple[str, ...], sent_at: datetime | None) -> None:
+    """Record who was told; where the warehouse is away, try again some seconds later."""
+
     def mark(messages: Messages) -> Messages:
         return tuple(
             mark_delivered(message, sent, sent_at) if message.run_id == run_id else message
             for message in messages
         )
 
+    for pause in _PAUSES:
+        try:
+            change_outbox(warehouse, mark)
+        except (IotPipelineError, OSError) as error:
+            logger.warning("can't record who was told (%s): trying again", one_line(error))
+            time.sleep(pause)
+        else:
+            return
     change_outbox(warehouse, mark)

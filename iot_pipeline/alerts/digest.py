@@ -110,7 +110,8 @@ def compose(
         run: How the run ended.
         findings: What was found, as of now.
         known: What people know; None before the first good run, whose events and warnings they aren't told.
-        min_score: The least peak score that is worth a message, in standard deviations.
+        min_score: The least peak score that is worth a message, in standard deviations. An event in an
+            incident of several sensors is worth one whatever its score: that many at once are no chance.
 
     Returns:
         The digest, and what is known once it is sent.
@@ -122,6 +123,7 @@ def compose(
     told_before = {told.event_id: told for told in known.events}
     present = {event.event_id for event in findings.events}
     vanished = [told for told in known.events if told.event_id not in present]
+    sensors = Counter(incident for incident, _ in {(e.incident_id, e.sensor_name) for e in findings.events})
     new: list[Event] = []
     ended: list[Event] = []
     told_after: list[Told] = []
@@ -131,7 +133,8 @@ def compose(
             # It is remembered only where it was told: withdrawing the annotation makes it news again.
             told_after += [_told(event, ongoing=False)] if earlier else []
         elif earlier is None:
-            if event.peak_score >= min_score and findings.clock and event.end >= findings.clock - RECENT:
+            is_worth_it = event.peak_score >= min_score or sensors[event.incident_id] > 1
+            if is_worth_it and findings.clock and event.end >= findings.clock - RECENT:
                 new.append(event)
                 told_after.append(_told(event, ongoing=event.ongoing))
         else:

@@ -1,8 +1,9 @@
 """The table ``alerts``: a row for each run that people were to be told of, and what they know after it.
 
-A digest is put into the outbox before it is sent, and marked as delivered after. So each one arrives, and
-twice only where the process dies in between. It is one small file that each commit writes anew; of two
-writers who have read the same version only one commits, and the other one reads again.
+A digest is put into the outbox before it is sent, so that another try sends the same, and marked as delivered
+after. So each one arrives, and twice only where the process dies in between. It is one small file that each
+commit writes anew; of two writers who have read the same version only one commits, and the other one reads
+again.
 """
 
 from collections.abc import Callable

@@ -133,7 +133,7 @@ def flag_anomalies(
             # Sensors that failed are to be tried again.
             verdicts = verdicts.made_from(None if failed else inputs).with_incidents(state.span)
             publish_verdicts(opened, verdicts, onto=tables)
-        for table in (opened.events, opened.anomalies, opened.sensor_models):
+        for table in (opened.events, opened.anomalies, opened.incidents, opened.sensor_models):
             remove_old_versions(table)
     return _report(state, verdicts, refitted=refitted, failed=failed)
 
@@ -156,7 +156,7 @@ def _report(state: State, verdicts: Verdicts, *, refitted: int, failed: dict[str
         readings=sum(verdicts.models["n_points"].to_pylist()),
         anomalies=dict(Counter(verdicts.anomalies["kind"].to_pylist()).most_common()),
         events=dict(Counter(verdicts.events["kind"].to_pylist()).most_common()),
-        incidents=len(verdicts.events["incident_id"].unique()),
+        incidents=len(verdicts.incidents["incident_id"].unique()),
         failed=failed,
     )
 
@@ -250,7 +250,6 @@ def _judge_sensor(
                 [None if event.kind == "gap" else event.mean_residual for event in result.events],
                 pa.float64(),
             ),
-            pa.nulls(len(ids), pa.string()),
         ],
         schema=EVENTS,
     )

@@ -1,4 +1,4 @@
-"""The tables that the detector publishes: events, the flagged readings of each, and the model of each sensor.
+"""The tables that the detector publishes: events, their readings, their incidents, and each sensor's model.
 
 ``sensor_models`` is committed last and pins the versions of the others it was made with, so a reader never
 sees the flags of one run with the models of another.
@@ -6,7 +6,7 @@ sees the flags of one run with the models of another.
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iot_pipeline.anomalies.identity import Span
-from iot_pipeline.anomalies.incidents import Beginning, link_events
+from iot_pipeline.anomalies.incidents import EventTime, link_events
 from iot_pipeline.store import Store, one_line
 from iot_pipeline.warehouse import Warehouse
 from iot_pipeline.warehouse.delta import DataFile, commit
@@ -34,9 +34,10 @@ EVENTS = pa.schema(
         ("n_readings", pa.int64()),
         ("peak_score", pa.float64()),
         ("mean_residual", pa.float64()),  # NULL for a gap
-        ("incident_id", pa.string()),
     ]
 )
+# Apart from the events, whose rows depend on nothing but their own sensor.
+INCIDENTS = pa.schema([("event_id", pa.string()), ("incident_id", pa.string())])
 ANOMALIES = pa.schema(
     [
         ("sensor_name", pa.string()),
@@ -72,11 +73,13 @@ class Verdicts:
         events: What is anomalous.
         anomalies: The flagged readings of each event.
         models: One row per sensor.
+        incidents: The incident that each event belongs to; empty until all sensors have been judged.
     """
 
     events: pa.Table
     anomalies: pa.Table
     models: pa.Table
+    incidents: pa.Table = field(default_factory=INCIDENTS.empty_table)
 
     @property
     def inputs(self) -> str | None:
@@ -86,7 +89,9 @@ class Verdicts:
 
     def made_from(self, inputs: str | None) -> "Verdicts":
         """Return the same with the fingerprint of all that the sensors were judged by."""
-        return replace(self, models=_with_column(self.models, "inputs", [inputs] * self.models.num_rows))
+        column = pa.array([inputs] * self.models.num_rows, pa.string())
+        position = SENSOR_MODELS.get_field_index("inputs")
+        return replace(self, models=self.models.set_column(position, "inputs", column))
 
     def spans(self) -> dict[str, list[tuple[str, Span]]]:
         """Return the ids of the events of each sensor, and when they were."""
@@ -101,13 +106,12 @@ class Verdicts:
 
     def with_incidents(self, span: int) -> "Verdicts":
         """Return the same with the incident that each event belongs to, see ``link_events``."""
-        columns = (self.events[name].to_pylist() for name in ("event_id", "sensor_name", "peak_score"))
-        ids, sensors, scores = columns
-        starts = self.events["start"].cast(pa.int64()).to_pylist()
-        incidents = link_events(list(map(Beginning, ids, sensors, starts, scores)), span=span)
-        return replace(
-            self, events=_with_column(self.events, "incident_id", [incidents[event_id] for event_id in ids])
+        ids, sensors, scores = (
+            self.events[name].to_pylist() for name in ("event_id", "sensor_name", "peak_score")
         )
+        starts, ends = (self.events[name].cast(pa.int64()).to_pylist() for name in ("start", "end"))
+        incidents = link_events(list(map(EventTime, ids, sensors, starts, ends, scores)), span=span)
+        return replace(self, incidents=pa.table([ids, [incidents[event] for event in ids]], INCIDENTS))
 
     @classmethod
     def join(cls, parts: Iterable["Verdicts"]) -> "Verdicts":
@@ -136,24 +140,26 @@ class Verdicts:
         )
 
 
-def _with_column(table: pa.Table, name: str, values: Collection[str | None]) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
-
-
 def read_verdicts(warehouse: Warehouse, tables: Linked) -> Verdicts:
     """Read what was published last.
 
     Tables that can't be read, or that an earlier release made without ``events``, count as empty: all sensors
-    are judged anew then. A table of an earlier release may lack a column, which is NULL then.
+    are judged anew then. A table of an earlier release may lack a column, which is NULL then; one that had
+    the incidents among the events is carried on.
     """
     if tables.fault:
         logger.warning("%s: all sensors are judged anew", tables.fault)
     if tables.last and {"events", "anomalies"} <= tables.pinned.keys():
         try:
-            return Verdicts(
+            verdicts = Verdicts(
                 _read(warehouse.events, tables.pinned["events"], EVENTS),
                 _read(warehouse.anomalies, tables.pinned["anomalies"], ANOMALIES),
                 _read(warehouse.sensor_models, tables.last, SENSOR_MODELS),
+            )
+            if "incidents" not in tables.pinned:
+                return verdicts.made_from(None)
+            return replace(
+                verdicts, incidents=_read(warehouse.incidents, tables.pinned["incidents"], INCIDENTS)
             )
         except (pa.ArrowException, FileNotFoundError) as error:
             text = "can't read what was judged before (%s): all sensors are judged anew"
@@ -181,7 +187,12 @@ def publish_verdicts(warehouse: Warehouse, verdicts: Verdicts, *, onto: Linked) 
     onto = clear_damage(onto)
     events = _publish(warehouse.events, verdicts.events, onto.head_number("events"))
     anomalies = _publish(warehouse.anomalies, verdicts.anomalies, onto.head_number("anomalies"))
-    pins = [(warehouse.events, events), (warehouse.anomalies, anomalies)]
+    incidents = _publish(warehouse.incidents, verdicts.incidents, onto.head_number("incidents"))
+    pins = [
+        (warehouse.events, events),
+        (warehouse.anomalies, anomalies),
+        (warehouse.incidents, incidents),
+    ]
     number = onto.last.version.number if onto.last else None
     _publish(warehouse.sensor_models, verdicts.models, number, pins=pins)
 

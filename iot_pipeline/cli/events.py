@@ -98,7 +98,7 @@ def annotate(
     """Say what happened to SENSOR (a name, or a pattern of names) from START to END, both included.
 
     Times without a zone mean Europe/Berlin. Prints the id by which it can be withdrawn.
-    Maintenance counts from the next judgement on: dagster asset materialize --select anomalies
+    Maintenance counts from the next judgement on: iot-pipeline load --only anomalies
     """
     from iot_pipeline.anomalies import annotations
 

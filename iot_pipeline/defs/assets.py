@@ -27,6 +27,15 @@ NIGHTLY = dg.FreshnessPolicy.cron(
     deadline_cron="0 5 * * *", lower_bound_delta=timedelta(hours=2), timezone=TIME_ZONE
 )
 """Stale at 05:00 unless made since 03:00, when the schedule runs."""
+JUDGED: dict[str, Any] = {
+    "deps": ["mapping", "timeseries"],
+    "kinds": {"deltalake", "python"},
+    "group_name": GROUP,
+    "owners": OWNERS,
+    "code_version": "1",
+    "freshness_policy": NIGHTLY,
+}
+"""What the tables of the detector have in common."""
 
 bucket = dg.AssetSpec(
     "bucket",
@@ -57,11 +66,11 @@ def _columns(**columns: tuple[str, str]) -> dict[str, dg.TableSchema]:
 @dg.asset(
     deps=[bucket],
     group_name=GROUP,
-    kinds={"sqlite"},
     owners=OWNERS,
     code_version="1",
-    pool=WAREHOUSE,
     freshness_policy=NIGHTLY,
+    kinds={"sqlite"},
+    pool=WAREHOUSE,
     metadata=_columns(
         sensor_name=("TEXT", "What engineers call the sensor, like `sensor_00000`. Primary key."),
         sensor_uuid=("TEXT", "What the backend calls it, lower case. Unique."),
@@ -81,11 +90,11 @@ def mapping(
 @dg.asset(
     deps=[bucket],
     group_name=GROUP,
-    kinds={"deltalake", "parquet"},
     owners=OWNERS,
     code_version="1",
-    pool=WAREHOUSE,
     freshness_policy=NIGHTLY,
+    kinds={"deltalake", "parquet"},
+    pool=WAREHOUSE,
     metadata=_columns(
         sensor_uuid=("string", "The sensor, lower case."),
         timestamp=("timestamp[us, UTC]", "When the reading was taken."),
@@ -138,12 +147,7 @@ def timeseries(
     specs=[
         dg.AssetSpec(
             "anomalies",
-            deps=[mapping, timeseries],
-            group_name=GROUP,
-            kinds={"deltalake", "python"},
-            owners=OWNERS,
-            code_version="1",
-            freshness_policy=NIGHTLY,
+            **JUDGED,
             description="The anomalous readings: one row per flagged reading, with its kind and its event.",
             metadata=_columns(
                 sensor_name=("string", "The sensor."),
@@ -157,12 +161,7 @@ def timeseries(
         ),
         dg.AssetSpec(
             "events",
-            deps=[mapping, timeseries],
-            group_name=GROUP,
-            kinds={"deltalake", "python"},
-            owners=OWNERS,
-            code_version="1",
-            freshness_policy=NIGHTLY,
+            **JUDGED,
             description=(
                 "What the anomalous readings add up to: one row per event. An event that grows or changes its"
                 " kind keeps its id."
@@ -179,17 +178,11 @@ def timeseries(
                 n_readings=("long", "Flagged readings."),
                 peak_score=("double", "The greatest score, in standard deviations of the noise."),
                 mean_residual=("double", "The mean deviation from the model; none for a gap."),
-                incident_id=("string", "Events of one cause in several sensors share it."),
             ),
         ),
         dg.AssetSpec(
             "sensor_models",
-            deps=[mapping, timeseries],
-            group_name=GROUP,
-            kinds={"deltalake", "python"},
-            owners=OWNERS,
-            code_version="1",
-            freshness_policy=NIGHTLY,
+            **JUDGED,
             description="The models: one row per sensor with readings, and the reasons for what was flagged.",
             metadata=_columns(
                 sensor_name=("string", "The sensor."),
@@ -276,11 +269,11 @@ def detection(
 @dg.asset(
     deps=["anomalies", "events", "sensor_models"],
     group_name=GROUP,
-    kinds={"html", "matplotlib"},
     owners=OWNERS,
     code_version="1",
-    pool=WAREHOUSE,
     freshness_policy=NIGHTLY,
+    kinds={"html", "matplotlib"},
+    pool=WAREHOUSE,
 )
 def anomaly_report(
     context: dg.AssetExecutionContext, measurements: MeasurementsResource

@@ -34,7 +34,7 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
     """
     warehouse = open_warehouse(measurements.warehouse)
     if not any(warehouse.mapping.versions([MAPPING])):
-        raise dg.Failure("no mapping has been loaded yet: run: dagster asset materialize --select mapping")
+        raise dg.Failure("no mapping has been loaded yet: run: iot-pipeline load --only mapping")
     with readable_failures(), open_mapping(warehouse) as connection:
         ((sensors,),) = connection.execute("SELECT count(*) FROM sensors").fetchall()
         twice = {

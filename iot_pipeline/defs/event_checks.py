@@ -84,7 +84,7 @@ def few_sensors_at_once(measurements: MeasurementsResource) -> dg.AssetCheckResu
     incidents = query(
         measurements,
         """
-        SELECT incident_id, n_sensors, kinds, strongest_sensor, epoch_us(start) AS start
+        SELECT n_sensors, kinds, strongest_sensor, epoch_us(start) AS start
         FROM incidents
         WHERE n_sensors > 1 AND "end" >= (SELECT max(timestamp) FROM readings) - to_days($days)
         ORDER BY n_sensors DESC, start
@@ -94,8 +94,8 @@ def few_sensors_at_once(measurements: MeasurementsResource) -> dg.AssetCheckResu
     return result(
         passed=not incidents,
         incidents=len(incidents),
-        ids_and_sensors=listed(
-            f"{row['incident_id']}: {row['n_sensors']} sensors from {moment(row['start']):%Y-%m-%d %H:%M} on"
+        at_once=listed(
+            f"{row['n_sensors']} sensors from {moment(row['start']):%Y-%m-%d %H:%M} on"
             f" ({', '.join(map(title, row['kinds']))}), the strongest {row['strongest_sensor']}"
             for row in incidents
         ),

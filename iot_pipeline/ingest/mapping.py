@@ -13,6 +13,7 @@ from iot_pipeline.errors import MappingError
 from iot_pipeline.ingest.parse import read_uuid
 from iot_pipeline.store import Store, StoredObject, as_source
 from iot_pipeline.warehouse import MAPPING, open_warehouse, readable_write_errors
+from iot_pipeline.warehouse.cleanup import remove_files
 
 FILE_NAME = "mapping.csv"
 _COLUMNS = {"sensor_name": "TEXT NOT NULL PRIMARY KEY", "sensor_uuid": "TEXT NOT NULL UNIQUE"}
@@ -61,6 +62,7 @@ def load_mapping(*, source: str | Store | None = None, warehouse: str | Path | N
     ):
         connection.execute(f"CREATE TABLE sensors ({schema}) STRICT")
         connection.executemany(f"INSERT INTO sensors VALUES ({', '.join('?' * len(columns))})", sensors)
+    remove_files(folder, lambda _: True, prefix=f".{MAPPING}.")  # what killed processes left
     return MappingReport(obj.name, len(sensors))
 
 

@@ -3,12 +3,10 @@
 pyarrow splits and converts a piece at full speed. Python then checks each *distinct* timestamp and uuid once,
 so the rules can be exact at no cost per row. The lines of a piece are examined separately only if one of them
 would be misread by pyarrow (quotes, control characters, invalid UTF-8, a wrong number of fields). Even then
-most checks are vectorised, so many bad lines cost no more than good ones.
+checks are vectorised or done once for each distinct line, so many bad lines cost no more than good ones.
 """
 
-import csv
 import re
-from array import array
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +18,7 @@ import pyarrow.csv as pcsv
 
 from iot_pipeline.berlin import Timestamp, read_timestamp
 from iot_pipeline.ingest.pieces import BOM, COLUMNS, NEWLINE, RAW_BYTES, Piece
+from iot_pipeline.ingest.quotes import without_quotes
 
 KEPT_ROWS = 1_000
 """How many rejected rows are kept for each reason; the rest are only counted."""
@@ -51,8 +50,6 @@ _DELIMITER = ord(";")
 _LAST_OF_ASCII = 127
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VALUE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_QUOTED_FIELD = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^";]*+)'
-_QUOTED_LINE = re.compile(_QUOTED_FIELD + rb"(?:;" + _QUOTED_FIELD + rb")*+")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _NO_ROWS = pa.table({name: pa.array([], pa.null()) for name in COLUMNS})
 _IS_NOT_SPACE = np.array([bool(bytes([byte]).strip()) for byte in range(256)])
@@ -125,24 +122,24 @@ class _Lines:
         verdicts[self._lines_with(self._bytes == 0)] = _CONTROL_CHARACTER
         verdicts[self._lines_with(self._bytes == ord("\r"))] = _CONTROL_CHARACTER
         self.mark_blank_lines()
-        good = self._bytes
+        offsets = np.append(self.starts, len(self.body)).astype(np.int32)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self.body)]
+        texts = pa.BinaryArray.from_buffers(pa.binary(), len(self.starts), buffers)
         if b'"' in self.body or not _is_utf8(self.body):
-            special = self._lines_with((good == ord('"')) | (good > _LAST_OF_ASCII))
-            special = special[verdicts[special] == _GOOD]
-            text = bytearray(self.body)
-            answers, counts = bytearray(), array("i")
-            starts, ends = memoryview(self.starts[special]), memoryview(self.ends[special])
-            for start, end in zip(starts, ends, strict=True):
-                unquoted, verdict, count = _unquote(self.body[start:end])
-                answers.append(verdict)
-                counts.append(count)
-                if verdict == _GOOD:
-                    text[start:end] = unquoted
-            verdicts[special], n_delimiters[special] = answers, counts
-            good = np.frombuffer(text, np.uint8)
+            is_special = np.zeros(len(verdicts), bool)
+            is_special[self._lines_with((self._bytes == ord('"')) | (self._bytes > _LAST_OF_ASCII))] = True
+            is_special &= verdicts == _GOOD
+            special = texts.filter(pa.array(is_special)).dictionary_encode()
+            answers = [_unquote(text) for text in special.dictionary.to_pylist()]
+            unquoted = pa.array([text for text, _, _ in answers], pa.binary()).take(special.indices)
+            texts = pc.replace_with_mask(texts, pa.array(is_special), unquoted)
+            codes = special.indices.to_numpy()
+            verdicts[is_special] = np.array([verdict for _, verdict, _ in answers], np.uint8)[codes]
+            n_delimiters[is_special] = np.array([count for *_, count in answers], np.int32)[codes]
         verdicts[(verdicts == _GOOD) & (n_delimiters != n_fields - 1)] = _WRONG_NUMBER_OF_FIELDS
-        lengths = np.diff(np.append(self.starts, len(self.body)))
-        return bytes(good[np.repeat(verdicts == _GOOD, lengths)])
+        good = texts.filter(pa.array(verdicts == _GOOD))
+        text: bytes = pc.binary_join(pa.ListArray.from_arrays([0, len(good)], good), b"")[0].as_py()
+        return text
 
     def mark_blank_lines(self) -> None:
         """Mark blank lines, which are not rows."""
@@ -224,18 +221,17 @@ def parse_piece(
     return readings, lines.rejected(piece.first_line), int((lines.verdicts != _BLANK).sum())
 
 
-@lru_cache(maxsize=1_000)
-def _unquote(text: bytes) -> tuple[bytes, int, int]:
-    """Return a line without quotes, padded to its length, with its verdict and number of delimiters."""
-    unquoted = text
+def _unquote(line: bytes) -> tuple[bytes, int, int]:
+    """Return a line without quotes, its verdict and its number of delimiters."""
+    text = line.removesuffix(b"\n")
     verdict = _GOOD
     if not _is_utf8(text):
         verdict = _INVALID_UTF8
     elif b'"' in text:
-        unquoted = _without_quotes(text)
-        if not unquoted:
-            unquoted, verdict = text, _STRAY_QUOTE
-    return unquoted.ljust(len(text)), verdict, unquoted.count(b";")
+        text = without_quotes(text)
+        if not text:
+            verdict = _STRAY_QUOTE
+    return text + b"\n", verdict, text.count(b";")
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -246,17 +242,6 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _without_quotes(text: bytes) -> bytes:
-    """Return a quoted line without its quotes; nothing if a quote is stray."""
-    if not _QUOTED_LINE.fullmatch(text):
-        return b""
-    try:
-        (fields,) = csv.reader([text.decode()], delimiter=";", strict=True)
-    except (csv.Error, ValueError):
-        return b""
-    return ";".join(name.replace(";", "'").replace('"', "'") for name in fields).encode()
 
 
 def _split_columns(body: bytes, names: list[str]) -> pa.Table | None:

@@ -3,6 +3,7 @@
 A picture needs the whole fitted model, which the tables don't hold. Fitting it again takes milliseconds.
 """
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,17 +15,22 @@ from matplotlib.figure import Figure
 from iot_pipeline.detection import detect_anomalies, detect_outside
 from iot_pipeline.errors import IotPipelineError, WarehouseNotReadyError
 from iot_pipeline.report.charts import plot_counts
-from iot_pipeline.report.page import render_report
+from iot_pipeline.report.page import LastReport, render_report
 from iot_pipeline.report.plot import plot_sensor, render
+from iot_pipeline.report.sparkline import read_sparklines
 from iot_pipeline.settings import get_settings
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse import open_warehouse, readable_write_errors
 from iot_pipeline.warehouse.annotations import read_maintenance
 from iot_pipeline.warehouse.events import find_events, rank_sensors
 from iot_pipeline.warehouse.query import Moment, connect, get_measurements, read_moment
+from iot_pipeline.warehouse.state import HOW_TO_JUDGE
 from iot_pipeline.warehouse.views import readable_errors
 
 MOST_PICTURES = 12
+MOST_SPARKLINES = 500
+LAST = "last.json"
+"""What the last report told of, beside the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +162,12 @@ def draw_anomalies_per_week(*, warehouse: str | Path | None = None) -> bytes | N
     return render(plot_counts(counts, what="anomalous readings", per="week")) if counts else None
 
 
-def write_report(*, source: str | None = None, warehouse: str | Path | None = None) -> ReportFiles:
+def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
     """Write the page about all sensors and the pictures of the worst ones; earlier pictures go.
 
-    A sensor that can't be drawn is named on the page.
+    A sensor that can't be drawn is named on the page. What is new on it is what the page before didn't have.
 
     Args:
-        source: Where the readings come from, as the page names it; by default the setting's.
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
 
     Raises:
@@ -173,12 +178,12 @@ def write_report(*, source: str | None = None, warehouse: str | Path | None = No
     with connect(warehouse) as connection, readable_errors():
         sensors = rank_sensors(connection).to_arrow_table().to_pandas()
         events = find_events(connection).to_arrow_table().to_pandas()
+        incidents = connection.sql("FROM incidents WHERE n_sensors > 1").to_arrow_table().to_pandas()
+        eventful = sensors.loc[sensors["n_events"] > 0, "sensor_name"].head(MOST_SPARKLINES)
+        sparklines = read_sparklines(connection, eventful.tolist(), events)
     if sensors.empty:
-        raise WarehouseNotReadyError(
-            f"no models have been fitted in {opened.url} yet:"
-            " run: dagster asset materialize --select anomalies"
-        )
-    report = opened.report
+        raise WarehouseNotReadyError(f"no models have been fitted in {opened.url} yet: {HOW_TO_JUDGE}")
+    created, report = datetime.now(UTC), opened.report
     pictures: dict[str, bytes] = {}
     failed: dict[str, str] = {}
     files = {"index.html"}
@@ -197,17 +202,32 @@ def write_report(*, source: str | None = None, warehouse: str | Path | None = No
     html = render_report(
         sensors,
         events,
-        source=source or get_settings().source,
+        incidents,
+        source=get_settings().source,
         warehouse=opened.url,
-        created=datetime.now(UTC),
+        created=created,
+        last=_read_last(report),
         pictures=pictures,
+        sparklines=sparklines,
         failures=failed,
     )
     _publish(report, "index.html", html.encode())
+    told = {"created": created.isoformat(), "event_ids": events["event_id"].tolist()}
+    _publish(report, LAST, json.dumps(told).encode())
     for file in report.list_objects():
         if file.name.startswith("worst-") and file.name not in files:
             report.delete(file.name)
     return ReportFiles(f"{report.url}/index.html", pictures, failed)
+
+
+def _read_last(report: Store) -> LastReport | None:
+    """Return what the last report told of; None where there is none that can be read."""
+    try:
+        with report.fetch([LAST]) as (path,):
+            last = json.loads(path.read_bytes())
+        return LastReport(datetime.fromisoformat(last["created"]), frozenset(last["event_ids"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _publish(report: Store, name: str, content: bytes) -> None:

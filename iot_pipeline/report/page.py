@@ -1,11 +1,13 @@
-"""The report: one self-contained HTML page about every sensor's model and anomalies.
+"""The report: one self-contained HTML page about every sensor's model and anomalies, to be sent by mail.
 
-Only renders data frames and pictures that are passed in.
+Only renders data frames and pictures that are passed in. Its few lines of script search and sort the tables;
+without them, as in a mail client, all is there in the order written.
 """
 
 import base64
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,9 +17,11 @@ from pandas.api.types import is_numeric_dtype
 
 from iot_pipeline.berlin import BERLIN
 from iot_pipeline.kinds import KINDS, title
+from iot_pipeline.report.sparkline import HEIGHT, WIDTH, Sparkline
 
 _TIME = "%Y-%m-%d %H:%M"
 _NOTHING = "-"
+_MOST_NEW = 100
 _LEAST, _MOST = 1e-4, 1e7
 """Between these, numbers are easier to read without an exponent."""
 _TITLES = {
@@ -27,19 +31,37 @@ _TITLES = {
     "n_points": "readings",
     "n_readings": "flagged",
     "mean_residual": "mean deviation",
+    "n_sensors": "sensors",
+    "strongest_sensor": "strongest",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class LastReport:
+    """What the report before this one told of.
+
+    Attributes:
+        created: When it was written, with a time zone.
+        event_ids: The events it had.
+    """
+
+    created: datetime
+    event_ids: frozenset[str]
 
 
 def render_report(
     sensors: pd.DataFrame,
     events: pd.DataFrame,
+    incidents: pd.DataFrame,
     *,
     source: str,
     warehouse: str,
     created: datetime,
+    last: LastReport | None,
     pictures: Mapping[str, bytes],
+    sparklines: Mapping[str, Sparkline],
     failures: Mapping[str, str],
-    most_events: int = 500,
+    most_events: int = 1000,
 ) -> str:
     """Render the page.
 
@@ -48,21 +70,26 @@ def render_report(
             severity, n_events, n_anomalies, n_points, noise_sd, model, breakpoints (a sequence of times),
             reasoning.
         events: One row per event, with the columns of ``find_events``: sensor_name, kind, start, end (with a
-            time zone), duration_h, n_readings, peak_score, mean_residual (NaN if not meaningful), annotation.
-            False alarms are listed but not counted.
+            time zone), duration_h, n_readings, peak_score, mean_residual (NaN if not meaningful), annotation,
+            event_id. False alarms are listed but not counted.
+        incidents: One row per incident of several sensors, with columns of the view ``incidents``: start,
+            end, n_sensors, kinds, strongest_sensor, peak_score.
         source: The directory or URL of the source.
         warehouse: The directory or URL of the warehouse.
         created: The time shown as the report's, with a time zone.
+        last: The report before this one; None for the first.
         pictures: PNG pictures by the names of the sensors to show.
+        sparklines: Small pictures by the names of sensors.
         failures: Error messages by the names of the sensors that could not be drawn.
-        most_events: The maximum number of events listed; those with the highest scores.
+        most_events: The maximum number of events listed; the newest.
 
     Returns:
         A complete HTML document with embedded pictures; all times are Europe/Berlin.
     """
-    events = events.sort_values(["peak_score", "sensor_name", "start"], ascending=[False, True, True])
+    events = events.sort_values(["start", "peak_score", "sensor_name"], ascending=[False, False, True])
     events = events.assign(kind=events["kind"].map(title), annotation=events["annotation"].map(_said))
     counted = events[events["annotation"] != title("false_alarm")]
+    new = counted[~counted["event_id"].isin(last.event_ids if last else [])]
     listed = events.head(most_events)
     shown = sensors[sensors["sensor_name"].isin([*pictures, *failures])]
     # Not at import: PackageLoader accesses the disk.
@@ -70,10 +97,16 @@ def render_report(
         loader=PackageLoader("iot_pipeline.report"), autoescape=True, undefined=StrictUndefined
     ).get_template("report.html")
     return page.render(
+        width=WIDTH,
+        height=HEIGHT,
         source=source,
         warehouse=warehouse,
-        created=f"{created.astimezone(BERLIN):{_TIME}}",
+        created=_text(created),
         figures=_figures(sensors, counted),
+        last=_text(last.created) if last else None,
+        new=_table(_events(new.head(_MOST_NEW))),
+        n_new=f"{len(new):,}",
+        incidents=_table(_incidents(incidents)),
         kinds=_table(_kinds(counted)),
         glossary={title(kind): text for kind, text in KINDS.items()},
         worst=[
@@ -85,7 +118,7 @@ def render_report(
             }
             for sensor in shown.to_dict("records")
         ],
-        sensors=_table(_sensors(sensors)),
+        sensors=_table(_sensors(sensors, sparklines)),
         listed=f"{len(listed):,} of {len(events):,}",
         events=_table(_events(listed)),
     )
@@ -113,16 +146,32 @@ def _kinds(events: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _sensors(sensors: pd.DataFrame) -> pd.DataFrame:
-    columns = ["sensor_name", "severity", "n_events", "n_anomalies", "n_points", "noise_sd", "model"]
-    columns += ["breakpoints", "reasoning"]
-    return sensors.assign(breakpoints=sensors["breakpoints"].map(_dates))[columns]
+def _incidents(incidents: pd.DataFrame) -> pd.DataFrame:
+    incidents = incidents.sort_values(["start", "n_sensors"], ascending=False)
+    spans = zip(incidents["start"], incidents["end"], strict=True)
+    return incidents.assign(
+        length=_objects(_Length((end - start).total_seconds()) for start, end in spans),
+        kinds=[", ".join(map(title, kinds)) for kinds in incidents["kinds"]],
+    )[["start", "end", "length", "n_sensors", "kinds", "strongest_sensor", "peak_score"]]
+
+
+def _objects(cells: Iterable[object]) -> Any:
+    return pd.Series(list(cells), dtype=object).to_numpy()
+
+
+def _sensors(sensors: pd.DataFrame, sparklines: Mapping[str, Sparkline]) -> pd.DataFrame:
+    columns = ["sensor_name", "severity", "shape", "n_events", "n_anomalies", "n_points", "noise_sd"]
+    columns += ["model", "breakpoints", "reasoning"]
+    return sensors.assign(
+        shape=_objects(map(sparklines.get, sensors["sensor_name"])),
+        breakpoints=sensors["breakpoints"].map(_dates),
+    )[columns]
 
 
 def _events(events: pd.DataFrame) -> pd.DataFrame:
-    columns = ["sensor_name", "kind", "start", "end", "duration", "n_readings", "mean_residual", "peak_score"]
+    columns = ["start", "end", "length", "sensor_name", "kind", "n_readings", "mean_residual", "peak_score"]
     columns += ["annotation"] if events["annotation"].any() else []
-    return events.assign(duration=events["duration_h"].map(_duration))[columns]
+    return events.assign(length=_objects(_Length(hours * 3600) for hours in events["duration_h"]))[columns]
 
 
 def _said(annotation: object) -> str:
@@ -131,25 +180,55 @@ def _said(annotation: object) -> str:
 
 def _dates(times: Iterable[Any]) -> str:
     berlin = pd.to_datetime(list(times), utc=True).tz_convert(BERLIN)
-    return "\n".join(f"{time:%Y-%m-%d}" for time in berlin)
+    return ", ".join(f"{time:%Y-%m-%d}" for time in berlin)
 
 
-def _duration(hours: float) -> str:
-    """Format a duration, such as ``2 d 4 h``; ``-`` for a single moment."""
-    minutes = round(hours * 60)
-    days, rest = divmod(minutes, 24 * 60)
-    parts = {"d": days, "h": rest // 60, "min": 0 if days else rest % 60}
-    return " ".join(f"{count:,} {unit}" for unit, count in parts.items() if count) or _NOTHING
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """A length of time, written like ``2 d 4 h`` or, of a single moment, ``-``; sorted by its seconds."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        minutes = round(self.seconds / 60)
+        days, rest = divmod(minutes, 24 * 60)
+        parts = {"d": days, "h": rest // 60, "min": 0 if days else rest % 60}
+        return " ".join(f"{count:,} {unit}" for unit, count in parts.items() if count) or _NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """What a cell of a table shows: a text, which may be sorted by a number, or a sparkline."""
+
+    style: str
+    title: str
+    text: str
+    key: float | None = None
+    sparkline: Sparkline | None = None
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
-    """Return a frame's header and rows as text, each cell with the style of its column."""
-    kinds = [_style(str(name), dtype) for name, dtype in frame.dtypes.items()]
+    """Return a frame's header and rows as cells."""
+    styles = [_style(str(name), dtype) for name, dtype in frame.dtypes.items()]
     titles = [_TITLES.get(column, column.replace("_", " ")) for column in frame.columns]
+    head = list(zip(styles, titles, strict=True))
     return {
-        "head": list(zip(kinds, titles, strict=True)),
-        "rows": [list(zip(kinds, map(_text, row), strict=True)) for row in frame.itertuples(index=False)],
+        "head": head,
+        "rows": [
+            [_cell(style, title, value) for (style, title), value in zip(head, row, strict=True)]
+            for row in frame.itertuples(index=False)
+        ],
     }
+
+
+def _cell(style: str, title: str, value: object) -> _Cell:
+    match value:
+        case _Length():
+            return _Cell(style, title, str(value), key=value.seconds)
+        case Sparkline():
+            return _Cell(style, title, "", sparkline=value)
+        case _:
+            return _Cell(style, title, _text(value))
 
 
 def _style(column: str, dtype: Any) -> str:
@@ -157,13 +236,14 @@ def _style(column: str, dtype: Any) -> str:
         return "number"
     if isinstance(dtype, pd.DatetimeTZDtype):
         return "time"
-    return {"reasoning": "prose", "sensor_name": "name", "kind": "name", "duration": "name"}.get(
-        column, "text"
-    )
+    names = ("sensor_name", "strongest_sensor", "kind", "length")
+    return "prose" if column == "reasoning" else "name" if column in names else "text"
 
 
 def _text(value: object) -> str:
     match value:
+        case None:
+            return ""
         case int():
             return f"{value:,}"
         case float():

@@ -90,14 +90,14 @@ class DirectoryStore:
             lock.flush()
             yield
 
-    def list_objects(self) -> list[StoredObject]:
-        """List all files."""
+    def list_objects(self, prefix: str = "") -> list[StoredObject]:
+        """List the files, entering only the directories that may hold some."""
         try:
-            return sorted(self._walk())
+            return sorted(self._walk(prefix))
         except OSError as error:
             raise unreachable(self.setting)(f"can't list {error.filename}: {error.strerror}") from error
 
-    def _walk(self) -> Iterator[StoredObject]:
+    def _walk(self, start: str) -> Iterator[StoredObject]:
         """Yield the files of real directories, then those behind links to directories not seen before."""
         # A link to a parent directory would be followed in a circle.
         seen = {_identity(parent) for parent in self.root.resolve().parents}
@@ -113,16 +113,19 @@ class DirectoryStore:
             except FileNotFoundError:  # deleted meanwhile
                 continue
             for entry in entries:
+                name = prefix + entry.name
+                if not (name.startswith(start) or start.startswith(f"{name}/")):
+                    continue
                 with suppress(FileNotFoundError):
                     if entry.is_dir(follow_symlinks=False):
-                        directories.append((f"{prefix}{entry.name}/", entry.path))
+                        directories.append((f"{name}/", entry.path))
                     elif entry.is_dir():
                         if self.follow_links:
-                            links.append((f"{prefix}{entry.name}/", entry.path))
-                    elif entry.is_file():
+                            links.append((f"{name}/", entry.path))
+                    elif entry.is_file() and name.startswith(start):
                         stat = entry.stat()
                         modified = stat.st_mtime_ns // 1000
-                        yield StoredObject(prefix + entry.name, _version(stat), stat.st_size, modified)
+                        yield StoredObject(name, _version(stat), stat.st_size, modified)
 
     @contextmanager
     def open_object(self, obj: StoredObject) -> Iterator[IO[bytes]]:

@@ -7,14 +7,24 @@ wrong reading.
 import threading
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from fsspec import AbstractFileSystem
 
-if TYPE_CHECKING:
-    from iot_pipeline.store._s3 import ObjectInfo, S3Store
+from iot_pipeline.store._interface import ObjectInfo
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class BlockStore(Protocol):
+    """What is needed of a store: see ``S3Store``."""
+
+    @property
+    def url(self) -> str: ...
+
+    def describe(self, name: str) -> ObjectInfo: ...
+
+    def read_blocks(self, name: str, info: ObjectInfo, start: int, end: int) -> tuple[int, bytes]: ...
 
 
 class S3Files(AbstractFileSystem):  # type: ignore[misc]
@@ -27,7 +37,7 @@ class S3Files(AbstractFileSystem):  # type: ignore[misc]
     protocol = "s3"
     cachable = False
 
-    def __init__(self, store: "S3Store") -> None:
+    def __init__(self, store: BlockStore) -> None:
         """Give access to the files of a store."""
         super().__init__()
         self._store = store
@@ -62,7 +72,7 @@ class S3File:
     and the footer itself usually lie in the same block.
     """
 
-    def __init__(self, store: "S3Store", name: str, info: "ObjectInfo") -> None:
+    def __init__(self, store: BlockStore, name: str, info: ObjectInfo) -> None:
         """Open an object."""
         self._store = store
         self._name = name

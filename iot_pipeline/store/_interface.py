@@ -34,6 +34,21 @@ class StoredObject:
     modified: int = field(default=0, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What S3 says about an object without its content.
+
+    Attributes:
+        etag: Its version.
+        size: Length in bytes.
+        metadata: The user-defined metadata stored with it.
+    """
+
+    etag: str
+    size: int
+    metadata: dict[str, str]
+
+
 class ObjectVanishedError(SourceError):
     """The object was deleted after it was listed."""
 
@@ -98,8 +113,11 @@ class Store(Hashable, Protocol):
         """
         ...
 
-    def list_objects(self) -> list[StoredObject]:
-        """Return all files at any depth, sorted by name; none if the store does not exist yet."""
+    def list_objects(self, prefix: str = "") -> list[StoredObject]:
+        """Return all files at any depth whose names start with a prefix, sorted by name.
+
+        None if the store does not exist yet.
+        """
         ...
 
     def open_object(self, obj: StoredObject) -> AbstractContextManager[IO[bytes]]:

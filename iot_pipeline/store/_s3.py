@@ -16,7 +16,7 @@ from iot_pipeline.errors import ConfigurationError
 from iot_pipeline.store._checksums import Blocks, md5
 from iot_pipeline.store._connection import ATTEMPTS, S3Connection
 from iot_pipeline.store._errors import one_line, readable_errors, unreachable
-from iot_pipeline.store._interface import ObjectChangedError, ObjectVanishedError, StoredObject
+from iot_pipeline.store._interface import ObjectChangedError, ObjectInfo, ObjectVanishedError, StoredObject
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -27,21 +27,6 @@ FETCH_THREADS = 8
 VERSION_THREADS = 32
 LONGEST_LOAD = timedelta(days=1)
 _MD5 = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """What S3 says about an object without its content.
-
-    Attributes:
-        etag: Its version.
-        size: Length in bytes.
-        metadata: The user-defined metadata stored with it.
-    """
-
-    etag: str
-    size: int
-    metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -128,13 +113,13 @@ class S3Store:
         """Do nothing: the commit decides between two writers."""
         yield
 
-    def list_objects(self) -> list[StoredObject]:
-        """List all objects below the prefix, page by page."""
+    def list_objects(self, prefix: str = "") -> list[StoredObject]:
+        """List the objects page by page."""
         folder = self._key("")
         where = f"s3://{self.bucket}/{folder}"
         with self._errors(f"list {where}"):
             paginator = self._client.get_paginator("list_objects_v2")
-            pages = list(paginator.paginate(Bucket=self.bucket, Prefix=folder))
+            pages = list(paginator.paginate(Bucket=self.bucket, Prefix=folder + prefix))
         if not all("Name" in page for page in pages):
             raise unreachable(self.setting)(
                 f"can't list {where}: no S3 server answers (check AWS_ENDPOINT_URL_S3)"

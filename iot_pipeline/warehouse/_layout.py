@@ -58,6 +58,11 @@ class Warehouse:
         return self.root / "anomalies"
 
     @property
+    def incidents(self) -> Store:
+        """The Delta table of the incident that each event belongs to."""
+        return self.root / "incidents"
+
+    @property
     def sensor_models(self) -> Store:
         """The Delta table of fitted models."""
         return self.root / "sensor_models"

@@ -48,11 +48,17 @@ def remove_old_versions(folder: Store) -> None:
     remove_files(folder, lambda name: name.endswith(UNFINISHED))
 
 
-def remove_files(folder: Store, is_unwanted: Callable[[str], bool]) -> None:
-    """Delete the files in a folder whose names are unwanted and that are older than the grace period."""
+def remove_files(folder: Store, is_unwanted: Callable[[str], bool], *, prefix: str = "") -> None:
+    """Delete the files in a folder whose names are unwanted and that are older than the grace period.
+
+    Args:
+        folder: The folder.
+        is_unwanted: Takes the name of a file.
+        prefix: Only files whose names start with it are looked at.
+    """
     with clearing_away(folder):
         latest = (time.time() - _grace_period(folder).total_seconds()) * 1e6
-        for file in folder.list_objects():
+        for file in folder.list_objects(prefix):
             if file.modified <= latest and is_unwanted(file.name):
                 with suppress(FileNotFoundError):
                     folder.delete(file.name)

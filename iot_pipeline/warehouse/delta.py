@@ -1,8 +1,8 @@
 """Commits Parquet files that have been written elsewhere as the next version of a Delta table.
 
 A version can be *pinned* by the commit of another table: ``source_files`` names the version of ``timeseries``
-that it describes, ``sensor_models`` the versions of ``events`` and ``anomalies`` it was made with. A reader
-that follows the pins always sees tables that belong together.
+that it describes, ``sensor_models`` those of the other tables of a judgement. A reader that follows the pins
+always sees tables that belong together.
 
 Tables are not written with ``write_deltalake``, because it commits a file before it is synced to disk.
 """

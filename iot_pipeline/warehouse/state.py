@@ -18,9 +18,9 @@ from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import MAPPING, Warehouse
 from iot_pipeline.warehouse.tables import LOG, Table, TableFile, Version, clear_log, read_table, table_name
 
-HOW_TO_LOAD = "run: dagster asset materialize --select mapping,timeseries"
+HOW_TO_LOAD = "run: iot-pipeline load --only mapping,timeseries"
 HOW_TO_RELOAD = "run: iot-pipeline load --full-reload"
-HOW_TO_JUDGE = "run: dagster asset materialize --select anomalies"
+HOW_TO_JUDGE = "run: iot-pipeline load --only anomalies"
 HOW_TO_RESTORE = "restore the folder from a backup, or delete it and say everything again"
 
 
@@ -54,8 +54,8 @@ def readings_tables(warehouse: Warehouse, *, writing: bool = False) -> Linked:
 
 
 def verdicts_tables(warehouse: Warehouse, *, writing: bool = False) -> Linked:
-    """Read the versions of ``events``, ``anomalies`` and ``sensor_models``."""
-    others = [warehouse.events, warehouse.anomalies]
+    """Read the versions of ``events``, ``anomalies``, ``incidents`` and ``sensor_models``."""
+    others = [warehouse.events, warehouse.anomalies, warehouse.incidents]
     return _read_linked(others, warehouse.sensor_models, HOW_TO_JUDGE, writing=writing)
 
 
@@ -118,7 +118,7 @@ class State:
         timeseries: The version of the readings that it describes.
         months: The files of the readings by month, ascending.
         mapping: The columns of the mapping, by sensor name; none before it has been loaded.
-        verdicts: ``events``, ``anomalies`` and ``sensor_models``; None where nobody has asked for them.
+        verdicts: ``sensor_models`` and what it pins; None where nobody has asked for them.
         annotations: ``annotations``, likewise.
     """
 
@@ -194,8 +194,8 @@ def read_state(warehouse: Warehouse, *, with_verdicts: bool = False, fresh: bool
 
     Args:
         warehouse: Which one.
-        with_verdicts: Read ``events``, ``anomalies``, ``sensor_models`` and ``annotations`` too. Damage to
-            them is no error.
+        with_verdicts: Read ``sensor_models``, what it pins, and ``annotations`` too. Damage to them is no
+            error.
         fresh: Trust nothing in memory.
 
     Raises:

@@ -81,6 +81,7 @@ def read_table(folder: Store, version: int | None = None, *, pins: Sequence[Stor
         table = open_table(folder, version)
         if table is None:
             return None
+        _check_commits(folder, table.version())
         words = (table.metadata().description or "").split()
         ids = dict(zip(words[::2], words[1::2], strict=False))
         pinned = {
@@ -90,6 +91,23 @@ def read_table(folder: Store, version: int | None = None, *, pins: Sequence[Stor
         }
         this = Version(table.version(), str(table.metadata().id))
         return Table(this, tuple(list_files(folder, table)), pinned)
+
+
+def _check_commits(folder: Store, version: int) -> None:
+    """Raise an error if a commit since the last checkpoint has 0 bytes, which Delta takes for no change."""
+    sizes: dict[int, int] = {}
+    checkpoint = -1
+    for file in folder.list_objects(f"{LOG}/"):
+        number, _, suffix = file.name.removeprefix(f"{LOG}/").partition(".")
+        if not number.isdecimal() or int(number) > version:
+            continue
+        if suffix == "json":
+            sizes[int(number)] = file.size
+        elif suffix.startswith("checkpoint"):
+            checkpoint = int(number)
+    empty = [number for number, size in sizes.items() if number > checkpoint and not size]
+    if empty:
+        raise DamagedTableError(f"can't read {folder.url} (its log file {empty[0]:020}.json is empty)")
 
 
 def table_name(folder: Store) -> str:
@@ -136,5 +154,5 @@ def clear_log(folder: Store) -> None:
 
     The oldest files are deleted first, so that what a killed process leaves never looks like an old version.
     """
-    for name in sorted(file.name for file in folder.list_objects() if file.name.split("/")[0] == LOG):
-        folder.delete(name)
+    for file in folder.list_objects(LOG):
+        folder.delete(file.name)

@@ -52,8 +52,8 @@ _COLUMNS = {
         "n_readings BIGINT",
         "peak_score DOUBLE",
         "mean_residual DOUBLE",
-        "incident_id VARCHAR",
     ],
+    "incident_rows": ["event_id VARCHAR", "incident_id VARCHAR"],
     "annotation_rows": [
         "annotation_id VARCHAR",
         "sensor VARCHAR",
@@ -90,8 +90,8 @@ _DERIVED = {
             FROM (SELECT DISTINCT sensor_name FROM event_rows)
             JOIN annotations ON sensor_name = sensor OR sensor_name GLOB sensor
         )
-        SELECT event_rows.*, annotation
-        FROM event_rows LEFT JOIN (
+        SELECT event_rows.*, coalesce(incident_id, event_id) AS incident_id, annotation
+        FROM event_rows LEFT JOIN incident_rows USING (event_id) LEFT JOIN (
             SELECT
                 event_id,
                 first(annotated.kind ORDER BY list_position($kinds, annotated.kind)) AS annotation
@@ -165,6 +165,8 @@ def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str
         else ""
     )
     make("event_rows", _urls(judged.get("events")), HOW_TO_JUDGE, verdicts.fault or no_events)
+    incidents = judged.get("incidents", judged.get("events"))  # an earlier release had both in one table
+    make("incident_rows", _urls(incidents), HOW_TO_JUDGE, verdicts.fault)
     make("anomalies", _urls(judged.get("anomalies")), HOW_TO_JUDGE, verdicts.fault)
     make("sensor_models", _urls(verdicts.last if judged else None), HOW_TO_JUDGE, verdicts.fault)
     make("annotation_rows", _urls(annotations.last), HOW_TO_RESTORE, annotations.fault)
@@ -227,6 +229,8 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[s
         columns = f"COLUMNS(lambda name: name NOT IN {_OF_THE_DETECTOR})"
         if name == "rejected_rows":  # those without a line number are rows summed up
             columns += ", if(line_number IS NULL, try_cast(split_part(raw, ' ', 1) AS BIGINT), 1) AS n"
+        if name == "event_rows":
+            columns = "COLUMNS(lambda name: name <> 'incident_id')"
         if name == "anomalies":  # an earlier release numbered events
             columns = "* REPLACE (event_id::VARCHAR AS event_id)"
         rows = f"SELECT {columns} FROM {read_parquet_sql(paths)}"

@@ -489,7 +489,7 @@ def test_before_anything_is_loaded_the_page_says_what_to_run_and_then_shows_it(
     with running_explore_page(tmp_path, loaded=False) as server:
         page = browser.new_page()
         page.goto(server.url)
-        expect(page.get_by_text("run: dagster asset materialize --select mapping,timeseries")).to_be_visible()
+        expect(page.get_by_text("run: iot-pipeline load --only mapping,timeseries")).to_be_visible()
         server.load()
         Tab(page).wait_until_drawn()
         expect(page.get_by_text("run: dagster")).not_to_be_visible()

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from deltalake import DeltaTable
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder, readings_file
 from iot_pipeline_tests.conftest import OTHER_SENSOR, Bucket, Reading, csv_of, row
 from iot_pipeline_tests.ingest.faults import dying
+
+pytestmark = pytest.mark.system
 
 KEYS = ("data1/data_0.csv", "data1/data_1.csv", "data2/data_0.csv", "data2/data_1.csv.gz")
 BROKEN = b"<html></html>"

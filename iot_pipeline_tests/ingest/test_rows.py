@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iot_pipeline.ingest import fragment
+from iot_pipeline.ingest import fragment, parse
 from iot_pipeline.ingest.parse import KEPT_ROWS, parse_piece, readable
 from iot_pipeline.ingest.pieces import RAW_BYTES, Piece, UnreadableFileError, read_header, read_pieces
+from iot_pipeline.ingest.quotes import without_quotes
 from iot_pipeline_tests.conftest import HEADER, OTHER_SENSOR, SENSOR, Bucket, csv_of, row
 
 GOOD = [row("2013-01-01 12:00:00+01:00", value=1), row("2013-01-01 12:10:00+01:00", value=2)]
@@ -209,6 +210,21 @@ def peak_of(content: bytes) -> int:
         return tracemalloc.get_traced_memory()[1] + largest
     finally:
         tracemalloc.stop()
+
+
+def test_of_lines_that_are_alike_one_is_examined_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    examined: list[bytes] = []
+
+    def examine(line: bytes) -> bytes:
+        examined.append(line)
+        return without_quotes(line)
+
+    monkeypatch.setattr(parse, "without_quotes", examine)
+    lines = [row(value=f'"{value}"').encode() for value in range(1_500)]
+    values, rejected, n_rows = parse_text(b"\n".join([*lines, b'"";;'] * 2) + b"\n")
+    assert sorted(examined) == sorted({*lines, b'"";;'})
+    assert values == [*range(1_500)] * 2
+    assert (len(rejected), n_rows) == (2, 3_002)
 
 
 @pytest.mark.parametrize(
