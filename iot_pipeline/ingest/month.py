@@ -30,9 +30,10 @@ MEASUREMENTS = pa.schema(
         pa.field("sensor_value", pa.float64()),
     ]
 )
-FILE_ROWS = 100_000
-"""How many rows a file has at least: readers find a sensor's file by the table's statistics."""
-ROW_GROUP_ROWS = 10_000
+FILE_ROWS = 500_000
+"""About how many rows a file has: SQL opens every file, and ``get_measurements`` one a month."""
+ROW_GROUP_ROWS = 40_000
+"""SQL looks at the statistics of every row group; ``get_measurements`` decodes one a file."""
 WRITE_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "use_dictionary": ["sensor_uuid"],
@@ -130,10 +131,12 @@ def compact_month(task: MonthTask, bronze: Store, table: Store) -> CompactedMont
 
 
 def _parts(rows: _Rows) -> Iterator[_Rows]:
-    """Cut sorted rows into parts of about FILE_ROWS, none of which ends within a sensor."""
+    """Cut sorted rows into equal parts of about FILE_ROWS, none of which ends within a sensor."""
+    n_rows = len(rows.values)
+    size = -(-n_rows // max(round(n_rows / FILE_ROWS), 1))
     start = 0
-    while start < len(rows.values):
-        last = rows.sensors[min(start + FILE_ROWS, len(rows.values)) - 1]
+    while start < n_rows:
+        last = rows.sensors[min(start + size, n_rows) - 1]
         end = int(np.searchsorted(rows.sensors, last, side="right"))
         yield rows.take(slice(start, end))
         start = end
