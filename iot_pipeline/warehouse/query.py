@@ -239,8 +239,9 @@ def connect(
     A question about some sensors and a range of time, as ``sensor_name`` and ``timestamp`` in ``WHERE``,
     reads only what it needs. ``last_readings`` has the last reading of each sensor, in a third of the time
     that grouping ``measurements`` takes; of several values at that time, one of them. The connection is in
-    memory and the caller's own; later loads don't change what it sees. Where a table's files are damaged, its view raises an error that says what to run, and the others
-    work: an empty view would say that there are no anomalies.
+    memory and the caller's own; later loads don't change what it sees. Where a table's files are damaged,
+    its view raises an error that says what to run, and the others work: an empty view would say that there
+    are no anomalies.
 
     Args:
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
