@@ -6,6 +6,7 @@
 Every way answers the same random questions (a sensor and a day, a month or everything) with a pandas frame in
 a warm process; the ways take turns question by question. The databases are built from the warehouse first.
 Needs polars and chdb, and for PostgreSQL psycopg and the server's programs (Debian: postgresql).
+The second table is that of ``sql.py``.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
-import polars as pl
+from sql import report_sql
 
 from iot_pipeline import get_measurements
 from iot_pipeline.berlin import BERLIN, month_of, to_instant
@@ -34,6 +35,7 @@ from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.samples.bucket import write_sample_bucket
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.state import State, read_state
+from iot_pipeline.warehouse.views import read_parquet_sql
 
 Way = Callable[[str, datetime, datetime], pd.DataFrame]
 COLUMNS = ["timestamp", "sensor_value"]
@@ -85,10 +87,11 @@ def duckdb_database(warehouse: Warehouse, directory: Path) -> Way:
 
 
 def polars_over_files(warehouse: Warehouse) -> Way:
+    pl: Any = import_module("polars")
     state = read_state(warehouse)
 
     def query(sensor: str, start: datetime, end: datetime) -> pd.DataFrame:
-        return (
+        frame: pd.DataFrame = (
             pl.scan_parquet(needed_files(state, sensor, start, end), hive_partitioning=False)
             .filter(
                 pl.col("sensor_uuid") == state.sensors[sensor],
@@ -98,6 +101,7 @@ def polars_over_files(warehouse: Warehouse) -> Way:
             .collect()
             .to_pandas()
         )
+        return frame
 
     return query
 
@@ -217,8 +221,7 @@ def _duckdb() -> duckdb.DuckDBPyConnection:
 
 
 def _all_rows(warehouse: Warehouse) -> str:
-    paths = [file.url for file in read_state(warehouse).timeseries.files]
-    return f"read_parquet({paths}, hive_partitioning = false)"
+    return read_parquet_sql([file.url for file in read_state(warehouse).timeseries.files])
 
 
 def _sensor_numbers(warehouse: Warehouse) -> dict[str, int]:
@@ -322,6 +325,7 @@ def main() -> None:
         ways = {way: build() for way, build in builders.items() if way not in options.without}
         report(warehouse, ways, options.questions)
         report_first_call(warehouse)
+        report_sql(warehouse, max(options.questions // 10, 1))
 
 
 if __name__ == "__main__":

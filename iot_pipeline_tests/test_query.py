@@ -1,6 +1,8 @@
 """A sensor's readings, from Python and SQL, against what the CSV files say."""
 
 import csv
+import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -320,6 +322,46 @@ def test_a_count_of_all_readings_reads_no_column(sample_warehouse: Path) -> None
     assert "Join" not in plan
     assert "sensor_uuid" not in plan
     assert count == sum(map(len, readings_of_csv_files().values()))
+
+
+def test_the_last_reading_of_each_sensor_is_the_one_that_a_scan_of_everything_finds(bucket: Bucket) -> None:
+    silent, talking = SENSOR, "22222222-1111-4111-8111-111111111111"
+    write_mapping(bucket, talks=talking)
+    bucket.write(
+        "a.csv", row("2013-01-05 12:00", uuid=silent, value=1), row("2013-01-06 12:00", uuid=talking)
+    )
+    bucket.write("b.csv", row("2013-01-07 12:00", uuid=silent, value=2))
+    bucket.write(
+        "c.csv", *(row(f"2013-0{month}-01 12:00", uuid=talking, value=month) for month in range(2, 7))
+    )
+    bucket.load()
+    assert bucket.sql(
+        "SELECT sensor_name, sensor_uuid, timestamp::VARCHAR, sensor_value FROM last_readings ORDER BY ALL"
+    ) == [
+        ("talks", talking, "2013-06-01 12:00:00+02", 6.0),
+        (None, silent, "2013-01-07 12:00:00+01", 2.0),
+    ]
+
+
+def test_the_last_readings_are_found_in_the_newest_months(sample_warehouse: Path) -> None:
+    ends = {name: max(readings) for name, readings in readings_of_csv_files().items()}
+    with connect(sample_warehouse) as connection:
+        rows = connection.execute(
+            "SELECT sensor_name, epoch_us(timestamp), sensor_value FROM last_readings"
+        ).fetchall()
+    assert {name: reading for name, *reading in rows} == {
+        name: [round(moment.timestamp() * 1e6), value] for name, (moment, value) in ends.items()
+    }
+
+
+def test_help_names_each_view_and_its_columns(sample_warehouse: Path) -> None:
+    listed = dict(re.findall(r"^ {4}(\w+)\(([^)]*)\)", inspect.getdoc(connect) or "", re.MULTILINE))
+    with connect(sample_warehouse) as connection:
+        views = connection.execute("""
+            SELECT name, array_to_string(column_names, ', ') FROM (SHOW ALL TABLES)
+            WHERE name NOT IN ('readings', 'event_rows', 'annotation_rows')
+        """).fetchall()
+    assert {name: " ".join(columns.split()) for name, columns in listed.items()} == dict(views)
 
 
 def test_sql_by_name_and_time_gives_what_get_measurements_does(sample_warehouse: Path) -> None:

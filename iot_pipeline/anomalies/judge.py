@@ -28,7 +28,7 @@ from iot_pipeline.progress import OnProgress, Stage, terminal_progress
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.annotations import read_maintenance
 from iot_pipeline.warehouse.cleanup import remove_old_versions
-from iot_pipeline.warehouse.query import read_readings
+from iot_pipeline.warehouse.readings import read_readings
 from iot_pipeline.warehouse.state import State, read_state, verdicts_tables
 from iot_pipeline.workers import open_workers
 

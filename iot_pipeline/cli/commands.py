@@ -146,8 +146,8 @@ def query(*, sensors: tuple[str, ...], start: str, end: str, every: "Every | Non
 def sql(*, statement: str, output: "Output") -> None:
     """Run a SQL STATEMENT (DuckDB's dialect).
 
-    There are sensors, measurements, events, incidents, anomalies, sensor_models, annotations, source_files
-    and rejected_rows.
+    There are sensors, measurements, last_readings, events, incidents, anomalies, sensor_models, annotations,
+    source_files and rejected_rows; "DESCRIBE measurements" names the columns of one.
     """
     import duckdb
 

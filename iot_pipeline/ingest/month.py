@@ -30,9 +30,10 @@ MEASUREMENTS = pa.schema(
         pa.field("sensor_value", pa.float64()),
     ]
 )
-FILE_ROWS = 100_000
-"""How many rows a file has at least: readers find a sensor's file by the table's statistics."""
-ROW_GROUP_ROWS = 10_000
+FILE_ROWS = 500_000
+"""About how many rows a file has: SQL opens every file, and ``get_measurements`` one a month."""
+ROW_GROUP_ROWS = 40_000
+"""About how many rows a row group has: SQL looks at all of them, ``get_measurements`` decodes one a file."""
 WRITE_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "use_dictionary": ["sensor_uuid"],
@@ -119,7 +120,7 @@ def compact_month(task: MonthTask, bronze: Store, table: Store) -> CompactedMont
             rows, n = _deduplicate(_sort(_read_rows(paths, sensors, bounds)))
             n_conflicts += n
             loaded += np.bincount(rows.owners, minlength=len(paths))
-            for part in _parts(rows):
+            for part in _parts(rows, FILE_ROWS):
                 name = f"month={task.month}/part-{uuid4().hex}.parquet"
                 with table.publish(name) as path:
                     _write_file(path, part, sensors)
@@ -129,25 +130,27 @@ def compact_month(task: MonthTask, bronze: Store, table: Store) -> CompactedMont
     )
 
 
-def _parts(rows: _Rows) -> Iterator[_Rows]:
-    """Cut sorted rows into parts of about FILE_ROWS, none of which ends within a sensor."""
+def _parts(rows: _Rows, size: int) -> Iterator[_Rows]:
+    """Cut sorted rows into equal parts of about a size, none of which ends within a sensor."""
+    n_rows = len(rows.values)
+    size = -(-n_rows // max(round(n_rows / size), 1))
     start = 0
-    while start < len(rows.values):
-        last = rows.sensors[min(start + FILE_ROWS, len(rows.values)) - 1]
+    while start < n_rows:
+        last = rows.sensors[min(start + size, n_rows) - 1]
         end = int(np.searchsorted(rows.sensors, last, side="right"))
         yield rows.take(slice(start, end))
         start = end
 
 
 def _write_file(path: Path, rows: _Rows, sensors: list[str]) -> None:
-    first, last = int(rows.sensors[0]), int(rows.sensors[-1])
-    codes = pa.array((rows.sensors - first).astype(np.int32))
-    names = pa.DictionaryArray.from_arrays(codes, pa.array(sensors[first : last + 1], pa.string()))
-    times = pa.array(rows.instants).view(READINGS.field("timestamp").type)
     with pq.ParquetWriter(path, READINGS, **WRITE_OPTIONS) as writer:
-        writer.write_table(
-            pa.table([names, times, pa.array(rows.values)], schema=READINGS), row_group_size=ROW_GROUP_ROWS
-        )
+        for group in _parts(rows, ROW_GROUP_ROWS):
+            first, last = int(group.sensors[0]), int(group.sensors[-1])
+            codes = pa.array((group.sensors - first).astype(np.int32))
+            names = pa.DictionaryArray.from_arrays(codes, pa.array(sensors[first : last + 1], pa.string()))
+            times = pa.array(group.instants).view(READINGS.field("timestamp").type)
+            columns = [names, times, pa.array(group.values)]
+            writer.write_table(pa.table(columns, schema=READINGS), row_group_size=len(group.values))
 
 
 def _sensor_ranges(paths: Sequence[Path], n_passes: int) -> list[list[str]]:

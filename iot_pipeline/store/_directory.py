@@ -194,7 +194,8 @@ class DirectoryStore:
             _sync(folder)
 
     def register(self, connection: "DuckDBPyConnection") -> None:
-        """Do nothing: DuckDB can read local files."""
+        """Let threads read for themselves: a disk answers sooner than another thread takes the request."""
+        connection.execute("SET async_threads = 0")
 
 
 def _version(stat: os.stat_result) -> str:

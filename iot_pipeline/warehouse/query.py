@@ -1,10 +1,7 @@
-"""Reading the warehouse: one sensor's readings in milliseconds, or anything in SQL."""
+"""Reading the warehouse: some sensors' readings in milliseconds, or anything in SQL."""
 
-import os
-import threading
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -15,25 +12,18 @@ import pandas as pd
 import pyarrow as pa
 
 from iot_pipeline.berlin import TIME_ZONE, month_of, to_instant
-from iot_pipeline.errors import (
-    ConfigurationError,
-    DamagedTableError,
-    UnknownSensorError,
-)
-from iot_pipeline.store import Store
+from iot_pipeline.errors import ConfigurationError, DamagedTableError, UnknownSensorError
 from iot_pipeline.warehouse._layout import Warehouse, open_warehouse
 from iot_pipeline.warehouse.buckets import SUMMARY, Every, check_every, summarize
+from iot_pipeline.warehouse.readings import Readings, read_readings
 from iot_pipeline.warehouse.state import State, read_state
-from iot_pipeline.warehouse.views import configure, connect_to, read_parquet_sql, readable_errors
+from iot_pipeline.warehouse.views import connect_to
 
 if TYPE_CHECKING:
     import polars as pl
 
 Moment = str | date | datetime
 Answer = TypeVar("Answer")
-
-Readings = tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]
-"""A sensor's times (datetime64[us] in UTC, ascending) and values."""
 
 EARLIEST, LATEST = (to_instant(datetime(year, 1, 1)) for year in (1970, 2200))  # noqa: DTZ001 - Berlin's
 """What no reading lies before or after."""
@@ -206,68 +196,23 @@ def _fetch(
     ordered = sorted(sensors)  # as the files are
     for start in range(0, len(ordered), _BATCH_SENSORS):
         uuids = ordered[start : start + _BATCH_SENSORS]
-        readings = read_readings(
-            state.warehouse, state.paths(uuids, month_of(first), month_of(last)), uuids, first, last
-        )
+        paths = state.paths(uuids, month_of(first), month_of(last))
+        readings = read_readings(state.warehouse, paths, uuids)
         for sensor_uuid in uuids:
-            times, values = readings.get(sensor_uuid, _NOTHING)
-            instants = times.view(np.int64)
+            instants, values = _between(readings.get(sensor_uuid, _NOTHING), first, last)
             found[sensors[sensor_uuid]] = (
                 summarize(instants, values, every) if every else (instants, {"sensor_value": values})
             )
     return [found[name] for name in names]
 
 
-def read_readings(
-    warehouse: Warehouse,
-    paths: list[str],
-    sensor_uuids: list[str],
-    first: int = EARLIEST,
-    last: int = LATEST,
-) -> dict[str, Readings]:
-    """Read the readings of some sensors.
-
-    Args:
-        warehouse: The warehouse.
-        paths: Parquet files of a state of it, month by month.
-        sensor_uuids: Which sensors.
-        first: The instant of the first reading, in microseconds since the epoch.
-        last: The instant of the last one, likewise.
-
-    Returns:
-        By uuid, for those that have readings: datetime64[us][n] in UTC, ascending, and float64[n].
-    """
-    if not paths:
-        return {}
-    # Of one sensor, a constant finds the row groups, and the files' order is that of time.
-    is_one = len(sensor_uuids) == 1
-    sensor = "" if is_one else "list_position($uuids, sensor_uuid)::SMALLINT AS sensor, "
-    which = "= $uuids" if is_one else "IN (SELECT unnest($uuids))"
-    rows = _read(
-        warehouse,
-        f"SELECT {sensor}epoch_us(timestamp) AS instant, sensor_value FROM {read_parquet_sql(paths)}"
-        f" WHERE sensor_uuid {which}"
-        " AND timestamp BETWEEN make_timestamptz($first) AND make_timestamptz($last)",
-        {"uuids": sensor_uuids[0] if is_one else sensor_uuids, "first": first, "last": last},
-    )
-    times, readings = rows["instant"].view("datetime64[us]"), rows["sensor_value"]
-    if is_one:
-        return {sensor_uuids[0]: (times, readings)} if len(times) else {}
-    order = np.argsort(rows["sensor"], kind="stable")
-    ends = np.cumsum(np.bincount(rows["sensor"], minlength=len(sensor_uuids) + 1)[1:])[:-1]
-    parts = zip(sensor_uuids, np.split(times[order], ends), np.split(readings[order], ends), strict=True)
-    return {uuid: _in_order(*part) for uuid, *part in parts if len(part[0])}
-
-
-def _in_order(times: npt.NDArray[np.datetime64], values: npt.NDArray[np.float64]) -> Readings:
-    """Sort readings by time, and by value where times are equal.
-
-    They come in a few ascending runs, which the stable sort merges ten times faster than DuckDB sorts.
-    """
-    order = np.argsort(times, kind="stable")
-    if np.any(times[order[1:]] == times[order[:-1]]):
-        order = np.lexsort((values, times))
-    return times[order], values[order]
+def _between(
+    readings: Readings, first: int, last: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Cut out a range of time; a condition on the time would cost DuckDB a third of a scan of everything."""
+    instants, values = readings[0].view(np.int64), readings[1]
+    inside = slice(np.searchsorted(instants, first), np.searchsorted(instants, last, side="right"))
+    return instants[inside], values[inside]
 
 
 def connect(
@@ -275,12 +220,28 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB connection on one consistent version of all tables.
 
-    The views are ``measurements``, ``sensors``, ``source_files``, ``rejected_rows``, ``events``,
-    ``incidents``, ``anomalies``, ``sensor_models`` and ``annotations``; ``connect().sql("SHOW ALL TABLES")``
-    lists their columns. A question about some sensors and a range of time, as ``sensor_name`` and
-    ``timestamp`` in ``WHERE``, reads only what it needs. The connection is in memory and the caller's own;
-    later loads don't change what it sees. Where a table's files are damaged, its view raises an error that
-    says what to run, and the others work: an empty view would say that there are no anomalies.
+    It has these views. Times are TIMESTAMPTZ, shown in Europe/Berlin::
+
+        sensors(sensor_name, sensor_uuid), and what else mapping.csv says
+        measurements(sensor_name, sensor_uuid, timestamp, sensor_value)
+        last_readings(sensor_name, sensor_uuid, timestamp, sensor_value)
+        events(event_id, sensor_name, kind, start, end, n_readings, peak_score, mean_residual,
+            incident_id, annotation)
+        incidents(incident_id, start, end, n_sensors, n_events, kinds, strongest_sensor, peak_score)
+        anomalies(sensor_name, timestamp, sensor_value, expected_value, score, kind, event_id)
+        sensor_models(sensor_name, model, breakpoints, noise_sd, n_points, n_anomalies, n_events,
+            reasoning)
+        annotations(annotation_id, sensor, start, end, kind, note, author, created_at)
+        source_files(key, version, size, fragment, error, rows_read, rows_loaded, rows_rejected,
+            rows_duplicate, rows_in_missing_hour, months, month_rows, loaded_at, broken_fragment)
+        rejected_rows(source_key, line_number, reason, raw, n)
+
+    A question about some sensors and a range of time, as ``sensor_name`` and ``timestamp`` in ``WHERE``,
+    reads only what it needs. ``last_readings`` has the last reading of each sensor, in a third of the time
+    that grouping ``measurements`` takes; of several values at that time, one of them. The connection is in
+    memory and the caller's own; later loads don't change what it sees. Where a table's files are damaged,
+    its view raises an error that says what to run, and the others work: an empty view would say that there
+    are no anomalies.
 
     Args:
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
@@ -305,27 +266,3 @@ def read_moment(moment: Moment) -> int:
         raise ValueError(
             f"can't read the time {moment!r}: write it like 2013-01-31 or 2013-01-31T12:00+01:00"
         ) from error
-
-
-@cache
-def _database_of(_process: int, root: Store) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(":memory:")
-    configure(connection, root)
-    return connection
-
-
-_of_thread = threading.local()
-
-
-def _cursor(root: Store) -> duckdb.DuckDBPyConnection:
-    """Return the thread's cursor on the process' database; one of before a fork has lost its threads."""
-    owner = os.getpid(), root
-    if getattr(_of_thread, "owner", None) != owner:
-        _of_thread.owner, _of_thread.cursor = owner, _database_of(*owner).cursor()
-    cursor: duckdb.DuckDBPyConnection = _of_thread.cursor
-    return cursor
-
-
-def _read(warehouse: Warehouse, statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    with readable_errors(warehouse.url):
-        return _cursor(warehouse.root).execute(statement, parameters).fetchnumpy()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import duckdb
 import pyarrow as pa
 
-from iot_pipeline.berlin import TIME_ZONE
+from iot_pipeline.berlin import TIME_ZONE, month_bounds
 from iot_pipeline.errors import DamagedTableError, WarehouseError
 from iot_pipeline.kinds import ANNOTATIONS
 from iot_pipeline.store import Store, query_error
@@ -77,7 +77,32 @@ _COLUMNS = {
     ],
 }
 """The columns of views over files that need not be there, or can't be read."""
+_WITH_NAMES = """
+    SELECT sensor_name, sensor_uuid, timestamp, sensor_value
+    FROM {rows} LEFT JOIN (
+        SELECT sensor_uuid, any_value(sensor_name) AS sensor_name FROM sensors GROUP BY sensor_uuid
+    ) USING (sensor_uuid)
+"""
+"""Grouped, DuckDB knows that a uuid has one name, and leaves the join out where no name is asked for."""
 _DERIVED = {
+    "measurements": _WITH_NAMES.format(rows="readings"),
+    # Most sensors have a reading in the last two months; the others are few, whose row groups are found.
+    "last_readings": """
+        WITH newest AS MATERIALIZED (
+            SELECT $last FROM readings WHERE timestamp >= make_timestamptz($newest) GROUP BY sensor_uuid
+        ),
+        silent AS MATERIALIZED (
+            SELECT DISTINCT sensor_uuid FROM readings EXCEPT SELECT sensor_uuid FROM newest
+        ),
+        found AS (
+            FROM newest UNION ALL SELECT $last FROM readings SEMI JOIN silent USING (sensor_uuid)
+            GROUP BY sensor_uuid
+        )
+    """.replace(
+        "$last",
+        "sensor_uuid, max(timestamp) AS timestamp, arg_max(sensor_value, timestamp) AS sensor_value",
+    )
+    + _WITH_NAMES.format(rows="found"),
     "annotations": """
         SELECT annotation_id, sensor, start, "end", kind, note, author, created_at
         FROM annotation_rows
@@ -182,16 +207,9 @@ def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str
     connection.register("new_sensors", pa.table(sensors))
     connection.execute("CREATE OR REPLACE TABLE sensors AS FROM new_sensors")
     connection.unregister("new_sensors")
-    # Grouped, DuckDB knows that a uuid has one name, and leaves the join out where no name is asked for.
-    connection.execute("""
-        CREATE OR REPLACE VIEW measurements AS
-        SELECT sensor_name, sensor_uuid, timestamp, sensor_value
-        FROM readings LEFT JOIN (
-            SELECT sensor_uuid, any_value(sensor_name) AS sensor_name FROM sensors GROUP BY sensor_uuid
-        ) USING (sensor_uuid)
-    """)
+    newest = month_bounds(list(state.months)[-2:][0])[0] if state.months else 0
     for name, rows in _DERIVED.items():
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {rows}")
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {rows.replace('$newest', f'{newest}')}")
     return faults
 
 

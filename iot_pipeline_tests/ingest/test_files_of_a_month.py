@@ -15,8 +15,9 @@ SENSORS = [f"{digit * 8}-1111-4111-8111-111111111111" for digit in "0123456789"]
 
 @pytest.fixture
 def state(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> State:
-    """Return the state of a warehouse with three readings of ten sensors each, in files of at least five."""
+    """Return the state of a warehouse with three readings of ten sensors each, in files of about five."""
     monkeypatch.setattr(month, "FILE_ROWS", 5)
+    monkeypatch.setattr(month, "ROW_GROUP_ROWS", 2)
     bucket.write("a.csv", *(row(f"2013-01-0{day} 12:00", uuid=uuid) for day in (3, 1, 2) for uuid in SENSORS))
     bucket.load()
     bucket.write("b.csv", *(row(f"2013-02-0{day} 12:00", uuid=uuid) for day in (3, 1, 2) for uuid in SENSORS))
@@ -40,6 +41,42 @@ def test_a_file_never_holds_a_part_of_a_sensor(state: State) -> None:
         assert dict.fromkeys(SENSORS, 3) == {
             uuid: sensors_in(path).count(uuid) for path in paths for uuid in set(sensors_in(path))
         }
+
+
+def test_a_row_group_never_holds_a_part_of_a_sensor(state: State) -> None:
+    for paths in paths_by_month(state):
+        for path in paths:
+            with pq.ParquetFile(path) as file:
+                groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+            assert [set(group["sensor_uuid"].to_pylist()) for group in groups] == [
+                {uuid} for uuid in dict.fromkeys(sensors_in(path))
+            ]
+
+
+def test_the_files_of_a_month_are_equally_large(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(month, "FILE_ROWS", 4)
+    bucket.write("a.csv", *(row("2013-01-01 12:00", uuid=uuid) for uuid in SENSORS))
+    bucket.load()
+    sizes = [file.n_rows for file in read_state(open_warehouse(bucket.warehouse)).timeseries.files]
+    assert sorted(sizes) == [5, 5]
+
+
+def test_months_in_the_layout_of_an_earlier_release_are_read_and_rewritten_when_touched(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(month, "FILE_ROWS", 1)
+    for number in (1, 2):
+        bucket.write(f"{number}.csv", *(row(f"2013-0{number}-01 12:00", uuid=uuid) for uuid in SENSORS))
+    bucket.load()
+    monkeypatch.undo()
+    bucket.write("3.csv", row("2013-02-01 13:00", uuid=SENSORS[0]))
+    bucket.load()
+    months = read_state(open_warehouse(bucket.warehouse)).months
+    assert {name: len(files) for name, files in months.items()} == {"2013-01": 10, "2013-02": 1}
+    assert bucket.sql("SELECT month(timestamp), count(*) FROM measurements GROUP BY ALL ORDER BY ALL") == [
+        (1, 10),
+        (2, 11),
+    ]
 
 
 def test_a_file_is_sorted_by_sensor_and_time(state: State) -> None:
