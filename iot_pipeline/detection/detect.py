@@ -6,11 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_pipeline.detection.events import Run
-from iot_pipeline.detection.explain import counted, model_name, model_parameters, reasoning
-from iot_pipeline.detection.follow import follow
+from iot_pipeline.detection.explain import (
+    counted,
+    model_name,
+    model_parameters,
+    reasoning,
+    reasoning_of_innovations,
+)
+from iot_pipeline.detection.follow import Innovations, find_innovations, follow
 from iot_pipeline.detection.judge import judge
-from iot_pipeline.detection.model import Fit, fit_model
-from iot_pipeline.detection.noise import jumps_are_regular, local_scale, neighbour_correlation, scale_cycle
+from iot_pipeline.detection.model import Fit, Rhythm, find_rhythm, fit_model
+from iot_pipeline.detection.noise import local_scale, neighbour_correlation, scale_cycle
 from iot_pipeline.detection.prepare import Readings, prepare
 from iot_pipeline.detection.types import (
     Curve,
@@ -23,9 +29,8 @@ from iot_pipeline.detection.types import (
 )
 
 _FEWEST = 24  # readings; fewer get a level and no flags
-_CLOSELY = 0.4  # the correlation of neighbouring residuals from which readings are judged by innovations,
-_ENOUGH = 500  # where there are so many
-_CORE = 3.0  # standard deviations beyond which a residual is clipped before its correlation is judged
+# From which correlation of neighbours so many readings may be judged by innovations.
+_CLOSELY = ((1_500, 0.3), (800, 0.7))
 _PRECISION = 1e-5  # of the trend's height: a polygon follows a curve no closer
 _LARGEST = float(np.finfo(np.float64).max)
 _KIND = "<U11"  # as long as "level_shift"
@@ -43,8 +48,9 @@ class _Noise:
 def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detection:
     """Fit a model to a sensor and flag the readings that neither it nor chance explains.
 
-    Where the fitted curve leaves residuals that are nearly independent, these are judged. Where they follow
-    one another closely, readings are judged by how far they jump from where the last ones lead.
+    Where readings depend little on one another but for a curve and a rhythm, or by Gaussian noise with a
+    memory, the residuals of a fitted curve are judged. Elsewhere readings are judged by how far they jump
+    from where the last ones lead.
 
     Args:
         timestamps: datetime64 of any unit, shape (n,), UTC, in any order; they may repeat.
@@ -67,12 +73,16 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
         return _too_few(times, raw, readings)
 
     x = readings.seconds * (2.0 / span) - 1.0
-    fit = fit_model(readings, x)
-    noise = _noise(readings, x, fit)
-    correlation = neighbour_correlation(np.clip(noise.z, -_CORE, _CORE))
-    if n >= _ENOUGH and abs(correlation) >= _CLOSELY and not jumps_are_regular(noise.z):
-        return _judged_by_innovations(times, raw, readings, fit, correlation)
-    return _judged_by_residuals(times, raw, readings, fit, noise)
+    rhythm = find_rhythm(readings, x)
+    correlation = neighbour_correlation(rhythm.rough - rhythm.season)
+    if any(n >= enough and correlation >= closely for enough, closely in _CLOSELY):
+        innovations = find_innovations(readings)
+        if not innovations.are_gaussian():
+            return _judged_by_innovations(
+                times, raw, readings, innovations, rhythm=rhythm, correlation=correlation
+            )
+    fit = fit_model(readings, x, rhythm)
+    return _judged_by_residuals(times, raw, readings, fit, _noise(readings, x, fit))
 
 
 def _noise(readings: Readings, x: FloatArray, fit: Fit) -> _Noise:
@@ -130,9 +140,15 @@ def _judged_by_residuals(
 
 
 def _judged_by_innovations(
-    times: TimeArray, raw: FloatArray, readings: Readings, fit: Fit, correlation: float
+    times: TimeArray,
+    raw: FloatArray,
+    readings: Readings,
+    innovations: Innovations,
+    *,
+    rhythm: Rhythm,
+    correlation: float,
 ) -> Detection:
-    followed = follow(readings)
+    followed = follow(readings, innovations)
     expected = _in_units(readings, followed.expected)
     noise = np.minimum(followed.noise, _LARGEST / readings.scale) * readings.scale
     model = SensorModel(
@@ -160,7 +176,7 @@ def _judged_by_innovations(
         runs=followed.runs,
         model=model,
     )
-    words = reasoning(fit, detection.events, followed, correlation=correlation)
+    words = reasoning_of_innovations(rhythm.cycles, detection.events, followed, correlation)
     return replace(detection, model=replace(model, reasoning=words))
 
 

@@ -12,7 +12,7 @@ from iot_pipeline.detection.cycles import DAY, WEEK
 from iot_pipeline.detection.follow import Followed
 from iot_pipeline.detection.judge import Verdict
 from iot_pipeline.detection.model import Fit
-from iot_pipeline.detection.types import Event, FloatArray
+from iot_pipeline.detection.types import Cycle, Event, FloatArray
 
 _RULE = 3.0  # the rule of thumb that chance is compared with
 _NOUNS = {
@@ -60,32 +60,44 @@ def model_parameters(fit: Fit, span: float, scale: float) -> tuple[tuple[str, fl
     return tuple(pairs)
 
 
-def reasoning(
-    fit: Fit, events: Sequence[Event], verdict: Verdict | Followed, *, correlation: float | None = None
-) -> str:
-    """Say what the sensor does and what doesn't fit, in words; then in figures why.
+def reasoning(fit: Fit, events: Sequence[Event], verdict: Verdict) -> str:
+    """Say what a sensor does and what doesn't fit, in words; then in figures why.
 
     Args:
         fit: The fitted curve.
         events: What is flagged.
-        verdict: What was found, on the curve's residuals or on innovations.
-        correlation: That of the curve's neighbouring residuals, where innovations were judged.
+        verdict: What was found on the curve's residuals.
     """
-    text = f"{_course(fit)}{_rhythm(fit)}"
-    if correlation is not None:
-        text += (
-            ", but follows itself too closely for a fixed curve: judged by how far a reading jumps from where"
-            " the last eight lead"
-        )
+    figures = f"{_why_this_model(fit)}; {_why_these_readings(verdict)}"
+    return _said(f"{_course(fit)}{_rhythm(fit.cycles)}", events, verdict, figures)
+
+
+def reasoning_of_innovations(
+    cycles: Sequence[Cycle], events: Sequence[Event], verdict: Followed, correlation: float
+) -> str:
+    """Say likewise of a sensor that no curve describes.
+
+    Args:
+        cycles: What repeats.
+        events: What is flagged.
+        verdict: What was found on its innovations.
+        correlation: That of neighbouring readings.
+    """
+    course = (
+        f"Wanders{_rhythm(cycles)}, and follows itself too closely for a fixed curve: judged by how far a"
+        " reading jumps from where the last eight lead"
+    )
+    figures = f"a reading and the next correlate at {correlation:.2f} around a line and the rhythm"
+    return _said(course, events, verdict, figures)
+
+
+def _said(course: str, events: Sequence[Event], verdict: Verdict | Followed, figures: str) -> str:
+    text = course
     if verdict.doubt > 1.0:
         text += (
             f". That doesn't describe the sensor well, so every deviation counts {verdict.doubt:g} times less"
         )
     text += f". {_what_does_not_fit(events)}" if events else "; nothing unusual."
-    if isinstance(verdict, Verdict):
-        figures = f"{_why_this_model(fit)}; {_why_these_readings(verdict)}"
-    else:
-        figures = f"what the best curve leaves of one reading and of the next correlates at {correlation:.2f}"
     if verdict.runs:
         strongest = max(run.score for run in verdict.runs)
         figures += f"; the clearest finding is as rare as a reading at {strongest:.1f} sd"
@@ -139,12 +151,12 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-def _rhythm(fit: Fit) -> str:
+def _rhythm(cycles: Sequence[Cycle]) -> str:
     rhythms = [
         f"a {_CYCLES[each.period]} rhythm"
         if each.period in _CYCLES
         else f"a rhythm of {each.period / 3600:.3g} hours"
-        for each in fit.cycles
+        for each in cycles
     ]
     return f", with {' and '.join(rhythms)}" if rhythms else ""
 

@@ -24,12 +24,43 @@ from iot_pipeline.detection.tails import calibrated
 from iot_pipeline.detection.types import FloatArray
 
 LIMIT = 12.5  # of the evidence; about one alarm in a thousand hours
+_FAR_OUT, _GAUSSIAN = 0.98, 3.9  # a quantile, and how many medians it is away; 3.45 in Gaussian noise
+_FINE = 3.0  # times the least scale, half the resolution
 _FLOOR = 0.1  # of the usual innovation
 _CLIP = 6.0  # likewise, beyond which an innovation has no more say in the local scale
 _USUAL_STEP = 900.0  # seconds
 _PER_STEP = 0.75  # evidence per e-fold of readings an hour, so that alarms are as rare per hour everywhere
 _LARGEST_SHARE = 0.1  # of the readings; where more would be flagged, the prediction explains too little
 _FEW = 3  # readings that make a burst
+
+
+@dataclass(frozen=True, eq=False)
+class Innovations:
+    """What n readings bring that those before don't foretell; in scaled units.
+
+    Attributes:
+        prediction: Where the readings before lead.
+        scale: float64, shape (n,), the local standard deviation of the innovations.
+        seconds: float64, shape (n,), the readings' time without long pauses.
+        cells: Their days and times of the day.
+        floor: The least that `scale` can be.
+    """
+
+    prediction: Prediction
+    scale: FloatArray
+    seconds: FloatArray
+    cells: DayCells
+    floor: float
+
+    def are_gaussian(self) -> bool:
+        """Say whether they scatter as Gaussian noise does, which no coarse resolution hides.
+
+        Then a curve with noise around it, which may remember its past, describes the sensor. Few events are
+        rarer than the quantile that tells.
+        """
+        size = sampled(np.abs(self.prediction.innovations / self.scale)[self.prediction.usable])
+        fine = float(np.median(self.scale)) > _FINE * self.floor
+        return fine and bool(np.quantile(size, _FAR_OUT) < _GAUSSIAN * float(np.median(size)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +82,8 @@ class Followed:
     doubt: float
 
 
-def follow(readings: Readings) -> Followed:
-    """Find patches between two edges, edges alone, runs of repeats and slow shapes.
+def find_innovations(readings: Readings) -> Innovations:
+    """Predict each reading, and tell how large its innovation usually is at its time of the day and week.
 
     Args:
         readings: n of them, many.
@@ -61,6 +92,17 @@ def follow(readings: Readings) -> Followed:
     cells = DayCells(seconds, readings.step)
     prediction = predict(readings)
     scale = _local_scale(prediction, cells, readings.floor)
+    return Innovations(prediction, scale, seconds, cells, readings.floor)
+
+
+def follow(readings: Readings, found: Innovations) -> Followed:
+    """Find patches between two edges, edges alone, runs of repeats and slow shapes.
+
+    Args:
+        readings: n of them, many.
+        found: Their innovations.
+    """
+    prediction, scale, cells = found.prediction, found.scale, found.cells
     innovations = prediction.innovations
     tail = calibrated((innovations / scale)[prediction.usable])
     longest = int(DAY / max(readings.step, 1.0))
@@ -74,7 +116,7 @@ def follow(readings: Readings) -> Followed:
         layer = layers.setdefault(_kind(patch), np.zeros(len(rest)))
         layer[patch.start : patch.stop] = np.maximum(layer[patch.start : patch.stop], patch.evidence)
     layers["stuck"] = _stuck(readings.values, cells)
-    layers["drift"] = slow_evidence(seconds, calm, readings.step)
+    layers["drift"] = slow_evidence(found.seconds, calm, readings.step)
     rate = _PER_STEP * float(np.log(_USUAL_STEP / max(readings.step, 1e-3)))
     names = np.array(list(layers))
     stack = np.array(list(layers.values()))

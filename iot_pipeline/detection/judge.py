@@ -67,7 +67,7 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
         rhythm: Whether the noise is louder at some times of the day or the week, as where people come and
             go. No two days are alike there, so all days tell how much sums of readings vary.
     """
-    breaks = np.minimum(np.searchsorted(x, fit.trends[0].breaks), len(x) - 1)
+    starts = np.concatenate(([0], np.searchsorted(x, fit.trends[0].breaks)))
     index = fit.blocks.index
     stuck = _stuck(readings)
     testable = _outside(stuck, np.ones(len(z), dtype=bool))
@@ -80,8 +80,8 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
         white = whiten(z, coefficients)
         if len(coefficients):
             white = white / local_scale(x, white, index, _TINY)(x)
-            # The model starts anew at a break, so the readings before it predict nothing of those after it.
-            after = breaks[:, None] + np.arange(-1, len(coefficients) + 1)
+            # Nothing comes before the first reading, and what comes before a break predicts nothing after it.
+            after = starts[:, None] + np.arange(-1, len(coefficients) + 1)
             after = np.clip(after, 0, len(z) - 1)
             white[after] = z[after]
         tails = tail_freedom(white[regular])
