@@ -10,6 +10,7 @@ from iot_pipeline.detection.types import BoolArray, FloatArray
 ORDER = 8
 _CLIP = 9.0  # median deviations, beyond which a reading has no more say in the fit
 _OUTLIER = 5.0  # median deviations of the innovations, after which readings have none
+_ROWS = 6_000  # readings that tell the coefficients well enough
 _PAUSE = 6.0  # usual steps, after which the readings before predict nothing
 _FEWEST = 4  # readings to a usable one
 _UNEVEN = 0.05  # the spread of the logarithm of the steps from which the noise may grow with them
@@ -42,7 +43,8 @@ def fit_autoregression(values: FloatArray, usable: BoolArray, order: int) -> Flo
         usable: bool, shape (n,), the readings that are to be predicted; none of the first `order`.
         order: How many readings predict the next.
     """
-    rows = sampled(np.flatnonzero(usable))
+    rows = np.flatnonzero(usable)
+    rows = rows[:: max(1, len(rows) // _ROWS)]
     design = np.array([*(values[rows - lag] for lag in range(1, order + 1)), np.ones(len(rows))])
     gram = design @ design.T
     gram[np.diag_indices(order + 1)] *= 1.0 + 1e-9

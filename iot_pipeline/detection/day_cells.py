@@ -14,6 +14,8 @@ _LONG = 2 * DAY  # a longer pause is shortened
 def without_pauses(seconds: FloatArray) -> FloatArray:
     """Shorten pauses of more than two days to less, and keep the time of the day; float64[n], ascending."""
     steps = np.diff(seconds, prepend=0.0)
+    if steps.max() <= _LONG:
+        return seconds
     shortened: FloatArray = seconds - np.cumsum(np.where(steps > _LONG, (steps // DAY - 1.0) * DAY, 0.0))
     return shortened
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from iot_pipeline.detection.autoregression import Prediction, predict
 from iot_pipeline.detection.cycles import DAY
@@ -21,7 +20,7 @@ from iot_pipeline.detection.patches import Patch, find_patches, heights_of
 from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.slow import slow_evidence
 from iot_pipeline.detection.tails import calibrated
-from iot_pipeline.detection.types import FloatArray
+from iot_pipeline.detection.types import FloatArray, IntArray
 
 LIMIT = 12.5  # of the evidence; about one alarm in a thousand hours
 _FAR_OUT, _GAUSSIAN = 0.98, 3.9  # a quantile, and how many medians it is away; 3.45 in Gaussian noise
@@ -32,6 +31,7 @@ _USUAL_STEP = 900.0  # seconds
 _PER_STEP = 0.75  # evidence per e-fold of readings an hour, so that alarms are as rare per hour everywhere
 _LARGEST_SHARE = 0.1  # of the readings; where more would be flagged, the prediction explains too little
 _FEW = 3  # readings that make a burst
+_KINDS = ("spike", "burst", "level_shift", "stuck", "drift")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,18 +111,22 @@ def follow(readings: Readings, found: Innovations) -> Followed:
     edges = np.minimum(tail(rest / scale), tail(innovations / scale))
 
     # An event has two edges: a reading counts as much as its own or as the next one, whichever is more.
-    layers = {"level_shift": np.maximum(edges, np.append(edges[1:], 0.0))}
+    evidence = np.maximum(edges, np.append(edges[1:], 0.0))
+    kinds = np.full(len(rest), _KINDS.index("level_shift"))
+
+    def claim(part: slice, kind: str, count: FloatArray | float) -> None:
+        more = count > evidence[part]
+        evidence[part][more] = np.broadcast_to(count, more.shape)[more]
+        kinds[part][more] = _KINDS.index(kind)
+
     for patch in patches:
-        layer = layers.setdefault(_kind(patch), np.zeros(len(rest)))
-        layer[patch.start : patch.stop] = np.maximum(layer[patch.start : patch.stop], patch.evidence)
-    layers["stuck"] = _stuck(readings.values, cells)
-    layers["drift"] = slow_evidence(found.seconds, calm, readings.step)
+        claim(slice(patch.start, patch.stop), _kind(patch), patch.evidence)
+    for run in less_where_usual(stuck_runs(readings.values, lambda: cells), len(rest)):
+        claim(slice(run.start, run.stop), "stuck", run.evidence)
+    claim(slice(None), "drift", slow_evidence(found.seconds, calm, readings.step))
     rate = _PER_STEP * float(np.log(_USUAL_STEP / max(readings.step, 1e-3)))
-    names = np.array(list(layers))
-    stack = np.array(list(layers.values()))
-    strongest = stack.argmax(axis=0)
-    evidence = np.maximum(stack[strongest, np.arange(stack.shape[1])] - rate, 0.0)
-    runs, doubt = _tempered(evidence, names[strongest])
+    evidence = np.maximum(evidence - rate, 0.0)
+    runs, doubt = _tempered(evidence, kinds)
     runs = sorted([*runs, *gap_runs(readings.seconds)], key=lambda run: run.start)
     # What is expected follows everything but what is flagged.
     flagged = [patch for patch in patches if (patch.evidence - rate) / doubt**2 > LIMIT]
@@ -147,25 +151,17 @@ def _kind(patch: Patch) -> str:
     return "spike" if length < _FEW else "burst" if length <= LONGEST_BURST else "level_shift"
 
 
-def _stuck(values: FloatArray, cells: DayCells) -> FloatArray:
-    """Give the evidence of repeats, float64[n]."""
-    evidence = np.zeros(len(values))
-    for run in less_where_usual(stuck_runs(values, lambda: cells), len(values)):
-        evidence[run.start : run.stop] = run.evidence
-    return evidence
-
-
-def _tempered(evidence: FloatArray, kinds: npt.NDArray[np.str_]) -> tuple[list[Run], float]:
+def _tempered(evidence: FloatArray, kinds: IntArray) -> tuple[list[Run], float]:
     """Divide the scores until so few readings are flagged that the prediction can be right; give the runs."""
     most = max(_LARGEST_SHARE * len(evidence), ALWAYS_POSSIBLE)
     for doubt in DOUBTS:
-        runs = _runs(evidence / np.where(kinds == "stuck", 1.0, doubt**2), kinds)
+        runs = _runs(evidence / np.where(kinds == _KINDS.index("stuck"), 1.0, doubt**2), kinds)
         if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= most:
             break
     return runs, doubt
 
 
-def _runs(evidence: FloatArray, kinds: npt.NDArray[np.str_]) -> list[Run]:
+def _runs(evidence: FloatArray, kinds: IntArray) -> list[Run]:
     """Make one run of neighbouring readings beyond the limit, called by what is strongest in it."""
     flagged = np.flatnonzero(evidence > LIMIT)
     if not len(flagged):
@@ -173,6 +169,6 @@ def _runs(evidence: FloatArray, kinds: npt.NDArray[np.str_]) -> list[Run]:
     parts = np.split(flagged, np.flatnonzero(np.diff(flagged) > 1) + 1)
     peaks = [part[int(np.argmax(evidence[part]))] for part in parts]
     return [
-        Run(int(part[0]), int(part[-1]) + 1, str(kinds[peak]), float(evidence[peak]))
+        Run(int(part[0]), int(part[-1]) + 1, _KINDS[kinds[peak]], float(evidence[peak]))
         for part, peak in zip(parts, peaks, strict=True)
     ]
