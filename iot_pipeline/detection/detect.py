@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 from iot_pipeline.detection.events import Run
 from iot_pipeline.detection.explain import (
+    CLOSELY,
+    NO_CURVE,
     counted,
     model_name,
     model_parameters,
@@ -15,7 +17,7 @@ from iot_pipeline.detection.explain import (
 )
 from iot_pipeline.detection.follow import Innovations, find_innovations, follow
 from iot_pipeline.detection.judge import judge
-from iot_pipeline.detection.model import Fit, Rhythm, find_rhythm, fit_model
+from iot_pipeline.detection.model import Fit, find_rhythm, fit_model
 from iot_pipeline.detection.noise import local_scale, neighbour_correlation, scale_cycle
 from iot_pipeline.detection.prepare import Readings, prepare
 from iot_pipeline.detection.types import (
@@ -29,8 +31,9 @@ from iot_pipeline.detection.types import (
 )
 
 _FEWEST = 24  # readings; fewer get a level and no flags
-# From which correlation of neighbours so many readings may be judged by innovations.
-_CLOSELY = ((1_500, 0.3), (800, 0.7))
+_CLOSELY = 0.3  # the correlation of neighbouring readings from which they may be judged by innovations,
+_ENOUGH = 1_500  # where there are so many
+_FEWEST_FOLLOWED = 100  # readings, for innovations where a curve explains too little
 _PRECISION = 1e-5  # of the trend's height: a polygon follows a curve no closer
 _LARGEST = float(np.finfo(np.float64).max)
 _KIND = "<U11"  # as long as "level_shift"
@@ -49,8 +52,8 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     """Fit a model to a sensor and flag the readings that neither it nor chance explains.
 
     Where readings depend little on one another but for a curve and a rhythm, or by Gaussian noise with a
-    memory, the residuals of a fitted curve are judged. Elsewhere readings are judged by how far they jump
-    from where the last ones lead.
+    memory, the residuals of a fitted curve are judged. Elsewhere, and where the curve explains too little,
+    readings are judged by how far they jump from where the last ones lead.
 
     Args:
         timestamps: datetime64 of any unit, shape (n,), UTC, in any order; they may repeat.
@@ -75,14 +78,19 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     x = readings.seconds * (2.0 / span) - 1.0
     rhythm = find_rhythm(readings, x)
     correlation = neighbour_correlation(rhythm.rough - rhythm.season)
-    if any(n >= enough and correlation >= closely for enough, closely in _CLOSELY):
+    if n >= _ENOUGH and abs(correlation) >= _CLOSELY:
         innovations = find_innovations(readings)
         if not innovations.are_gaussian():
+            why = CLOSELY
             return _judged_by_innovations(
-                times, raw, readings, innovations, rhythm=rhythm, correlation=correlation
+                times, raw, readings, innovations, (why, rhythm.cycles, correlation)
             )
     fit = fit_model(readings, x, rhythm)
-    return _judged_by_residuals(times, raw, readings, fit, _noise(readings, x, fit))
+    result = _judged_by_residuals(times, raw, readings, fit, _noise(readings, x, fit))
+    if result.model.misfit and n >= _FEWEST_FOLLOWED:
+        innovations = find_innovations(readings)
+        return _judged_by_innovations(times, raw, readings, innovations, (NO_CURVE, fit.cycles, correlation))
+    return result
 
 
 def _noise(readings: Readings, x: FloatArray, fit: Fit) -> _Noise:
@@ -118,7 +126,7 @@ def _judged_by_residuals(
         tail_freedom=verdict.freedom,
         autocorrelation=verdict.autocorrelation,
         n_points=len(x),
-        misfit=verdict.doubt > 1.0,
+        misfit=verdict.misfit,
         reasoning="",
         origin=readings.origin,
         trend=Curve((fit.curve.x + 1.0) * half, _in_units(readings, fit.curve.y)),
@@ -144,9 +152,7 @@ def _judged_by_innovations(
     raw: FloatArray,
     readings: Readings,
     innovations: Innovations,
-    *,
-    rhythm: Rhythm,
-    correlation: float,
+    why: tuple[str, tuple[Cycle, ...], float],
 ) -> Detection:
     followed = follow(readings, innovations)
     expected = _in_units(readings, followed.expected)
@@ -154,10 +160,10 @@ def _judged_by_innovations(
     model = SensorModel(
         name="autoregression",
         breakpoints=(),
-        parameters=(("residual_autocorrelation", correlation),),
+        parameters=(("residual_autocorrelation", why[2]),),
         noise_sd=float(np.median(noise)),
         tail_freedom=np.inf,
-        autocorrelation=correlation,
+        autocorrelation=why[2],
         n_points=len(noise),
         misfit=followed.doubt > 1.0,
         reasoning="",
@@ -176,7 +182,7 @@ def _judged_by_innovations(
         runs=followed.runs,
         model=model,
     )
-    words = reasoning_of_innovations(rhythm.cycles, detection.events, followed, correlation)
+    words = reasoning_of_innovations(*why, detection.events, followed)
     return replace(detection, model=replace(model, reasoning=words))
 
 

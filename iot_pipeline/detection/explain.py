@@ -9,11 +9,14 @@ from scipy import special
 
 from iot_pipeline.berlin import BERLIN
 from iot_pipeline.detection.cycles import DAY, WEEK
+from iot_pipeline.detection.events import Run
 from iot_pipeline.detection.follow import Followed
 from iot_pipeline.detection.judge import Verdict
 from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.types import Cycle, Event, FloatArray
 
+CLOSELY = "follows itself too closely for a fixed curve"
+NO_CURVE = "fits no curve: too many readings lie off the best one"
 _RULE = 3.0  # the rule of thumb that chance is compared with
 _NOUNS = {
     "spike": ("spike", "spikes"),
@@ -68,38 +71,36 @@ def reasoning(fit: Fit, events: Sequence[Event], verdict: Verdict) -> str:
         events: What is flagged.
         verdict: What was found on the curve's residuals.
     """
-    figures = f"{_why_this_model(fit)}; {_why_these_readings(verdict)}"
-    return _said(f"{_course(fit)}{_rhythm(fit.cycles)}", events, verdict, figures)
+    course = f"{_course(fit)}{_rhythm(fit.cycles)}"
+    if verdict.misfit:
+        course += ". That doesn't describe the sensor well, so only stuck values and gaps are looked for"
+    return _said(course, events, verdict.runs, f"{_why_this_model(fit)}; {_why_these_readings(verdict)}")
 
 
 def reasoning_of_innovations(
-    cycles: Sequence[Cycle], events: Sequence[Event], verdict: Followed, correlation: float
+    why: str, cycles: Sequence[Cycle], correlation: float, events: Sequence[Event], verdict: Followed
 ) -> str:
-    """Say likewise of a sensor that no curve describes.
+    """Say likewise of a sensor that is judged by innovations.
 
     Args:
+        why: `CLOSELY` or `NO_CURVE`.
         cycles: What repeats.
+        correlation: That of neighbouring readings.
         events: What is flagged.
         verdict: What was found on its innovations.
-        correlation: That of neighbouring readings.
     """
-    course = (
-        f"Wanders{_rhythm(cycles)}, and follows itself too closely for a fixed curve: judged by how far a"
-        " reading jumps from where the last eight lead"
-    )
-    figures = f"a reading and the next correlate at {correlation:.2f} around a line and the rhythm"
-    return _said(course, events, verdict, figures)
-
-
-def _said(course: str, events: Sequence[Event], verdict: Verdict | Followed, figures: str) -> str:
-    text = course
+    how = "judged by how far a reading jumps from where the last eight lead"
+    course = f"Wanders{_rhythm(cycles)}, and {why}: {how}"
     if verdict.doubt > 1.0:
-        text += (
-            f". That doesn't describe the sensor well, so every deviation counts {verdict.doubt:g} times less"
-        )
-    text += f". {_what_does_not_fit(events)}" if events else "; nothing unusual."
-    if verdict.runs:
-        strongest = max(run.score for run in verdict.runs)
+        course += f". It jumps a lot, so every deviation counts {verdict.doubt:g} times less"
+    figures = f"a reading and the next correlate at {correlation:.2f} around a line and the rhythm"
+    return _said(course, events, verdict.runs, figures)
+
+
+def _said(course: str, events: Sequence[Event], runs: Sequence[Run], figures: str) -> str:
+    text = course + (f". {_what_does_not_fit(events)}" if events else "; nothing unusual.")
+    if runs:
+        strongest = max(run.score for run in runs)
         figures += f"; the clearest finding is as rare as a reading at {strongest:.1f} sd"
     return f"{text} In figures: {figures}."
 

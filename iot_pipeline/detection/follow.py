@@ -9,7 +9,6 @@ from iot_pipeline.detection.cycles import DAY
 from iot_pipeline.detection.day_cells import DayCells, without_pauses
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
-    DOUBTS,
     LONGEST_BURST,
     Run,
     gap_runs,
@@ -23,13 +22,15 @@ from iot_pipeline.detection.tails import calibrated
 from iot_pipeline.detection.types import FloatArray, IntArray
 
 LIMIT = 12.5  # of the evidence; about one alarm in a thousand hours
-_FAR_OUT, _GAUSSIAN = 0.98, 3.9  # a quantile, and how many medians it is away; 3.45 in Gaussian noise
+_FAR_OUT = 0.98  # a quantile,
+_GAUSSIAN = (3.25, 3.9)  # and how many medians it is away; 3.45 in Gaussian noise
 _FINE = 3.0  # times the least scale, half the resolution
 _FLOOR = 0.1  # of the usual innovation
 _CLIP = 6.0  # likewise, beyond which an innovation has no more say in the local scale
 _USUAL_STEP = 900.0  # seconds
 _PER_STEP = 0.75  # evidence per e-fold of readings an hour, so that alarms are as rare per hour everywhere
 _LARGEST_SHARE = 0.1  # of the readings; where more would be flagged, the prediction explains too little
+_DOUBTS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0)  # what scores are divided by then
 _FEW = 3  # readings that make a burst
 _KINDS = ("spike", "burst", "level_shift", "stuck", "drift")
 
@@ -60,7 +61,8 @@ class Innovations:
         """
         size = sampled(np.abs(self.prediction.innovations / self.scale)[self.prediction.usable])
         fine = float(np.median(self.scale)) > _FINE * self.floor
-        return fine and bool(np.quantile(size, _FAR_OUT) < _GAUSSIAN * float(np.median(size)))
+        away = float(np.quantile(size, _FAR_OUT)) / max(float(np.median(size)), 1e-12)
+        return fine and _GAUSSIAN[0] < away < _GAUSSIAN[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +156,7 @@ def _kind(patch: Patch) -> str:
 def _tempered(evidence: FloatArray, kinds: IntArray) -> tuple[list[Run], float]:
     """Divide the scores until so few readings are flagged that the prediction can be right; give the runs."""
     most = max(_LARGEST_SHARE * len(evidence), ALWAYS_POSSIBLE)
-    for doubt in DOUBTS:
+    for doubt in _DOUBTS:
         runs = _runs(evidence / np.where(kinds == _KINDS.index("stuck"), 1.0, doubt**2), kinds)
         if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= most:
             break

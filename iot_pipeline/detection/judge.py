@@ -8,12 +8,9 @@ from scipy import special
 from iot_pipeline.detection.day_cells import DayCells, without_pauses
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
-    BEARABLE,
-    DOUBTS,
     LARGEST_SHARE,
     Run,
     collective_runs,
-    collective_threshold,
     gap_runs,
     less_where_usual,
     stuck_runs,
@@ -33,7 +30,6 @@ _NEAREST = 3.0  # standard deviations that a flagged point has at least
 _BURST = 3  # flagged points in a row that make a burst
 _LARGEST_SINGLE = 0.02  # of the readings, for single ones: where more would be, the noise is misunderstood
 _TRUSTED = 2.0  # times the largest share, where the trend leaves nothing but noise and events
-_DRIFT = 1.5
 _STUCK_BY_CHANCE = 1e-3  # runs a sensor
 
 
@@ -46,14 +42,15 @@ class Verdict:
         runs: The anomalies in the order of time; a gap may lie within another one.
         freedom: Degrees of freedom of the noise.
         autocorrelation: The correlation of neighbouring readings, 0 where insignificant.
-        doubt: What the scores were divided by, where the model explains too little; else 1.
+        misfit: Whether so much would be flagged that the model explains too little; then only stuck values
+            and gaps are.
     """
 
     scores: FloatArray
     runs: list[Run]
     freedom: float
     autocorrelation: float
-    doubt: float
+    misfit: bool
 
 
 def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdict:
@@ -96,45 +93,27 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
         collective = collective_runs(np.where(testable, scores, 0.0), z, deflation)
         regular = _outside(collective, testable)
 
-    found, doubt = _tempered(scores, collective, testable, trusted=fit.adequate)
+    points = point_runs(scores, regular)
+    misfit = _too_many(collective, points, len(z), trusted=fit.adequate)
+    found = [] if misfit else collective + points
     runs = sorted([*stuck, *found, *gap_runs(readings.seconds)], key=lambda run: run.start)
     correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
-    return Verdict(scores / doubt, runs, tails[0], correlation, doubt)
+    return Verdict(scores, runs, tails[0], correlation, misfit)
 
 
-def _tempered(
-    scores: FloatArray, collective: list[Run], testable: BoolArray, *, trusted: bool
-) -> tuple[list[Run], float]:
-    """Divide the scores until so few readings are flagged that the model can be right; find single ones too.
+def _too_many(collective: list[Run], points: list[Run], n: int, *, trusted: bool) -> bool:
+    """Say whether so much of n readings would be flagged that the model explains too little.
 
     Args:
-        scores: float64, shape (n,), Gaussian scores.
-        collective: The runs found with these scores.
-        testable: bool, shape (n,), the readings that may be flagged.
+        collective: The events found.
+        points: The single readings found.
+        n: How many readings there are.
         trusted: Whether the trend leaves nothing but noise and events.
-
-    Returns:
-        The runs, and what the scores were divided by.
     """
-    n = len(scores)
+    single = sum(run.stop - run.start for run in points)
+    flagged = single + sum(run.stop - run.start for run in collective)
     most = LARGEST_SHARE * (_TRUSTED if trusted else 1.0) * n
-    for doubt in DOUBTS:
-        share = 1.0 if doubt == 1.0 else BEARABLE
-        # A doubtful model makes drifts of its own: they have to be clearer.
-        certain = [
-            run
-            for run in collective
-            if doubt == 1.0
-            or run.evidence / doubt**2 > collective_threshold(n) * (_DRIFT if run.kind == "drift" else 1.0)
-        ]
-        points = point_runs(scores / doubt, _outside(certain, testable))
-        single = sum(run.stop - run.start for run in points)
-        flagged = single + sum(run.stop - run.start for run in certain)
-        if flagged <= max(share * most, ALWAYS_POSSIBLE) and single <= max(
-            share * _LARGEST_SINGLE * n, ALWAYS_POSSIBLE
-        ):
-            return certain + points, doubt
-    return [], DOUBTS[-1]
+    return flagged > max(most, ALWAYS_POSSIBLE) or single > max(_LARGEST_SINGLE * n, ALWAYS_POSSIBLE)
 
 
 def _stuck(readings: Readings) -> list[Run]:
