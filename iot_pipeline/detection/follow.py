@@ -134,8 +134,8 @@ def follow(readings: Readings, found: Innovations) -> Followed:
     flagged = [patch for patch in patches if (patch.evidence - rate) / doubt**2 > LIMIT]
     heights = heights_of(flagged, len(rest))
     missed = innovations - np.convolve(heights, prediction.filter)[: len(rest)]
-    expected = readings.values - heights - missed * prediction.growth
-    return Followed(evidence / doubt**2, expected, scale * prediction.growth, runs, doubt)
+    expected = readings.values - heights - missed
+    return Followed(evidence / doubt**2, expected, scale, runs, doubt)
 
 
 def _local_scale(prediction: Prediction, cells: DayCells, floor: float) -> FloatArray:
