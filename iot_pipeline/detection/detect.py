@@ -177,7 +177,7 @@ def _judged_by_innovations(
         times,
         raw,
         readings,
-        scores=_raised(np.sqrt(2.0 * followed.evidence), [run for run in followed.runs if run.kind == "gap"]),
+        scores=_raised(followed.scores, [run for run in followed.runs if run.kind == "gap"]),
         expected=expected,
         runs=followed.runs,
         model=model,

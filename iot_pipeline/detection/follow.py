@@ -18,7 +18,7 @@ from iot_pipeline.detection.events import (
 from iot_pipeline.detection.patches import Patch, find_patches, heights_of
 from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.slow import slow_evidence
-from iot_pipeline.detection.tails import calibrated
+from iot_pipeline.detection.tails import calibrated, deviations
 from iot_pipeline.detection.types import FloatArray, IntArray
 
 LIMIT = 12.5  # of the evidence; about one alarm in a thousand hours
@@ -70,14 +70,15 @@ class Followed:
     """The verdict on readings judged by innovations; in scaled units.
 
     Attributes:
-        evidence: float64, shape (n,), -ln p of the reading and of what it belongs to.
+        scores: float64, shape (n,), the deviation of a Gaussian reading as rare as this one, or as what it
+            belongs to.
         expected: float64, shape (n,), where the readings before lead, without what is anomalous about them.
         noise: float64, shape (n,), the standard deviation around it.
         runs: The anomalies in the order of time.
         doubt: What the scores were divided by, since too much would be flagged; 1 where little is.
     """
 
-    evidence: FloatArray
+    scores: FloatArray
     expected: FloatArray
     noise: FloatArray
     runs: list[Run]
@@ -128,14 +129,14 @@ def follow(readings: Readings, found: Innovations) -> Followed:
     claim(slice(None), "drift", slow_evidence(found.seconds, calm, readings.step))
     rate = _PER_STEP * float(np.log(_USUAL_STEP / max(readings.step, 1e-3)))
     evidence = np.maximum(evidence - rate, 0.0)
-    runs, doubt = _tempered(evidence, kinds)
+    evidence, runs, doubt = _tempered(evidence, kinds)
     runs = sorted([*runs, *gap_runs(readings.seconds)], key=lambda run: run.start)
     # What is expected follows everything but what is flagged.
     flagged = [patch for patch in patches if (patch.evidence - rate) / doubt**2 > LIMIT]
     heights = heights_of(flagged, len(rest))
     missed = innovations - np.convolve(heights, prediction.filter)[: len(rest)]
     expected = readings.values - heights - missed
-    return Followed(evidence / doubt**2, expected, scale, runs, doubt)
+    return Followed(deviations(evidence), expected, scale, runs, doubt)
 
 
 def _local_scale(prediction: Prediction, cells: DayCells, floor: float) -> FloatArray:
@@ -153,14 +154,20 @@ def _kind(patch: Patch) -> str:
     return "spike" if length < _FEW else "burst" if length <= LONGEST_BURST else "level_shift"
 
 
-def _tempered(evidence: FloatArray, kinds: IntArray) -> tuple[list[Run], float]:
-    """Divide the scores until so few readings are flagged that the prediction can be right; give the runs."""
+def _tempered(evidence: FloatArray, kinds: IntArray) -> tuple[FloatArray, list[Run], float]:
+    """Divide scores until so few readings are flagged that the prediction can be right; stuck values stay.
+
+    Returns:
+        The evidence that is left, the runs, and what the scores were divided by.
+    """
+    stuck = kinds == _KINDS.index("stuck")
     most = max(_LARGEST_SHARE * len(evidence), ALWAYS_POSSIBLE)
     for doubt in _DOUBTS:
-        runs = _runs(evidence / np.where(kinds == _KINDS.index("stuck"), 1.0, doubt**2), kinds)
+        tempered = np.where(stuck, evidence, evidence / doubt**2)
+        runs = _runs(tempered, kinds)
         if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= most:
             break
-    return runs, doubt
+    return tempered, runs, doubt
 
 
 def _runs(evidence: FloatArray, kinds: IntArray) -> list[Run]:
@@ -169,8 +176,9 @@ def _runs(evidence: FloatArray, kinds: IntArray) -> list[Run]:
     if not len(flagged):
         return []
     parts = np.split(flagged, np.flatnonzero(np.diff(flagged) > 1) + 1)
-    peaks = [part[int(np.argmax(evidence[part]))] for part in parts]
+    peaks = np.array([part[int(np.argmax(evidence[part]))] for part in parts])
+    likelihoods = deviations(evidence[peaks]) ** 2 / 2
     return [
-        Run(int(part[0]), int(part[-1]) + 1, _KINDS[kinds[peak]], float(evidence[peak]))
-        for part, peak in zip(parts, peaks, strict=True)
+        Run(int(part[0]), int(part[-1]) + 1, _KINDS[kind], float(likelihood))
+        for part, kind, likelihood in zip(parts, kinds[peaks], likelihoods, strict=True)
     ]

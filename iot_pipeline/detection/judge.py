@@ -1,6 +1,6 @@
 """Decide which standardised residuals are anomalous, given the tails and the memory of the noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -18,6 +18,7 @@ from iot_pipeline.detection.events import (
 from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.noise import gaussianise, inflation, local_scale, memory, tail_freedom, whiten
 from iot_pipeline.detection.prepare import Readings
+from iot_pipeline.detection.tails import deviations
 from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
 
 _CALM = 5.0  # median deviations within which a block is like the others
@@ -124,7 +125,7 @@ def _stuck(readings: Readings) -> list[Run]:
     found = [run for run in runs if run.evidence > limit]
     if sum(run.stop - run.start for run in found) > LARGEST_SHARE * n:
         found = [run for run in less_where_usual(runs, n) if run.evidence > limit]
-    return found
+    return [replace(run, evidence=float(deviations(np.array(run.evidence))) ** 2 / 2) for run in found]
 
 
 def _calm(z: FloatArray, index: IntArray) -> BoolArray:

@@ -80,7 +80,7 @@ class Event:
         start: datetime64[us], UTC, the first flagged reading. A gap starts at the last reading before it.
         end: datetime64[us], UTC, the last flagged reading.
         n_points: How many readings are flagged.
-        peak_score: The greatest score among them, in standard deviations of the noise.
+        peak_score: The greatest score among them, in standard deviations of a Gaussian as rare.
         mean_residual: Their mean deviation from the model, signed, in the unit of the values.
     """
 
@@ -157,9 +157,9 @@ class Detection:
 
     Attributes:
         flags: bool, shape (n,), whether a reading is anomalous.
-        scores: float64, shape (n,), absolute, in standard deviations of Gaussian noise: the deviation of the
-            reading itself or, within an event, the evidence for the whole event where that is greater. With
-            the evidence -ln p, it is the square root of twice as much.
+        scores: float64, shape (n,), in standard deviations: a Gaussian reading so far off, on either side, is
+            as rare as this reading or, within an event, as the whole event where that is rarer. The same
+            unit however a sensor is judged, so that scores of different sensors compare; 5 is p = 5.7e-7.
             NaN where the reading or its time was missing or infinite.
         expected: float64, shape (n,), the model's value; NaN where the time was missing.
         kinds: str, shape (n,), the kind of the anomaly, "" where not flagged.
