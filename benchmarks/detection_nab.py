@@ -32,7 +32,7 @@ Alarm = tuple[float, tuple[str, int] | None, float]
 
 def scaled_sigmoid(place: float) -> float:
     """Weigh an alarm by its place: -1 is a window's first reading, 0 its last, 1 as far behind it."""
-    return -1.0 if place > 3.0 else 2.0 / (1.0 + np.exp(5.0 * place)) - 1.0  # noqa: PLR2004
+    return -1.0 if place > 3.0 else 2.0 / (1.0 + np.exp(5.0 * place)) - 1.0
 
 
 def alarms(key: str, result: Detection, windows: list[Window]) -> Iterator[Alarm]:
@@ -84,7 +84,10 @@ def print_tables(directory: Path) -> None:
         times, values = read(directory / "data" / key)
         result = detect_anomalies(times, values)
         windows = [
-            (int(np.searchsorted(times, np.datetime64(first))), int(np.searchsorted(times, np.datetime64(last))))
+            (
+                int(np.searchsorted(times, np.datetime64(first))),
+                int(np.searchsorted(times, np.datetime64(last))),
+            )
             for first, last in labelled
         ]
         inside = np.zeros(len(times), dtype=bool)
@@ -99,9 +102,7 @@ def print_tables(directory: Path) -> None:
     print("|---|---:|---:|---:|---:|---:|")
     for name, rows in groups.items():
         found, labelled, outside, readings, misfits = (sum(column) for column in zip(*rows, strict=True))
-        print(
-            f"| {name} | {len(rows)} | {misfits} | {labelled} | {found} | {100 * outside / readings:.2f} |"
-        )
+        print(f"| {name} | {len(rows)} | {misfits} | {labelled} | {found} | {100 * outside / readings:.2f} |")
     print(f"\nThe benchmark's own score: {nab_score(every, sum(map(len, labels.values()))):.1f}")
 
 

@@ -10,6 +10,7 @@ from iot_pipeline.detection.types import BoolArray, FloatArray
 ORDER = 8
 _CLIP = 15.0  # median deviations, beyond which a reading has no more say in the fit
 _ROWS = 6_000  # readings that tell the coefficients well enough
+_OUTLIER = 5.0  # usual changes; a reading that lies so far off has no say in the fit, nor those after it
 _PAUSE = 6.0  # usual steps, after which the readings before predict nothing
 
 
@@ -51,6 +52,8 @@ def fit_autoregression(values: FloatArray, usable: BoolArray, order: int) -> Flo
 def predict(readings: Readings) -> Prediction:
     """Predict each reading from the eight before it; soon after a pause, by the one before it.
 
+    The second fit sees neither readings that lie far from the first one's prediction nor those after them.
+
     Args:
         readings: n of them, many times eight.
     """
@@ -58,8 +61,14 @@ def predict(readings: Readings) -> Prediction:
     pause = np.diff(readings.seconds, prepend=-readings.step) > _PAUSE * readings.step
     since = np.arange(len(values)) - np.maximum.accumulate(np.where(pause, np.arange(len(values)), 0))
     usable = since >= ORDER
-    coefficients = fit_autoregression(np.clip(values, -_CLIP, _CLIP), usable, ORDER)
-    filter_ = np.append(1.0, -coefficients[:-1])
-    rest = np.convolve(values, filter_)[: len(values)] - coefficients[-1]
+    fitted = np.ones(len(values), dtype=bool)
     change = np.where(pause, 0.0, np.diff(values, prepend=values[0]))
+    bound = _OUTLIER * float(np.abs(change).mean())
+    clipped = np.clip(values, -_CLIP, _CLIP)
+    for _ in range(2):
+        coefficients = fit_autoregression(clipped, usable & fitted, ORDER)
+        filter_ = np.append(1.0, -coefficients[:-1])
+        rest = np.convolve(values, filter_)[: len(values)] - coefficients[-1]
+        outliers = np.cumsum(np.abs(rest) > bound)
+        fitted[ORDER:] = outliers[ORDER:] == np.append(0, outliers[:-1])[:-ORDER]
     return Prediction(np.where(usable, rest, change), usable, filter_)
