@@ -191,11 +191,11 @@ COLOURS = {
 
 def draw(every: list[Series], names: list[str], path: Path) -> None:
     """Draw series, two in a row, with what is found in them and why."""
-    from matplotlib import dates  # noqa: PLC0415  the tables do without
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415  the tables do without
+    from PIL import Image  # noqa: PLC0415
 
     plt.switch_backend("agg")
-
+    plt.rcParams["date.converter"] = "concise"
     by_name = {series.name: series for series in every}
     figure, panels = plt.subplots(-(-len(names) // 2), 2, figsize=(11, 2.9 * -(-len(names) // 2)), dpi=80)
     for panel, name in zip(panels.flat, names, strict=False):
@@ -209,11 +209,12 @@ def draw(every: list[Series], names: list[str], path: Path) -> None:
         words = verdict.model.reasoning.split(" In figures")[0]
         panel.set_title(f"{name}\n" + "\n".join(textwrap.wrap(words, 100)), fontsize=7, loc="left")
         panel.tick_params(labelsize=6)
-        panel.xaxis.set_major_formatter(dates.ConciseDateFormatter(panel.xaxis.get_major_locator()))
         if verdict.events:
             panel.legend(fontsize=6, loc="upper right")
     figure.tight_layout()
-    figure.savefig(path, pil_kwargs={"optimize": True})
+    figure.savefig(path)
+    with Image.open(path) as image:
+        image.quantize(64).save(path, optimize=True)
 
 
 def main() -> None:

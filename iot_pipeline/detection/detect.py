@@ -127,7 +127,6 @@ def _judged_by_residuals(
         autocorrelation=verdict.autocorrelation,
         n_points=len(x),
         misfit=verdict.misfit,
-        reasoning="",
         origin=readings.origin,
         trend=Curve((fit.curve.x + 1.0) * half, _in_units(readings, fit.curve.y)),
         cycles=tuple(replace(cycle, table=cycle.table * readings.scale) for cycle in fit.cycles),
@@ -159,18 +158,14 @@ def _judged_by_innovations(
     noise = np.minimum(followed.noise, _LARGEST / readings.scale) * readings.scale
     model = SensorModel(
         name="autoregression",
-        breakpoints=(),
         parameters=(("residual_autocorrelation", why[2]),),
         noise_sd=float(np.median(noise)),
-        tail_freedom=np.inf,
         autocorrelation=why[2],
         n_points=len(noise),
         misfit=followed.doubt > 1.0,
-        reasoning="",
         origin=readings.origin,
         # Nothing is predicted but readings: between two of them, the line through what was expected of both.
         trend=Curve(readings.seconds, expected),
-        cycles=(),
         noise=Curve(readings.seconds, noise),
     )
     detection = _aligned(
@@ -258,17 +253,11 @@ def _too_few(times: TimeArray, raw: FloatArray, readings: Readings) -> Detection
     sd = 1.4826 * float(np.median(np.abs(readings.values))) * readings.scale if n else np.nan
     model = SensorModel(
         name="constant" if n else "none",
-        breakpoints=(),
-        parameters=(),
         noise_sd=sd,
-        tail_freedom=np.inf,
-        autocorrelation=0.0,
         n_points=n,
-        misfit=False,
         reasoning=f"{counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance.",
         origin=readings.origin,
         trend=Curve(np.zeros(1), np.array([level])),
-        cycles=(),
         noise=Curve(np.zeros(1), np.array([sd])),
     )
     return _aligned(

@@ -92,7 +92,7 @@ class Event:
     mean_residual: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SensorModel:
     """The regular behaviour of a sensor: a trend, repeating cycles and noise.
 
@@ -118,18 +118,18 @@ class SensorModel:
     """
 
     name: str
-    breakpoints: tuple[np.datetime64, ...]
-    parameters: tuple[tuple[str, float], ...]
     noise_sd: float
-    tail_freedom: float
-    autocorrelation: float
     n_points: int
-    misfit: bool
-    reasoning: str
     origin: np.datetime64
     trend: Curve
-    cycles: tuple[Cycle, ...]
     noise: Curve
+    breakpoints: tuple[np.datetime64, ...] = ()
+    parameters: tuple[tuple[str, float], ...] = ()
+    tail_freedom: float = np.inf
+    autocorrelation: float = 0.0
+    misfit: bool = False
+    reasoning: str = ""
+    cycles: tuple[Cycle, ...] = ()
     noise_cycle: Cycle | None = None
 
     def expected_at(self, timestamps: TimeArray) -> FloatArray:
