@@ -108,7 +108,8 @@ class SensorModel:
         tail_freedom: Degrees of freedom of the noise's Student t; infinite for Gaussian noise.
         autocorrelation: The correlation of the noise of neighbouring readings; 0 where insignificant.
         n_points: How many readings the model was fitted to.
-        misfit: Whether so much would be flagged that the model is at fault: then all scores are divided.
+        misfit: Whether the model explains too little: all scores are divided or, in a short series, only
+            stuck values and gaps are flagged. `reasoning` says so.
         reasoning: What the sensor does and which readings don't fit, in words; then, in figures, why.
         origin: datetime64[us], UTC, the zero of the curves' time.
         trend: The trend over seconds since `origin`, in the unit of the values.
