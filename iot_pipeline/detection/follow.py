@@ -171,11 +171,12 @@ def _tempered(evidence: FloatArray, kinds: IntArray) -> tuple[FloatArray, list[R
 
 
 def _runs(evidence: FloatArray, kinds: IntArray) -> list[Run]:
-    """Make one run of neighbouring readings beyond the limit, called by what is strongest in it."""
+    """Make one run of neighbours beyond the limit, stuck or not, called by what is strongest in it."""
     flagged = np.flatnonzero(evidence > LIMIT)
     if not len(flagged):
         return []
-    parts = np.split(flagged, np.flatnonzero(np.diff(flagged) > 1) + 1)
+    stuck = kinds[flagged] == _KINDS.index("stuck")
+    parts = np.split(flagged, np.flatnonzero((np.diff(flagged) > 1) | np.diff(stuck)) + 1)
     peaks = np.array([part[int(np.argmax(evidence[part]))] for part in parts])
     likelihoods = deviations(evidence[peaks]) ** 2 / 2
     return [
