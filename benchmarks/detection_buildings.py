@@ -35,12 +35,7 @@ def found(series: LabelledSeries, result: Detection, kind: str) -> list[bool]:
     return [result.flags[start:stop].mean() >= 0.5 for name, start, stop in series.events if name == kind]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of each kind (default: 3)")
-    options = parser.parse_args()
+def print_table(seeds: int) -> None:
     print(
         f"{'':27} {'regular readings':>16} {'misfits':>8}   found: {'spikes':>6} {'stuck':>6} {'shifts':>6}"
     )
@@ -50,7 +45,7 @@ def main() -> None:
         hits: dict[str, list[bool]] = {"spike": [], "stuck": [], "level_shift": []}
         cases = [
             (seed, kind, memory, sampling)
-            for seed in range(options.seeds)
+            for seed in range(seeds)
             for memory in MEMORIES
             for sampling in SAMPLINGS
         ]
@@ -66,6 +61,14 @@ def main() -> None:
                 list_of_hits.extend(found(spoilt, result, name))
         shares = " ".join(f"{np.mean(each):6.3f}" for each in hits.values())
         print(f"{kind:27} {100 * flagged / readings:16.4f} {misfits:4} of {len(cases):3} {'':8} {shares}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each kind (default: 3)")
+    print_table(parser.parse_args().seeds)
 
 
 if __name__ == "__main__":

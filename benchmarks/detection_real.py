@@ -1,6 +1,7 @@
 """Measure the anomaly detector on real series: faults put into them, and labels where they have some.
 
     python benchmarks/detection_real.py PARQUET [--seeds N]
+    python benchmarks/detection_real.py PARQUET --draw PNG NAME [NAME ...]
 
 PARQUET has the columns `series` (text), `timestamp` (UTC), `value` and, if there are labels, `labelled`
 (boolean, null in a series without). Series without labels get faults of known size, a share of the range from
@@ -14,9 +15,9 @@ flags, with one threshold for all series that gives one false alarm in 1,000 hou
 """
 
 import argparse
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +25,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from iot_pipeline.detection import Detection, detect_anomalies
+from iot_pipeline_tests.detection.faults import FAULTS, put_faults
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-Fault = tuple[int, int]
 
 ONE_ALARM = 10  # readings between two flags that belong together
 NEAR = 3  # readings from a label
 RATE = 1e-3  # false alarms an hour
 LONGEST_STEP = 10.0  # times the usual one that a step counts as observed time
-KINDS = (
-    *(("spike", size) for size in (0.15, 0.3, 0.6)),
-    *(("shift", size) for size in (0.1, 0.2, 0.4)),
-    *(("stuck", days) for days in (0.25, 1.0)),
-    *(("ramp", size) for size in (0.2, 0.4)),
-    *(("drift", size) for size in (0.2, 0.4)),
-    *(("noise", size) for size in (0.05, 0.1)),
-)
-COUNTS = {"spike": 5, "shift": 2, "stuck": 2, "ramp": 2, "drift": 1, "noise": 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,47 +66,13 @@ def read(path: Path) -> list[Series]:
     return result
 
 
-def runs(flags: BoolArray, apart: int = 0) -> list[Fault]:
+def runs(flags: BoolArray, apart: int = 0) -> list[tuple[int, int]]:
     """Give the runs of flags; those less than so far apart are one."""
     places = np.flatnonzero(flags)
     if not len(places):
         return []
     parts = np.split(places, np.flatnonzero(np.diff(places) > 1 + apart) + 1)
     return [(int(part[0]), int(part[-1]) + 1) for part in parts]
-
-
-def spoil(series: Series, kind: str, size: float, rng: np.random.Generator) -> tuple[FloatArray, list[Fault]]:
-    """Put faults of a kind into a series: its new values, and where they are."""
-    values = np.copy(series.readings)
-    n = len(values)
-    a_day = round(float(np.timedelta64(1, "D") / np.median(np.diff(series.times))))
-    a_day = min(max(a_day, 12), n // 8)
-    height = size * float(np.subtract(*np.quantile(values, (0.99, 0.01))))
-    length = {"spike": 1, "drift": 4 * a_day, "stuck": round(size * a_day)}.get(kind, a_day // 2)
-    length = max(min(length, n // 10), 1 if kind == "spike" else 6)
-    edges = np.linspace(0.08, 0.9, COUNTS[kind] + 1) * n
-    faults = []
-    for low, high in pairwise(edges):
-        start = int(rng.uniform(low, max(low + 1, high - length)))
-        stop, sign = min(start + length, n), rng.choice((-1, 1))
-        place = np.arange(stop - start)
-        if kind == "stuck":
-            values[start:stop] = values[start]
-        elif kind == "noise":
-            values[start:stop] += height * rng.standard_normal(stop - start)
-        elif kind == "ramp":
-            rise = max(a_day // 12, 1)
-            values[start:stop] += sign * height * np.minimum(1, np.minimum(place, place[::-1]) / rise)
-        elif kind == "drift":
-            values[start:stop] += sign * height * (1 - np.abs(np.linspace(-1, 1, stop - start)))
-        else:
-            values[start:stop] += sign * height
-        faults.append((start, stop))
-    steps = np.diff(np.unique(series.readings))
-    resolution = float(steps.min()) if len(steps) else 0.0
-    if resolution and len(steps) < n / 4 and kind != "stuck":
-        values = np.round(values / resolution) * resolution
-    return values, faults
 
 
 def false_alarms(many: list[Series], flagged: Callable[[Detection], BoolArray]) -> tuple[int, int]:
@@ -140,29 +98,39 @@ def threshold(many: list[Series]) -> float:
     return best
 
 
-def faults_table(many: list[Series], seeds: int) -> None:
-    """Print how many faults of each kind are found."""
-    limit = threshold(many)
-    hours = sum(series.hours() for series in many)
-    ways: dict[str, Callable[[Detection], BoolArray]] = {
-        "own flags": lambda verdict: verdict.flags,
-        "at 1 in 1,000 h": lambda verdict: verdict.scores > limit,
-    }
+Way = Callable[[Detection], BoolArray]
+
+
+def recall(many: list[Series], ways: dict[str, Way], seeds: int) -> dict[str, list[float]]:
+    """Give the share of faults that each way of flagging finds, for each of `FAULTS`."""
     shares: dict[str, list[float]] = {way: [] for way in ways}
-    for kind, size in KINDS:
+    for kind, size in FAULTS:
         found: dict[str, list[bool]] = {way: [] for way in ways}
         for number, series in enumerate(many):
             for seed in range(seeds):
-                values, faults = spoil(series, kind, size, np.random.default_rng((seed, number)))
+                rng = np.random.default_rng((seed, number))
+                values, faults = put_faults(series.times, series.readings, kind, size, rng)
                 verdict = detect_anomalies(series.times, values)
                 for way, flagged in ways.items():
                     before, after = flagged(series.verdict), flagged(verdict)
                     found[way] += [bool(after[a:b].any() and not before[a:b].any()) for a, b in faults]
         for way, hits in found.items():
             shares[way].append(float(np.mean(hits)))
+    return shares
+
+
+def faults_table(many: list[Series], seeds: int) -> None:
+    """Print how many faults of each kind are found."""
+    limit = threshold(many)
+    hours = sum(series.hours() for series in many)
+    ways: dict[str, Way] = {
+        "own flags": lambda verdict: verdict.flags,
+        "at 1 in 1,000 h": lambda verdict: verdict.scores > limit,
+    }
+    shares = recall(many, ways, seeds)
     print(f"{len(many)} series without labels, {hours:,.0f} h, {seeds} seeds\n")
-    print("| | alarms in 1,000 h | " + " | ".join(f"{kind} {size:g}" for kind, size in KINDS) + " |")
-    print("|---" * (len(KINDS) + 2) + "|")
+    print("| | alarms in 1,000 h | " + " | ".join(f"{kind} {size:g}" for kind, size in FAULTS) + " |")
+    print("|---" * (len(FAULTS) + 2) + "|")
     for way, flagged in ways.items():
         rate = 1000 * false_alarms(many, flagged)[0] / hours
         print(f"| {way} | {rate:.2f} | " + " | ".join(f"{share:.2f}" for share in shares[way]) + " |")
@@ -199,6 +167,56 @@ def labels_table(many: list[Series]) -> None:
     )
 
 
+def print_tables(path: Path, seeds: int) -> None:
+    """Print a table of faults and one of labels."""
+    every = read(path)
+    labelled = [series for series in every if series.labels.any()]
+    unlabelled = [series for series in every if not series.labels.any()]
+    if unlabelled:
+        faults_table(unlabelled, seeds)
+    if labelled:
+        labels_table(labelled)
+
+
+COLOURS = {
+    "spike": "#d62728",
+    "burst": "#ff7f0e",
+    "level_shift": "#9467bd",
+    "drift": "#2ca02c",
+    "variance": "#8c564b",
+    "stuck": "#e377c2",
+    "gap": "#7f7f7f",
+}
+
+
+def draw(every: list[Series], names: list[str], path: Path) -> None:
+    """Draw series, two in a row, with what is found in them and why."""
+    from matplotlib import pyplot as plt  # noqa: PLC0415  the tables do without
+    from PIL import Image  # noqa: PLC0415
+
+    plt.switch_backend("agg")
+    plt.rcParams["date.converter"] = "concise"
+    by_name = {series.name: series for series in every}
+    figure, panels = plt.subplots(-(-len(names) // 2), 2, figsize=(11, 2.9 * -(-len(names) // 2)), dpi=80)
+    for panel, name in zip(panels.flat, names, strict=False):
+        series = by_name[name]
+        verdict = series.verdict
+        panel.plot(series.times, series.readings, color="#4c78a8", lw=0.5)
+        for kind, colour in COLOURS.items():
+            there = verdict.kinds == kind
+            if there.any():
+                panel.plot(series.times[there], series.readings[there], ".", color=colour, ms=5, label=kind)
+        words = verdict.model.reasoning.split(" In figures")[0]
+        panel.set_title(f"{name}\n" + "\n".join(textwrap.wrap(words, 100)), fontsize=7, loc="left")
+        panel.tick_params(labelsize=6)
+        if verdict.events:
+            panel.legend(fontsize=6, loc="upper right")
+    figure.tight_layout()
+    figure.savefig(path)
+    with Image.open(path) as image:
+        image.quantize(64).save(path, optimize=True)
+
+
 def main() -> None:
     """Read the series and print a table of faults and one of labels."""
     parser = argparse.ArgumentParser(
@@ -206,14 +224,13 @@ def main() -> None:
     )
     parser.add_argument("parquet", type=Path, help="the series")
     parser.add_argument("--seeds", type=int, default=3, help="faults of each kind and series (default: 3)")
+    parser.add_argument("--draw", nargs="+", metavar=("PNG", "NAME"), help="draw these series instead")
     options = parser.parse_args()
-    every = read(options.parquet)
-    labelled = [series for series in every if series.labels.any()]
-    unlabelled = [series for series in every if not series.labels.any()]
-    if unlabelled:
-        faults_table(unlabelled, options.seeds)
-    if labelled:
-        labels_table(labelled)
+    if options.draw:
+        path, *names = options.draw
+        draw(read(options.parquet), names, Path(path))
+    else:
+        print_tables(options.parquet, options.seeds)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ from iot_pipeline.detection.types import FloatArray, IntArray
 
 _CELLS = (8, 96)  # a day has at least and at most
 _DAYS = 10  # before and after
+_FEW = 20.0  # readings at a time of the week, which count as much as all days' together
 _LONG = 2 * DAY  # a longer pause is shortened
 
 
 def without_pauses(seconds: FloatArray) -> FloatArray:
     """Shorten pauses of more than two days to less, and keep the time of the day; float64[n], ascending."""
     steps = np.diff(seconds, prepend=0.0)
+    if steps.max() <= _LONG:
+        return seconds
     shortened: FloatArray = seconds - np.cumsum(np.where(steps > _LONG, (steps // DAY - 1.0) * DAY, 0.0))
     return shortened
 
@@ -33,18 +36,19 @@ class DayCells:
             (seconds * (parts / DAY)).astype(np.intp), self._shape[0] * parts - 1
         )
         self._count = self._totals(None)
-        self._counts: dict[int, tuple[FloatArray, FloatArray]] = {}
+        self._counts: dict[int, tuple[FloatArray, ...]] = {}
 
     def local_mean(self, values: FloatArray, *, hours: int, pseudo: tuple[float, float]) -> FloatArray:
         """Average over the ten days before and after, without the day itself: no event hides itself.
 
-        Means of few readings are drawn towards those of many: that of a time of the day to that of all hours,
-        and this one to that of all days (empirical Bayes: Efron & Morris, JASA 68, 1973).
+        Means of few readings are drawn towards those of many: that of a time of the week to that of all days,
+        this one to that of all hours, and this one to that of the whole (empirical Bayes: Efron & Morris,
+        JASA 68, 1973).
 
         Args:
             values: float64, shape (n,).
             hours: How many cells before and after belong to a time of the day.
-            pseudo: With how many readings the mean of all days counts, and that of all hours.
+            pseudo: With how many readings the mean of the whole counts, and that of all hours.
 
         Returns:
             float64, shape (n,).
@@ -55,8 +59,9 @@ class DayCells:
             self._counts[hours] = _around(self._count, hours)
         sums, counts = _around(total, hours), self._counts[hours]
         by_day = (sums[0] + pseudo[0] * whole) / (counts[0] + pseudo[0])
-        local = (sums[1] + pseudo[1] * by_day) / (counts[1] + pseudo[1])
-        at_readings: FloatArray = local.ravel().take(self._cell)
+        by_hour = (sums[1] + pseudo[1] * by_day) / (counts[1] + pseudo[1])
+        by_week = (sums[2] + _FEW * by_hour) / (counts[2] + _FEW)
+        at_readings: FloatArray = by_week.ravel().take(self._cell)
         return at_readings
 
     def _totals(self, values: FloatArray | None) -> FloatArray:
@@ -65,9 +70,19 @@ class DayCells:
         return totals.reshape(self._shape)
 
 
-def _around(cells: FloatArray, hours: int) -> tuple[FloatArray, FloatArray]:
-    """Sum over the days around, all hours and those around each."""
-    return _over_days(cells.sum(axis=1, keepdims=True)), _over_days(_over_hours(cells, hours))
+def _around(cells: FloatArray, hours: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Sum over the days around, all hours and those around each, and those of the same day of the week."""
+    by_hour = _over_hours(cells, hours)
+    return _over_days(cells.sum(axis=1, keepdims=True)), _over_days(by_hour), _over_weeks(by_hour)
+
+
+def _over_weeks(rows: FloatArray) -> FloatArray:
+    """Sum the rows one to three weeks before and after each one."""
+    sums = np.zeros_like(rows)
+    for days in (7, 14, 21):
+        sums[days:] += rows[:-days]
+        sums[:-days] += rows[days:]
+    return sums
 
 
 def _over_days(rows: FloatArray) -> FloatArray:

@@ -6,11 +6,19 @@ import numpy as np
 import numpy.typing as npt
 
 from iot_pipeline.detection.events import Run
-from iot_pipeline.detection.explain import counted, model_name, model_parameters, reasoning
-from iot_pipeline.detection.follow import follow
+from iot_pipeline.detection.explain import (
+    CLOSELY,
+    NO_CURVE,
+    counted,
+    model_name,
+    model_parameters,
+    reasoning,
+    reasoning_of_innovations,
+)
+from iot_pipeline.detection.follow import Innovations, find_innovations, follow
 from iot_pipeline.detection.judge import judge
-from iot_pipeline.detection.model import Fit, fit_model
-from iot_pipeline.detection.noise import jumps_are_regular, local_scale, neighbour_correlation, scale_cycle
+from iot_pipeline.detection.model import Fit, find_rhythm, fit_model
+from iot_pipeline.detection.noise import local_scale, neighbour_correlation, scale_cycle
 from iot_pipeline.detection.prepare import Readings, prepare
 from iot_pipeline.detection.types import (
     Curve,
@@ -23,9 +31,9 @@ from iot_pipeline.detection.types import (
 )
 
 _FEWEST = 24  # readings; fewer get a level and no flags
-_CLOSELY = 0.4  # the correlation of neighbouring residuals from which readings are judged by innovations,
-_ENOUGH = 500  # where there are so many
-_CORE = 3.0  # standard deviations beyond which a residual is clipped before its correlation is judged
+_CLOSELY = 0.3  # the correlation of neighbouring readings from which they may be judged by innovations,
+_ENOUGH = 1_500  # where there are so many
+_FEWEST_FOLLOWED = 100  # readings, for innovations where a curve explains too little
 _PRECISION = 1e-5  # of the trend's height: a polygon follows a curve no closer
 _LARGEST = float(np.finfo(np.float64).max)
 _KIND = "<U11"  # as long as "level_shift"
@@ -43,8 +51,9 @@ class _Noise:
 def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detection:
     """Fit a model to a sensor and flag the readings that neither it nor chance explains.
 
-    Where the fitted curve leaves residuals that are nearly independent, these are judged. Where they follow
-    one another closely, readings are judged by how far they jump from where the last ones lead.
+    Where readings depend little on one another but for a curve and a rhythm, or by Gaussian noise with a
+    memory, the residuals of a fitted curve are judged. Elsewhere, and where the curve explains too little,
+    readings are judged by how far they jump from where the last ones lead.
 
     Args:
         timestamps: datetime64 of any unit, shape (n,), UTC, in any order; they may repeat.
@@ -67,12 +76,21 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
         return _too_few(times, raw, readings)
 
     x = readings.seconds * (2.0 / span) - 1.0
-    fit = fit_model(readings, x)
-    noise = _noise(readings, x, fit)
-    correlation = neighbour_correlation(np.clip(noise.z, -_CORE, _CORE))
-    if n >= _ENOUGH and abs(correlation) >= _CLOSELY and not jumps_are_regular(noise.z):
-        return _judged_by_innovations(times, raw, readings, fit, correlation)
-    return _judged_by_residuals(times, raw, readings, fit, noise)
+    rhythm = find_rhythm(readings, x)
+    correlation = neighbour_correlation(rhythm.rough - rhythm.season)
+    if n >= _ENOUGH and abs(correlation) >= _CLOSELY:
+        innovations = find_innovations(readings)
+        if not innovations.are_gaussian():
+            why = CLOSELY
+            return _judged_by_innovations(
+                times, raw, readings, innovations, (why, rhythm.cycles, correlation)
+            )
+    fit = fit_model(readings, x, rhythm)
+    result = _judged_by_residuals(times, raw, readings, fit, _noise(readings, x, fit))
+    if result.model.misfit and n >= _FEWEST_FOLLOWED:
+        innovations = find_innovations(readings)
+        return _judged_by_innovations(times, raw, readings, innovations, (NO_CURVE, fit.cycles, correlation))
+    return result
 
 
 def _noise(readings: Readings, x: FloatArray, fit: Fit) -> _Noise:
@@ -108,8 +126,7 @@ def _judged_by_residuals(
         tail_freedom=verdict.freedom,
         autocorrelation=verdict.autocorrelation,
         n_points=len(x),
-        misfit=verdict.doubt > 1.0,
-        reasoning="",
+        misfit=verdict.misfit,
         origin=readings.origin,
         trend=Curve((fit.curve.x + 1.0) * half, _in_units(readings, fit.curve.y)),
         cycles=tuple(replace(cycle, table=cycle.table * readings.scale) for cycle in fit.cycles),
@@ -130,37 +147,37 @@ def _judged_by_residuals(
 
 
 def _judged_by_innovations(
-    times: TimeArray, raw: FloatArray, readings: Readings, fit: Fit, correlation: float
+    times: TimeArray,
+    raw: FloatArray,
+    readings: Readings,
+    innovations: Innovations,
+    why: tuple[str, tuple[Cycle, ...], float],
 ) -> Detection:
-    followed = follow(readings)
+    followed = follow(readings, innovations)
     expected = _in_units(readings, followed.expected)
     noise = np.minimum(followed.noise, _LARGEST / readings.scale) * readings.scale
     model = SensorModel(
         name="autoregression",
-        breakpoints=(),
-        parameters=(("residual_autocorrelation", correlation),),
+        parameters=(("residual_autocorrelation", why[2]),),
         noise_sd=float(np.median(noise)),
-        tail_freedom=np.inf,
-        autocorrelation=correlation,
+        autocorrelation=why[2],
         n_points=len(noise),
         misfit=followed.doubt > 1.0,
-        reasoning="",
         origin=readings.origin,
         # Nothing is predicted but readings: between two of them, the line through what was expected of both.
         trend=Curve(readings.seconds, expected),
-        cycles=(),
         noise=Curve(readings.seconds, noise),
     )
     detection = _aligned(
         times,
         raw,
         readings,
-        scores=_raised(np.sqrt(2.0 * followed.evidence), [run for run in followed.runs if run.kind == "gap"]),
+        scores=_raised(followed.scores, [run for run in followed.runs if run.kind == "gap"]),
         expected=expected,
         runs=followed.runs,
         model=model,
     )
-    words = reasoning(fit, detection.events, followed, correlation=correlation)
+    words = reasoning_of_innovations(*why, detection.events, followed)
     return replace(detection, model=replace(model, reasoning=words))
 
 
@@ -236,17 +253,11 @@ def _too_few(times: TimeArray, raw: FloatArray, readings: Readings) -> Detection
     sd = 1.4826 * float(np.median(np.abs(readings.values))) * readings.scale if n else np.nan
     model = SensorModel(
         name="constant" if n else "none",
-        breakpoints=(),
-        parameters=(),
         noise_sd=sd,
-        tail_freedom=np.inf,
-        autocorrelation=0.0,
         n_points=n,
-        misfit=False,
         reasoning=f"{counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance.",
         origin=readings.origin,
         trend=Curve(np.zeros(1), np.array([level])),
-        cycles=(),
         noise=Curve(np.zeros(1), np.array([sd])),
     )
     return _aligned(

@@ -26,9 +26,7 @@ _FEW_REPEATS = 0.02  # of the readings
 _NATURAL = 5  # long runs of equal values that say nothing yet about a sensor's nature, and
 _THEIR_EVIDENCE = 1.5  # times the logarithm of how rare the next one is, which it may count at most
 LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model explains too little
-BEARABLE = 0.2  # times that share, where a fixed curve explains too little
 ALWAYS_POSSIBLE = 10  # readings that may be flagged however short the series
-DOUBTS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0)  # what scores are divided by then
 
 
 @dataclass(frozen=True)

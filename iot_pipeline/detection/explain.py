@@ -9,11 +9,14 @@ from scipy import special
 
 from iot_pipeline.berlin import BERLIN
 from iot_pipeline.detection.cycles import DAY, WEEK
+from iot_pipeline.detection.events import Run
 from iot_pipeline.detection.follow import Followed
 from iot_pipeline.detection.judge import Verdict
 from iot_pipeline.detection.model import Fit
-from iot_pipeline.detection.types import Event, FloatArray
+from iot_pipeline.detection.types import Cycle, Event, FloatArray
 
+CLOSELY = "follows itself too closely for a fixed curve"
+NO_CURVE = "fits no curve: too many readings lie off the best one"
 _RULE = 3.0  # the rule of thumb that chance is compared with
 _NOUNS = {
     "spike": ("spike", "spikes"),
@@ -60,34 +63,44 @@ def model_parameters(fit: Fit, span: float, scale: float) -> tuple[tuple[str, fl
     return tuple(pairs)
 
 
-def reasoning(
-    fit: Fit, events: Sequence[Event], verdict: Verdict | Followed, *, correlation: float | None = None
-) -> str:
-    """Say what the sensor does and what doesn't fit, in words; then in figures why.
+def reasoning(fit: Fit, events: Sequence[Event], verdict: Verdict) -> str:
+    """Say what a sensor does and what doesn't fit, in words; then in figures why.
 
     Args:
         fit: The fitted curve.
         events: What is flagged.
-        verdict: What was found, on the curve's residuals or on innovations.
-        correlation: That of the curve's neighbouring residuals, where innovations were judged.
+        verdict: What was found on the curve's residuals.
     """
-    text = f"{_course(fit)}{_rhythm(fit)}"
-    if correlation is not None:
-        text += (
-            ", but follows itself too closely for a fixed curve: judged by how far a reading jumps from where"
-            " the last eight lead"
-        )
+    course = f"{_course(fit)}{_rhythm(fit.cycles)}"
+    if verdict.misfit:
+        course += ". That doesn't describe the sensor well, so only stuck values and gaps are looked for"
+    return _said(course, events, verdict.runs, f"{_why_this_model(fit)}; {_why_these_readings(verdict)}")
+
+
+def reasoning_of_innovations(
+    why: str, cycles: Sequence[Cycle], correlation: float, events: Sequence[Event], verdict: Followed
+) -> str:
+    """Say likewise of a sensor that is judged by innovations.
+
+    Args:
+        why: `CLOSELY` or `NO_CURVE`.
+        cycles: What repeats.
+        correlation: That of neighbouring readings.
+        events: What is flagged.
+        verdict: What was found on its innovations.
+    """
+    how = "judged by how far a reading jumps from where the last eight lead"
+    course = f"Wanders{_rhythm(cycles)}, and {why}: {how}"
     if verdict.doubt > 1.0:
-        text += (
-            f". That doesn't describe the sensor well, so every deviation counts {verdict.doubt:g} times less"
-        )
-    text += f". {_what_does_not_fit(events)}" if events else "; nothing unusual."
-    if isinstance(verdict, Verdict):
-        figures = f"{_why_this_model(fit)}; {_why_these_readings(verdict)}"
-    else:
-        figures = f"what the best curve leaves of one reading and of the next correlates at {correlation:.2f}"
-    if verdict.runs:
-        strongest = max(run.score for run in verdict.runs)
+        course += f". It jumps a lot, so every deviation counts {verdict.doubt:g} times less"
+    figures = f"a reading and the next correlate at {correlation:.2f} around a line and the rhythm"
+    return _said(course, events, verdict.runs, figures)
+
+
+def _said(course: str, events: Sequence[Event], runs: Sequence[Run], figures: str) -> str:
+    text = course + (f". {_what_does_not_fit(events)}" if events else "; nothing unusual.")
+    if runs:
+        strongest = max(run.score for run in runs)
         figures += f"; the clearest finding is as rare as a reading at {strongest:.1f} sd"
     return f"{text} In figures: {figures}."
 
@@ -139,12 +152,12 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-def _rhythm(fit: Fit) -> str:
+def _rhythm(cycles: Sequence[Cycle]) -> str:
     rhythms = [
         f"a {_CYCLES[each.period]} rhythm"
         if each.period in _CYCLES
         else f"a rhythm of {each.period / 3600:.3g} hours"
-        for each in fit.cycles
+        for each in cycles
     ]
     return f", with {' and '.join(rhythms)}" if rhythms else ""
 

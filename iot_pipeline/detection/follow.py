@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from iot_pipeline.detection.autoregression import Prediction, predict
 from iot_pipeline.detection.cycles import DAY
 from iot_pipeline.detection.day_cells import DayCells, without_pauses
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
-    DOUBTS,
     LONGEST_BURST,
     Run,
     gap_runs,
@@ -20,16 +18,51 @@ from iot_pipeline.detection.events import (
 from iot_pipeline.detection.patches import Patch, find_patches, heights_of
 from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.slow import slow_evidence
-from iot_pipeline.detection.tails import calibrated
-from iot_pipeline.detection.types import FloatArray
+from iot_pipeline.detection.tails import calibrated, deviations
+from iot_pipeline.detection.types import FloatArray, IntArray
 
 LIMIT = 12.5  # of the evidence; about one alarm in a thousand hours
+_FAR_OUT = 0.98  # a quantile,
+_GAUSSIAN = (3.25, 3.9)  # and how many medians it is away; 3.45 in Gaussian noise
+_FINE = 3.0  # times the least scale, half the resolution
 _FLOOR = 0.1  # of the usual innovation
 _CLIP = 6.0  # likewise, beyond which an innovation has no more say in the local scale
 _USUAL_STEP = 900.0  # seconds
 _PER_STEP = 0.75  # evidence per e-fold of readings an hour, so that alarms are as rare per hour everywhere
 _LARGEST_SHARE = 0.1  # of the readings; where more would be flagged, the prediction explains too little
+_DOUBTS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0)  # what scores are divided by then
 _FEW = 3  # readings that make a burst
+_KINDS = ("spike", "burst", "level_shift", "stuck", "drift")
+
+
+@dataclass(frozen=True, eq=False)
+class Innovations:
+    """What n readings bring that those before don't foretell; in scaled units.
+
+    Attributes:
+        prediction: Where the readings before lead.
+        scale: float64, shape (n,), the local standard deviation of the innovations.
+        seconds: float64, shape (n,), the readings' time without long pauses.
+        cells: Their days and times of the day.
+        floor: The least that `scale` can be.
+    """
+
+    prediction: Prediction
+    scale: FloatArray
+    seconds: FloatArray
+    cells: DayCells
+    floor: float
+
+    def are_gaussian(self) -> bool:
+        """Say whether they scatter as Gaussian noise does, which no coarse resolution hides.
+
+        Then a curve with noise around it, which may remember its past, describes the sensor. Few events are
+        rarer than the quantile that tells.
+        """
+        size = sampled(np.abs(self.prediction.innovations / self.scale)[self.prediction.usable])
+        fine = float(np.median(self.scale)) > _FINE * self.floor
+        away = float(np.quantile(size, _FAR_OUT)) / max(float(np.median(size)), 1e-12)
+        return fine and _GAUSSIAN[0] < away < _GAUSSIAN[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,22 +70,23 @@ class Followed:
     """The verdict on readings judged by innovations; in scaled units.
 
     Attributes:
-        evidence: float64, shape (n,), -ln p of the reading and of what it belongs to.
+        scores: float64, shape (n,), the deviation of a Gaussian reading as rare as this one, or as what it
+            belongs to.
         expected: float64, shape (n,), where the readings before lead, without what is anomalous about them.
         noise: float64, shape (n,), the standard deviation around it.
         runs: The anomalies in the order of time.
         doubt: What the scores were divided by, since too much would be flagged; 1 where little is.
     """
 
-    evidence: FloatArray
+    scores: FloatArray
     expected: FloatArray
     noise: FloatArray
     runs: list[Run]
     doubt: float
 
 
-def follow(readings: Readings) -> Followed:
-    """Find patches between two edges, edges alone, runs of repeats and slow shapes.
+def find_innovations(readings: Readings) -> Innovations:
+    """Predict each reading, and tell how large its innovation usually is at its time of the day and week.
 
     Args:
         readings: n of them, many.
@@ -61,6 +95,17 @@ def follow(readings: Readings) -> Followed:
     cells = DayCells(seconds, readings.step)
     prediction = predict(readings)
     scale = _local_scale(prediction, cells, readings.floor)
+    return Innovations(prediction, scale, seconds, cells, readings.floor)
+
+
+def follow(readings: Readings, found: Innovations) -> Followed:
+    """Find patches between two edges, edges alone, runs of repeats and slow shapes.
+
+    Args:
+        readings: n of them, many.
+        found: Their innovations.
+    """
+    prediction, scale, cells = found.prediction, found.scale, found.cells
     innovations = prediction.innovations
     tail = calibrated((innovations / scale)[prediction.usable])
     longest = int(DAY / max(readings.step, 1.0))
@@ -69,25 +114,29 @@ def follow(readings: Readings) -> Followed:
     edges = np.minimum(tail(rest / scale), tail(innovations / scale))
 
     # An event has two edges: a reading counts as much as its own or as the next one, whichever is more.
-    layers = {"level_shift": np.maximum(edges, np.append(edges[1:], 0.0))}
+    evidence = np.maximum(edges, np.append(edges[1:], 0.0))
+    kinds = np.full(len(rest), _KINDS.index("level_shift"))
+
+    def claim(part: slice, kind: str, count: FloatArray | float) -> None:
+        more = count > evidence[part]
+        evidence[part][more] = np.broadcast_to(count, more.shape)[more]
+        kinds[part][more] = _KINDS.index(kind)
+
     for patch in patches:
-        layer = layers.setdefault(_kind(patch), np.zeros(len(rest)))
-        layer[patch.start : patch.stop] = np.maximum(layer[patch.start : patch.stop], patch.evidence)
-    layers["stuck"] = _stuck(readings.values, cells)
-    layers["drift"] = slow_evidence(seconds, calm, readings.step)
+        claim(slice(patch.start, patch.stop), _kind(patch), patch.evidence)
+    for run in less_where_usual(stuck_runs(readings.values, lambda: cells), len(rest)):
+        claim(slice(run.start, run.stop), "stuck", run.evidence)
+    claim(slice(None), "drift", slow_evidence(found.seconds, calm, readings.step))
     rate = _PER_STEP * float(np.log(_USUAL_STEP / max(readings.step, 1e-3)))
-    names = np.array(list(layers))
-    stack = np.array(list(layers.values()))
-    strongest = stack.argmax(axis=0)
-    evidence = np.maximum(stack[strongest, np.arange(stack.shape[1])] - rate, 0.0)
-    runs, doubt = _tempered(evidence, names[strongest])
+    evidence = np.maximum(evidence - rate, 0.0)
+    evidence, runs, doubt = _tempered(evidence, kinds)
     runs = sorted([*runs, *gap_runs(readings.seconds)], key=lambda run: run.start)
     # What is expected follows everything but what is flagged.
     flagged = [patch for patch in patches if (patch.evidence - rate) / doubt**2 > LIMIT]
     heights = heights_of(flagged, len(rest))
     missed = innovations - np.convolve(heights, prediction.filter)[: len(rest)]
-    expected = readings.values - heights - missed * prediction.growth
-    return Followed(evidence / doubt**2, expected, scale * prediction.growth, runs, doubt)
+    expected = readings.values - heights - missed
+    return Followed(deviations(evidence), expected, scale, runs, doubt)
 
 
 def _local_scale(prediction: Prediction, cells: DayCells, floor: float) -> FloatArray:
@@ -105,32 +154,32 @@ def _kind(patch: Patch) -> str:
     return "spike" if length < _FEW else "burst" if length <= LONGEST_BURST else "level_shift"
 
 
-def _stuck(values: FloatArray, cells: DayCells) -> FloatArray:
-    """Give the evidence of repeats, float64[n]."""
-    evidence = np.zeros(len(values))
-    for run in less_where_usual(stuck_runs(values, lambda: cells), len(values)):
-        evidence[run.start : run.stop] = run.evidence
-    return evidence
+def _tempered(evidence: FloatArray, kinds: IntArray) -> tuple[FloatArray, list[Run], float]:
+    """Divide scores until so few readings are flagged that the prediction can be right; stuck values stay.
 
-
-def _tempered(evidence: FloatArray, kinds: npt.NDArray[np.str_]) -> tuple[list[Run], float]:
-    """Divide the scores until so few readings are flagged that the prediction can be right; give the runs."""
+    Returns:
+        The evidence that is left, the runs, and what the scores were divided by.
+    """
+    stuck = kinds == _KINDS.index("stuck")
     most = max(_LARGEST_SHARE * len(evidence), ALWAYS_POSSIBLE)
-    for doubt in DOUBTS:
-        runs = _runs(evidence / np.where(kinds == "stuck", 1.0, doubt**2), kinds)
+    for doubt in _DOUBTS:
+        tempered = np.where(stuck, evidence, evidence / doubt**2)
+        runs = _runs(tempered, kinds)
         if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= most:
             break
-    return runs, doubt
+    return tempered, runs, doubt
 
 
-def _runs(evidence: FloatArray, kinds: npt.NDArray[np.str_]) -> list[Run]:
-    """Make one run of neighbouring readings beyond the limit, called by what is strongest in it."""
+def _runs(evidence: FloatArray, kinds: IntArray) -> list[Run]:
+    """Make one run of neighbours beyond the limit, stuck or not, called by what is strongest in it."""
     flagged = np.flatnonzero(evidence > LIMIT)
     if not len(flagged):
         return []
-    parts = np.split(flagged, np.flatnonzero(np.diff(flagged) > 1) + 1)
-    peaks = [part[int(np.argmax(evidence[part]))] for part in parts]
+    stuck = kinds[flagged] == _KINDS.index("stuck")
+    parts = np.split(flagged, np.flatnonzero((np.diff(flagged) > 1) | np.diff(stuck)) + 1)
+    peaks = np.array([part[int(np.argmax(evidence[part]))] for part in parts])
+    likelihoods = deviations(evidence[peaks]) ** 2 / 2
     return [
-        Run(int(part[0]), int(part[-1]) + 1, str(kinds[peak]), float(evidence[peak]))
-        for part, peak in zip(parts, peaks, strict=True)
+        Run(int(part[0]), int(part[-1]) + 1, _KINDS[kind], float(likelihood))
+        for part, kind, likelihood in zip(parts, kinds[peaks], likelihoods, strict=True)
     ]

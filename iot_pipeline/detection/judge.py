@@ -1,6 +1,6 @@
 """Decide which standardised residuals are anomalous, given the tails and the memory of the noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -8,12 +8,9 @@ from scipy import special
 from iot_pipeline.detection.day_cells import DayCells, without_pauses
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
-    BEARABLE,
-    DOUBTS,
     LARGEST_SHARE,
     Run,
     collective_runs,
-    collective_threshold,
     gap_runs,
     less_where_usual,
     stuck_runs,
@@ -21,6 +18,7 @@ from iot_pipeline.detection.events import (
 from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.noise import gaussianise, inflation, local_scale, memory, tail_freedom, whiten
 from iot_pipeline.detection.prepare import Readings
+from iot_pipeline.detection.tails import deviations
 from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
 
 _CALM = 5.0  # median deviations within which a block is like the others
@@ -33,7 +31,6 @@ _NEAREST = 3.0  # standard deviations that a flagged point has at least
 _BURST = 3  # flagged points in a row that make a burst
 _LARGEST_SINGLE = 0.02  # of the readings, for single ones: where more would be, the noise is misunderstood
 _TRUSTED = 2.0  # times the largest share, where the trend leaves nothing but noise and events
-_DRIFT = 1.5
 _STUCK_BY_CHANCE = 1e-3  # runs a sensor
 
 
@@ -46,14 +43,15 @@ class Verdict:
         runs: The anomalies in the order of time; a gap may lie within another one.
         freedom: Degrees of freedom of the noise.
         autocorrelation: The correlation of neighbouring readings, 0 where insignificant.
-        doubt: What the scores were divided by, where the model explains too little; else 1.
+        misfit: Whether so much would be flagged that the model explains too little; then only stuck values
+            and gaps are.
     """
 
     scores: FloatArray
     runs: list[Run]
     freedom: float
     autocorrelation: float
-    doubt: float
+    misfit: bool
 
 
 def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdict:
@@ -67,7 +65,7 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
         rhythm: Whether the noise is louder at some times of the day or the week, as where people come and
             go. No two days are alike there, so all days tell how much sums of readings vary.
     """
-    breaks = np.minimum(np.searchsorted(x, fit.trends[0].breaks), len(x) - 1)
+    starts = np.concatenate(([0], np.searchsorted(x, fit.trends[0].breaks)))
     index = fit.blocks.index
     stuck = _stuck(readings)
     testable = _outside(stuck, np.ones(len(z), dtype=bool))
@@ -80,8 +78,8 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
         white = whiten(z, coefficients)
         if len(coefficients):
             white = white / local_scale(x, white, index, _TINY)(x)
-            # The model starts anew at a break, so the readings before it predict nothing of those after it.
-            after = breaks[:, None] + np.arange(-1, len(coefficients) + 1)
+            # Nothing comes before the first reading, and what comes before a break predicts nothing after it.
+            after = starts[:, None] + np.arange(-1, len(coefficients) + 1)
             after = np.clip(after, 0, len(z) - 1)
             white[after] = z[after]
         tails = tail_freedom(white[regular])
@@ -96,45 +94,27 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
         collective = collective_runs(np.where(testable, scores, 0.0), z, deflation)
         regular = _outside(collective, testable)
 
-    found, doubt = _tempered(scores, collective, testable, trusted=fit.adequate)
+    points = point_runs(scores, regular)
+    misfit = _too_many(collective, points, len(z), trusted=fit.adequate)
+    found = [] if misfit else collective + points
     runs = sorted([*stuck, *found, *gap_runs(readings.seconds)], key=lambda run: run.start)
     correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
-    return Verdict(scores / doubt, runs, tails[0], correlation, doubt)
+    return Verdict(scores, runs, tails[0], correlation, misfit)
 
 
-def _tempered(
-    scores: FloatArray, collective: list[Run], testable: BoolArray, *, trusted: bool
-) -> tuple[list[Run], float]:
-    """Divide the scores until so few readings are flagged that the model can be right; find single ones too.
+def _too_many(collective: list[Run], points: list[Run], n: int, *, trusted: bool) -> bool:
+    """Say whether so much of n readings would be flagged that the model explains too little.
 
     Args:
-        scores: float64, shape (n,), Gaussian scores.
-        collective: The runs found with these scores.
-        testable: bool, shape (n,), the readings that may be flagged.
+        collective: The events found.
+        points: The single readings found.
+        n: How many readings there are.
         trusted: Whether the trend leaves nothing but noise and events.
-
-    Returns:
-        The runs, and what the scores were divided by.
     """
-    n = len(scores)
+    single = sum(run.stop - run.start for run in points)
+    flagged = single + sum(run.stop - run.start for run in collective)
     most = LARGEST_SHARE * (_TRUSTED if trusted else 1.0) * n
-    for doubt in DOUBTS:
-        share = 1.0 if doubt == 1.0 else BEARABLE
-        # A doubtful model makes drifts of its own: they have to be clearer.
-        certain = [
-            run
-            for run in collective
-            if doubt == 1.0
-            or run.evidence / doubt**2 > collective_threshold(n) * (_DRIFT if run.kind == "drift" else 1.0)
-        ]
-        points = point_runs(scores / doubt, _outside(certain, testable))
-        single = sum(run.stop - run.start for run in points)
-        flagged = single + sum(run.stop - run.start for run in certain)
-        if flagged <= max(share * most, ALWAYS_POSSIBLE) and single <= max(
-            share * _LARGEST_SINGLE * n, ALWAYS_POSSIBLE
-        ):
-            return certain + points, doubt
-    return [], DOUBTS[-1]
+    return flagged > max(most, ALWAYS_POSSIBLE) or single > max(_LARGEST_SINGLE * n, ALWAYS_POSSIBLE)
 
 
 def _stuck(readings: Readings) -> list[Run]:
@@ -145,7 +125,7 @@ def _stuck(readings: Readings) -> list[Run]:
     found = [run for run in runs if run.evidence > limit]
     if sum(run.stop - run.start for run in found) > LARGEST_SHARE * n:
         found = [run for run in less_where_usual(runs, n) if run.evidence > limit]
-    return found
+    return [replace(run, evidence=float(deviations(np.array(run.evidence))) ** 2 / 2) for run in found]
 
 
 def _calm(z: FloatArray, index: IntArray) -> BoolArray:

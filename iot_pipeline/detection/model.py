@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.blocks import Blocks, condense
+from iot_pipeline.detection.blocks import Blocks, block_index, condense, row_medians
 from iot_pipeline.detection.cycles import A_FEW_DAYS, DAY, MANY_DAYS, WEEK, find_periods, fit_cycles, repeats
 from iot_pipeline.detection.piecewise import piecewise_trends
 from iot_pipeline.detection.prepare import Readings, sampled
@@ -18,6 +18,23 @@ _TURNS = 8
 _CLEARLY = 10.0  # the gain in log-likelihood, doubled, from which cycles follow summer time
 _MUCH = 0.08  # the share of clipped readings up to which a cycle is believed
 _NODES = 2048  # of a smooth trend's polygon
+
+
+@dataclass(frozen=True, eq=False)
+class Rhythm:
+    """What repeats in n readings, found before their trend is known.
+
+    Attributes:
+        periods: In seconds.
+        rough: float64, shape (n,), the values without a coarse trend.
+        cycles: Fitted to `rough`.
+        season: float64, shape (n,), their sum at the readings; 0 without any.
+    """
+
+    periods: tuple[float, ...]
+    rough: FloatArray
+    cycles: tuple[Cycle, ...]
+    season: FloatArray | float
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +58,20 @@ class Fit:
     expected: FloatArray
 
 
-def fit_model(readings: Readings, x: FloatArray) -> Fit:
-    """Fit cycles to what a coarse trend leaves, the trend to what the cycles leave, and the cycles once more.
+def find_rhythm(readings: Readings, x: FloatArray) -> Rhythm:
+    """Find what repeats, and fit it to what a coarse trend leaves.
+
+    Args:
+        readings: n of them.
+        x: float64, shape (n,), their time in [-1, 1].
+    """
+    periods, rough = _find_periods(readings, x)
+    cycles, season = _fit_season(readings, rough, periods, deviations=4.0, changes=np.empty(0))
+    return Rhythm(periods, rough, cycles, season)
+
+
+def fit_model(readings: Readings, x: FloatArray, rhythm: Rhythm) -> Fit:
+    """Fit the trend to what the cycles leave, and the cycles once more to what the trend leaves.
 
     Such turns are backfitting (Hastie & Tibshirani, "Generalized Additive Models", 1990). Piecewise lines are
     tried only where no smooth trend is adequate. Days and weeks follow UTC, or the clock that goes ahead in
@@ -51,20 +80,18 @@ def fit_model(readings: Readings, x: FloatArray) -> Fit:
     Args:
         readings: n of them.
         x: float64, shape (n,), their time in [-1, 1].
+        rhythm: What repeats in them.
     """
     seconds, values = readings.seconds, readings.values
-    blocks = condense(x, values, readings.floor)
-    periods, rough = _find_periods(readings, x, blocks)
+    periods, rough, season = rhythm.periods, rhythm.rough, rhythm.season
     changes = np.empty(0)
-    cycles, season = _fit_season(readings, rough, periods, deviations=4.0, changes=changes)
-    summers = clock_changes(readings.origin, float(seconds[-1])) if cycles else changes
+    summers = clock_changes(readings.origin, float(seconds[-1])) if rhythm.cycles else changes
     if len(summers):
-        by_clock = _fit_season(readings, rough, periods, deviations=4.0, changes=summers)
-        left, left_by_clock = (np.sum(_clipped(rough - each, 4.0) ** 2) for each in (season, by_clock[1]))
+        _, by_clock = _fit_season(readings, rough, periods, deviations=4.0, changes=summers)
+        left, left_by_clock = (np.sum(_clipped(rough - each, 4.0) ** 2) for each in (season, by_clock))
         if len(values) * np.log(left / max(left_by_clock, 1e-300)) > _CLEARLY:
-            changes, (cycles, season) = summers, by_clock
-    if cycles:
-        blocks = condense(x, values - season, readings.floor)
+            changes, season = summers, by_clock
+    blocks = condense(x, values - season, readings.floor)
 
     year = np.pi * float(seconds[-1]) / YEAR
     trends = smooth_trends(blocks.x, blocks.level, blocks.error, year)
@@ -81,12 +108,14 @@ def fit_model(readings: Readings, x: FloatArray) -> Fit:
     return Fit(trends, curve, cycles, adequate, blocks, trend + season)
 
 
-def _find_periods(readings: Readings, x: FloatArray, blocks: Blocks) -> tuple[tuple[float, ...], FloatArray]:
+def _find_periods(readings: Readings, x: FloatArray) -> tuple[tuple[float, ...], FloatArray]:
     """Find what repeats, and what is left of the values without a trend that takes no part of it away."""
     seconds, values = readings.seconds, readings.values
+    index = block_index(len(x))
+    centres, medians = x[index].mean(axis=1), row_medians(values[index])
 
     def without_trend(parts: int) -> FloatArray:
-        return values - _coarse_trend(blocks, parts)(x)
+        return values - _coarse_trend(centres, medians, parts)(x)
 
     days, weeks = int(seconds[-1] // DAY), int(seconds[-1] // WEEK)
     rough = without_trend(min(days, _COARSE) if days >= A_FEW_DAYS else _COARSE)  # no night is a trend
@@ -134,10 +163,10 @@ def _fit_season(
     return cycles, season
 
 
-def _coarse_trend(blocks: Blocks, parts: int) -> Curve:
+def _coarse_trend(centres: FloatArray, medians: FloatArray, parts: int) -> Curve:
     """Join the medians of parts of the span, and go straight on to its ends."""
-    parts = min(parts, len(blocks.x))
-    rows, levels = (np.array_split(part, parts) for part in (blocks.x, blocks.level))
+    parts = min(parts, len(centres))
+    rows, levels = (np.array_split(part, parts) for part in (centres, medians))
     x, level = np.array([row.mean() for row in rows]), np.array([np.median(row) for row in levels])
     if parts > 1:
         steps = np.diff(x)

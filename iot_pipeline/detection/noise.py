@@ -8,7 +8,6 @@ from scipy import linalg, special
 
 from iot_pipeline.detection.blocks import row_medians
 from iot_pipeline.detection.cycles import DAY, WEEK
-from iot_pipeline.detection.prepare import sampled
 from iot_pipeline.detection.summer_time import clock_seconds
 from iot_pipeline.detection.types import BoolArray, Curve, Cycle, FloatArray, IntArray
 
@@ -29,7 +28,6 @@ _SILENT = 1e-3  # the mean square below which a block holds no noise to judge
 _UPPER, _UPPER_SD = 0.9, 1.645  # a quantile of |Z| for standard normal Z
 _NEAR, _STEPS = 8.0, 400  # up to where residuals are mapped by a fine table, and its steps
 _LAGS = 16
-_FAR_OUT, _REGULAR = 0.98, 4.0  # a quantile, and how many medians it is away; 3.45 in Gaussian noise
 _OUTLIER = 4.0  # standard deviations of what the preceding readings leave unexplained
 
 
@@ -164,34 +162,23 @@ def _gaussian_scores(size: FloatArray, freedom: float, scale: float) -> FloatArr
     return scores
 
 
-def neighbour_correlation(z: FloatArray) -> float:
-    """Give the correlation of neighbouring residuals, the median over parts of the series.
+def neighbour_correlation(rest: FloatArray) -> float:
+    """Give the correlation of neighbouring readings, the median over parts, each without a line of its own.
 
     Args:
-        z: float64, shape (n,), clipped, in local standard deviations.
+        rest: float64, shape (n,), readings without their rhythm.
     """
-    size = min(_part(len(z)), len(z))
-    rows = z[: len(z) // size * size].reshape(-1, size)
-    power = np.sum(rows**2, axis=1)
-    full = power > _SILENT * size
+    size = min(_part(len(rest)), len(rest))
+    rows = rest[: len(rest) // size * size].reshape(-1, size)
+    line = np.linspace(-1.0, 1.0, size)
+    slope = rows @ line / (line @ line)
+    rows = rows - rows.mean(axis=1, keepdims=True) - slope[:, None] * line
+    power = np.einsum("ij,ij->i", rows, rows)
+    full = power > _SILENT * float(np.median(power))
     if not full.any():
         return 0.0
-    products = np.sum(rows[full, 1:] * rows[full, :-1], axis=1)
-    return float(np.median(products / power[full])) * size / (size - 1)
-
-
-def jumps_are_regular(z: FloatArray) -> bool:
-    """Say whether residuals that remember their past jump from it by Gaussian amounts.
-
-    Then a fixed curve with noise around it, if noise with a memory, describes the sensor. The 98th percentile
-    of what memory leaves unexplained is compared with the median; few events are rarer than that.
-
-    Args:
-        z: float64, shape (n,), in local standard deviations.
-    """
-    core = np.clip(z, -_WINSOR, _WINSOR)
-    jumps = np.abs(whiten(z, memory(core)))
-    return bool(np.quantile(sampled(jumps), _FAR_OUT) < _REGULAR * float(np.median(jumps)))
+    products = np.einsum("ij,ij->i", rows[:, 1:], rows[:, :-1])
+    return float(np.median(products[full] / power[full])) * size / (size - 1)
 
 
 def _part(n: int) -> int:
@@ -247,9 +234,7 @@ def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
     outliers = 1 + np.flatnonzero(jumps & (rest[1:-1] * rest[2:] < 0))
     cleaned = z.copy()
     cleaned[outliers] -= rest[outliers]
-    whitened = z - _filtered(cleaned, predict)
-    whitened[: len(coefficients)] = 0.0  # nothing is known of what came before
-    return whitened
+    return z - _filtered(cleaned, predict)
 
 
 def _filtered(z: FloatArray, weights: FloatArray) -> FloatArray:

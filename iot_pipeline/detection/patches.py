@@ -60,36 +60,24 @@ def find_patches(
         return [], innovations
     pairs = np.concatenate(found)
     pairs = pairs[np.argsort(-pairs[:, 3], kind="stable")]
-    return _chosen(pairs, innovations, scale, (filter_, back), tail)
+    return _chosen(pairs, innovations, filter_)
 
 
 def _chosen(
-    pairs: FloatArray,
-    innovations: FloatArray,
-    scale: FloatArray,
-    responses: tuple[FloatArray, FloatArray],
-    tail: Tail,
+    pairs: FloatArray, innovations: FloatArray, filter_: FloatArray
 ) -> tuple[list[Patch], FloatArray]:
     """Accept pairs, the clearest first, and take out of the innovations what each has put in."""
-    filter_, back = responses
     rest = innovations.copy()
     taken: set[int] = set()
     patches = []
     for place in pairs:
         start, stop = int(place[0]), int(place[1])
         height, evidence = float(place[2]), float(place[3])
-        if start in taken or stop in taken:
+        edges = [start, stop]
+        # Where a clearer pair accounts for a part of these edges, nothing is left to explain.
+        if taken & set(edges) or not np.array_equal(rest[edges], innovations[edges]):
             continue
-        edges = rest[[start, stop]]
-        if not np.array_equal(edges, innovations[[start, stop]]):
-            # A clearer pair accounts for these edges or for a part of them.
-            height = float(edges[0])
-            step = np.array((height, back[min(stop - start, len(back) - 1)] * height))
-            both = scale[[start, stop]]
-            evidence = float(np.sum(tail(edges / both) - tail((edges - step) / both)))
-            if evidence < _PRICE + np.log(stop - start):
-                continue
-        taken |= {start, stop}
+        taken |= set(edges)
         part = rest[start : stop + len(filter_) - 1]
         part -= height * np.convolve(np.ones(stop - start), filter_)[: len(part)]
         patches.append(Patch(start, stop, height, evidence - _DISCOUNT))

@@ -105,8 +105,17 @@ def _search(
     width = max(round(shape.core * length), 1)
     first = (length - width) // 2
     padded = np.concatenate((np.zeros(first + width - 1), evidence, np.zeros(length - first)))
-    covered: FloatArray = np.lib.stride_tricks.sliding_window_view(padded, width).max(axis=1)[:n]
-    return covered
+    return _running_maximum(padded, width)[:n]
+
+
+def _running_maximum(values: FloatArray, width: int) -> FloatArray:
+    """Give the greatest of each `width` neighbours, float64[n - width + 1], by doubling."""
+    reach = 1
+    while reach < width:
+        step = min(reach, width - reach)
+        values = np.maximum(values[:-step], values[step:])
+        reach += step
+    return values
 
 
 def _around(match: FloatArray, a_day: int, length: int) -> FloatArray:

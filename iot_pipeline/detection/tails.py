@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from iot_pipeline.detection.prepare import sampled
 from iot_pipeline.detection.types import FloatArray
@@ -11,6 +12,8 @@ from iot_pipeline.detection.types import FloatArray
 _NEAR = (0.95, 2.2, 3.0)
 _FAR = (0.998, 6.0, 6.22)
 _APART = 1.05
+_GRID = np.concatenate(([0.0], np.geomspace(1e-2, 1e12, 600)))
+_DEVIATIONS = -special.ndtri_exp(-_GRID - np.log(2.0))
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,12 @@ def calibrated(z: FloatArray, evidence: float = _FAR[2]) -> Tail:
         )
     )
     return Tail(near, max(far, _APART * near), evidence)
+
+
+def deviations(evidence: FloatArray) -> FloatArray:
+    """Give the distance, in standard deviations, at which a Gaussian reading is as rare on either side.
+
+    Args:
+        evidence: float64, of any shape, -ln p; not negative.
+    """
+    return np.asarray(np.interp(evidence, _GRID, _DEVIATIONS), dtype=np.float64)

@@ -80,7 +80,7 @@ class Event:
         start: datetime64[us], UTC, the first flagged reading. A gap starts at the last reading before it.
         end: datetime64[us], UTC, the last flagged reading.
         n_points: How many readings are flagged.
-        peak_score: The greatest score among them, in standard deviations of the noise.
+        peak_score: The greatest score among them, in standard deviations of a Gaussian as rare.
         mean_residual: Their mean deviation from the model, signed, in the unit of the values.
     """
 
@@ -92,7 +92,7 @@ class Event:
     mean_residual: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SensorModel:
     """The regular behaviour of a sensor: a trend, repeating cycles and noise.
 
@@ -108,7 +108,8 @@ class SensorModel:
         tail_freedom: Degrees of freedom of the noise's Student t; infinite for Gaussian noise.
         autocorrelation: The correlation of the noise of neighbouring readings; 0 where insignificant.
         n_points: How many readings the model was fitted to.
-        misfit: Whether so much would be flagged that the model is at fault: then all scores are divided.
+        misfit: Whether the model explains too little: all scores are divided or, in a short series, only
+            stuck values and gaps are flagged. `reasoning` says so.
         reasoning: What the sensor does and which readings don't fit, in words; then, in figures, why.
         origin: datetime64[us], UTC, the zero of the curves' time.
         trend: The trend over seconds since `origin`, in the unit of the values.
@@ -118,18 +119,18 @@ class SensorModel:
     """
 
     name: str
-    breakpoints: tuple[np.datetime64, ...]
-    parameters: tuple[tuple[str, float], ...]
     noise_sd: float
-    tail_freedom: float
-    autocorrelation: float
     n_points: int
-    misfit: bool
-    reasoning: str
     origin: np.datetime64
     trend: Curve
-    cycles: tuple[Cycle, ...]
     noise: Curve
+    breakpoints: tuple[np.datetime64, ...] = ()
+    parameters: tuple[tuple[str, float], ...] = ()
+    tail_freedom: float = np.inf
+    autocorrelation: float = 0.0
+    misfit: bool = False
+    reasoning: str = ""
+    cycles: tuple[Cycle, ...] = ()
     noise_cycle: Cycle | None = None
 
     def expected_at(self, timestamps: TimeArray) -> FloatArray:
@@ -157,9 +158,9 @@ class Detection:
 
     Attributes:
         flags: bool, shape (n,), whether a reading is anomalous.
-        scores: float64, shape (n,), absolute, in standard deviations of Gaussian noise: the deviation of the
-            reading itself or, within an event, the evidence for the whole event where that is greater. With
-            the evidence -ln p, it is the square root of twice as much.
+        scores: float64, shape (n,), in standard deviations: a Gaussian reading so far off, on either side, is
+            as rare as this reading or, within an event, as the whole event where that is rarer. The same
+            unit however a sensor is judged, so that scores of different sensors compare; 5 is p = 5.7e-7.
             NaN where the reading or its time was missing or infinite.
         expected: float64, shape (n,), the model's value; NaN where the time was missing.
         kinds: str, shape (n,), the kind of the anomaly, "" where not flagged.

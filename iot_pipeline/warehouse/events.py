@@ -22,8 +22,8 @@ def find_events(
 
     Returns:
         Columns sensor_name, kind, start, end (TIMESTAMPTZ), duration_h (hours), n_readings, peak_score (in
-        standard deviations of the noise), mean_residual (NULL for a gap), annotation, event_id, incident_id.
-        A gap starts at the last reading before it and ends at the first one after.
+        standard deviations of a Gaussian as rare), mean_residual (NULL for a gap), annotation, event_id,
+        incident_id. A gap starts at the last reading before it and ends at the first one after.
     """
     conditions = {
         "sensor_name = $sensor_name": sensor_name,

@@ -73,8 +73,8 @@ def get_anomalies(
 
     Returns:
         Columns sensor_name, kind, start, end (microseconds, Europe/Berlin), duration_h (hours), n_readings,
-        peak_score (in standard deviations of the noise), mean_residual (in the unit of the values; missing
-        for a gap), annotation, event_id and incident_id. A gap starts at the last reading before it.
+        peak_score (in standard deviations of a Gaussian as rare), mean_residual (in the unit of the values;
+        missing for a gap), annotation, event_id and incident_id. A gap starts at the last reading before it.
 
     Raises:
         UnknownSensorError: The mapping has no such sensor.

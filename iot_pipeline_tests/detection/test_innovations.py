@@ -74,6 +74,16 @@ def test_a_value_that_stands_still_for_a_quarter_of_a_day_is_stuck() -> None:
     assert (result.kinds[4_001:4_023] == "stuck").all()
 
 
+def test_a_stuck_value_lends_its_name_to_no_reading_beside_it() -> None:
+    values = river()
+    values[4_000:4_048] = values[4_000]
+    values[4_048:4_054] += 8.0
+    kinds = detect_anomalies(TIMES, values).kinds
+    assert (kinds[4_001:4_047] == "stuck").all()
+    assert (kinds[4_049:4_053] != "stuck").all()
+    assert (kinds[4_049:4_053] != "").all()
+
+
 def test_a_river_that_is_frozen_for_weeks_is_not_stuck() -> None:
     values = np.round(river(), 2)
     frozen = np.abs(np.arange(N) - 3_000) < 1_500
