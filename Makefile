@@ -10,7 +10,8 @@ PORT ?= 3000
 EXPLORE_PORT ?= 8080
 BIN := .venv/bin
 DAGSTER_HOME := $(CURDIR)/dagster_home
-DAGSTER := DAGSTER_HOME=$(DAGSTER_HOME) DAGSTER_MODULE_NAME=iot_pipeline.definitions $(BIN)
+EXPLORE_AT := IOT_EXPLORE_URL=$${IOT_EXPLORE_URL:-http://127.0.0.1:$(EXPLORE_PORT)}
+DAGSTER := $(EXPLORE_AT) DAGSTER_HOME=$(DAGSTER_HOME) DAGSTER_MODULE_NAME=iot_pipeline.definitions $(BIN)
 RUN_LOG := $(DAGSTER_HOME)/make-run.log
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -39,7 +40,7 @@ dev: .venv/installed
 		|| { echo "port $(PORT) is taken: make dev PORT=$$(($(PORT) + 1))" >&2; exit 1; }
 	@DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/python -m iot_pipeline.defs.orphans
 	@# The shell may have the activation line's module name set, which excludes a workspace file.
-	env -u DAGSTER_MODULE_NAME DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
+	env -u DAGSTER_MODULE_NAME $(EXPLORE_AT) DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 explore: .venv/installed
 	@$(BIN)/iot-pipeline explore --port $(EXPLORE_PORT)

@@ -63,7 +63,7 @@ def get_settings() -> Settings:
         alert_urls=_urls("IOT_ALERT_URLS"),
         alert_min_score=_number("IOT_ALERT_MIN_SCORE", default=8, least=0),
         heartbeat_url=(os.environ.get("IOT_HEARTBEAT_URL") or "").strip(),
-        explore_url=(os.environ.get("IOT_EXPLORE_URL") or "").strip().rstrip("/"),
+        explore_url=_page("IOT_EXPLORE_URL"),
     )
 
 
@@ -83,6 +83,14 @@ def _number(name: str, *, default: float, least: float) -> float:
     if not least <= number <= MOST:
         raise ConfigurationError(f"{name} must be a number from {least:g} to {MOST:,}, not {text!r}")
     return number
+
+
+def _page(name: str) -> str:
+    """Read the address of a web page, without a trailing slash: it becomes a link."""
+    url = (os.environ.get(name) or "").strip().rstrip("/")
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"{name} must start with http:// or https://, not {url!r}")
+    return url
 
 
 def _urls(name: str) -> tuple[str, ...]:

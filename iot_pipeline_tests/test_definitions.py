@@ -1,5 +1,6 @@
 """The code location as the server builds it, and its assets run on the sample bucket."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,16 @@ def test_unreadable_sources_keep_what_was_loaded(bucket: Bucket) -> None:
     result = materialize(definitions_on(bucket.source / "nowhere", bucket.warehouse), "timeseries")
     assert "is not a directory" in failure_of(result)
     assert len(bucket.content()) == 1
+
+
+def test_the_report_links_to_the_pages_at_the_address_of_the_settings_and_else_to_none(
+    sample_warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = shutil.copytree(sample_warehouse, tmp_path / "warehouse")
+    definitions = definitions_on(SAMPLE, warehouse)
+    monkeypatch.delenv("IOT_EXPLORE_URL", raising=False)
+    assert "open_the_report" not in metadata_of(materialize(definitions, "anomaly_report"), "anomaly_report")
+    monkeypatch.setenv("IOT_EXPLORE_URL", "https://sensors.example.org/")
+    metadata = metadata_of(materialize(definitions, "anomaly_report"), "anomaly_report")
+    assert metadata["open_the_report"] == "https://sensors.example.org/report"
+    assert metadata["open_the_explore_page"] == "https://sensors.example.org/"

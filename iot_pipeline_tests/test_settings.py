@@ -164,3 +164,9 @@ def test_the_mapping_of_another_warehouse_is_its_own(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("IOT_MAPPING", str(tmp_path / "deployment"))
     load_mapping(source=str(SAMPLE), warehouse=tmp_path / "another")
     assert (tmp_path / "another" / "mapping.sqlite").exists()
+
+
+def test_an_address_of_the_page_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IOT_EXPLORE_URL", "javascript:alert(1)")
+    with pytest.raises(ConfigurationError, match=r"^IOT_EXPLORE_URL must start with http:// or"):
+        get_settings()

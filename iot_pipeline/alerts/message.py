@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from iot_pipeline.alerts.digest import Digest
 from iot_pipeline.alerts.events import Event
-from iot_pipeline.errors import ConfigurationError
 from iot_pipeline.kinds import title
 
 MOST_INCIDENTS = 8
@@ -33,12 +32,7 @@ def render_digest(digest: Digest, *, warehouse: str, explore_url: str = "") -> s
         digest: What there is to tell.
         warehouse: The directory or URL of the warehouse that it is about.
         explore_url: Where the page for looking at sensors is; empty for no links.
-
-    Raises:
-        ConfigurationError: That is no address of a page.
     """
-    if explore_url and not explore_url.startswith(("http://", "https://")):
-        raise ConfigurationError(f"IOT_EXPLORE_URL must start with http:// or https://, not {explore_url!r}")
     environment = Environment(
         loader=PackageLoader("iot_pipeline.alerts"),
         autoescape=True,

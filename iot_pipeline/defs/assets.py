@@ -15,12 +15,14 @@ from iot_pipeline.defs.resources import MeasurementsResource, SourceResource
 from iot_pipeline.ingest import load_mapping, load_timeseries
 from iot_pipeline.progress import log_progress
 from iot_pipeline.report import draw_anomalies_per_week, draw_readings_per_month, write_report
+from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse.quality import find_damaged_files
 from iot_pipeline.warehouse.status import read_status
 
 SHOWN_PICTURES = 3
 OWNERS = ["team:data-engineering"]
 GROUP = "iot_pipeline"
+_PAGES = {"open_the_report": "report", "open_the_explore_page": ""}
 WAREHOUSE = "warehouse"
 """The pool of all that writes: of its runs the queue starts one at a time."""
 NIGHTLY = dg.FreshnessPolicy.cron(
@@ -281,7 +283,10 @@ def detection(
 def anomaly_report(
     context: dg.AssetExecutionContext, measurements: MeasurementsResource
 ) -> dg.MaterializeResult[Any]:
-    """The report: one HTML page about all sensors and their anomalies, and pictures of the worst."""
+    """The report: one HTML page about all sensors and their anomalies, which can be sent by mail.
+
+    Its links open while the explore page is running: `make explore`, or `IOT_EXPLORE_URL`.
+    """
     with readable_failures(context):
         places = _name_places(context, measurements)
         report = write_report(warehouse=measurements.warehouse)
@@ -290,6 +295,7 @@ def anomaly_report(
         metadata={
             **places,
             "page": dg.MetadataValue.path(report.page),
+            **_links(),
             "worst_sensors": list(report.pictures),
             "pictures_of_the_worst": _pictures(*shown),
         }
@@ -307,6 +313,12 @@ def _name_places(
         context.run.run_id, {f"iot_pipeline/{name}": place for name, place in places.items()}
     )
     return places
+
+
+def _links() -> dict[str, dg.MetadataValue[Any]]:
+    """Return what the explore page has, as links. They are made of a setting, never of data."""
+    url = get_settings().explore_url
+    return {name: dg.MetadataValue.url(f"{url}/{path}") for name, path in _PAGES.items()} if url else {}
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, Any]:

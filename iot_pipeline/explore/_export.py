@@ -1,22 +1,24 @@
-"""What is shown, to be taken away: readings as CSV, by a link that says which."""
+"""What can be taken away: readings as CSV, by a link that says which, and the report."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from iot_pipeline.berlin import BERLIN
 from iot_pipeline.errors import IotPipelineError
 from iot_pipeline.explore import _data
 from iot_pipeline.explore._view import View
+from iot_pipeline.warehouse import open_warehouse
 
-PATH = "/readings.csv"
+READINGS = "/readings.csv"
+REPORT = "/report"
 _FAR = 2**62
 
 
-def answer(request: Request) -> Response:
+def answer_readings(request: Request) -> Response:
     """Answer a link to readings: its query is a view's."""
     try:
         view = View.from_query(request.url.query)
@@ -27,6 +29,17 @@ def answer(request: Request) -> Response:
         return PlainTextResponse(f"{error}\n", 400)
     attachment = {"Content-Disposition": 'attachment; filename="readings.csv"'}
     return StreamingResponse(_lines(parts, fleet, view), headers=attachment, media_type="text/csv")
+
+
+def answer_report(_request: Request) -> Response:
+    """Answer with the page that the last run wrote."""
+    report = open_warehouse().report
+    try:
+        with report.fetch(["index.html"]) as (path,):
+            return HTMLResponse(path.read_bytes())
+    except (IotPipelineError, FileNotFoundError) as error:
+        text = f"{error}" if isinstance(error, IotPipelineError) else f"no report in {report.url} yet"
+        return PlainTextResponse(f"{text}\n", 404)
 
 
 def _lines(parts: list[tuple[str, _data.Judged]], fleet: _data.Fleet, view: View) -> Iterator[str]:

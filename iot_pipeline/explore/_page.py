@@ -294,7 +294,7 @@ class Page:
 
     def _save_csv(self) -> None:
         start, end = self._view.range(self._chart.extent)
-        ui.download(f"{_export.PATH}?{self._view.between(start, end).to_query()}")
+        ui.download(f"{_export.READINGS}?{self._view.between(start, end).to_query()}")
 
     def _save_png(self) -> None:
         self._chart.save_png()

@@ -3,8 +3,6 @@
 import socket
 from functools import partial
 
-from starlette.requests import Request
-
 from iot_pipeline.errors import ConfigurationError
 from iot_pipeline.settings import get_settings
 
@@ -21,6 +19,7 @@ def serve(host: str = "127.0.0.1", port: int = 8080) -> None:
     """
     try:
         from nicegui import app, run, ui  # noqa: PLC0415 - optional, and slow to import
+        from starlette.requests import Request  # noqa: PLC0415 - likewise
     except ImportError:
         raise ConfigurationError(
             "this page needs NiceGUI: pip install 'iot-pipeline[explore]', or make explore"
@@ -37,7 +36,8 @@ def serve(host: str = "127.0.0.1", port: int = 8080) -> None:
             f"can't listen on {host}:{port} ({error.strerror}): choose another one with --port"
         ) from error
     app.add_middleware(SameOrigin, public_url=settings.explore_url)
-    app.add_route(_export.PATH, _export.answer)
+    app.add_route(_export.READINGS, _export.answer_readings)
+    app.add_route(_export.REPORT, _export.answer_report)
     app.on_startup(partial(run.io_bound, _data.warm_up))
 
     @ui.page("/")
