@@ -78,6 +78,8 @@ def put_faults(
 def real_like(seed: int, *, points: int = 6_000) -> tuple[TimeArray, FloatArray]:
     """Draw a series: weather that wanders with heavy tails by day, days that differ, a coarse resolution.
 
+    Each fifth one stands still every few days, and others are drowned in appliances.
+
     Returns:
         datetime64[s] and float64, both of shape (n,); a week is missing from each third series.
     """
@@ -94,6 +96,11 @@ def real_like(seed: int, *, points: int = 6_000) -> tuple[TimeArray, FloatArray]
     days = np.interp(np.arange(points) / day, np.arange(len(heights)), heights)
     values = weather + rng.uniform(0.3, 2.0) * days * np.cos((hour - peak) / 12 * np.pi)
     values += rng.normal(0.0, rng.choice([0.0, 0.02, 0.05]), points)
+    if seed % 5 == 4:
+        for start in rng.integers(0, points - 100, 16):
+            values[start : start + rng.integers(8, 60)] = values[start]
+    elif seed % 7 == 6:
+        values = np.exp(0.5 * values) + 0.15 * rng.lognormal(0.0, 0.8, points)
     resolution = _RESOLUTIONS[seed % len(_RESOLUTIONS)] * float(np.ptp(values))
     values = np.round(values / resolution) * resolution if resolution else values
     times = np.datetime64("2014-01-01", "s") + (np.arange(points) * minutes * 60).astype("timedelta64[s]")
