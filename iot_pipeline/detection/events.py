@@ -18,6 +18,7 @@ _NEAR = 1024  # for its end
 _MARGIN = 25  # readings around an event within which its ends are sought
 LONGEST_BURST = 100
 _CLIP = 30.0  # standard deviations, beyond which a reading tells no more about a run
+_ONE_SIDED = 1.5  # times their own spread that readings lie away from zero at least
 _IDLE = 1e-3  # what a reading costs that tells nothing
 _RAMP_COST = 6.0  # a ramp has one parameter more than a shift and has to win clearly
 _SHORTEST_STUCK = 5
@@ -156,10 +157,18 @@ def _sharpened(scores: FloatArray, z: FloatArray, start: int, stop: int, climb: 
         mean = float(np.median(scores[shift.start : shift.stop])) if shift.evidence > 0 else mean
     spread = max(float(np.sqrt(np.mean(part**2))), 1.01)
     gains = np.minimum(around**2, 6.0 * spread**2) * (1.0 - spread**-2) / 2 - np.log(spread)
-    ramp = _ramp(scores, z, start, stop)
-    best = max((shift, _best_part(gains, low, "variance"), ramp), key=lambda run: run.evidence)
+    noisy = _best_part(gains, low, "variance")
+    if _is_one_sided(around[noisy.start - low : noisy.stop - low]):
+        noisy = shift  # the first reading of a shift that lasts may speak louder for noise than all others
+    best = max((shift, noisy, _ramp(scores, z, start, stop)), key=lambda run: run.evidence)
     short = best.kind == "level_shift" and best.stop - best.start <= LONGEST_BURST
     return Run(best.start, best.stop, "burst" if short else best.kind, max(best.evidence, climb))
+
+
+def _is_one_sided(scores: FloatArray) -> bool:
+    """Say whether readings lie around a level of their own rather than around what was expected."""
+    level = float(np.median(scores))
+    return abs(level) > _ONE_SIDED * 1.4826 * float(np.median(np.abs(scores - level)))
 
 
 def _best_part(gains: FloatArray, offset: int, kind: str) -> Run:

@@ -78,10 +78,11 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
         white = whiten(z, coefficients)
         if len(coefficients):
             white = white / local_scale(x, white, index, _TINY)(x)
-            # Nothing comes before the first reading, and what comes before a break predicts nothing after it.
+            # Nothing comes before the first reading, and a break may lie a reading or two beside the jump:
+            # what comes before it may excuse what comes after, but not accuse it.
             after = starts[:, None] + np.arange(-1, len(coefficients) + 1)
             after = np.clip(after, 0, len(z) - 1)
-            white[after] = z[after]
+            white[after] = np.where(np.abs(white) < np.abs(z), white, z)[after]
         tails = tail_freedom(white[regular])
         # A short series tells too little about its scale and its tails to believe in Gaussian ones.
         certainty = np.inf if len(z) > _LONG else min(len(z) / 2, 30.0)

@@ -99,3 +99,33 @@ def test_a_spike_among_a_hundred_readings_is_found() -> None:
     values[60] += 12.0
     times = np.datetime64("2013-01-01", "s") + (np.arange(100) * 900).astype("timedelta64[s]")
     assert np.flatnonzero(detect_anomalies(times, values).flags).tolist() == [60]
+
+
+def shifted_room(n_shifted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw sixty days of a room whose noise remembers its past, the last readings of it 2.5 higher."""
+    times = np.arange(np.datetime64("2013-08-22", "us"), np.datetime64("2013-10-21"), np.timedelta64(10, "m"))
+    noise = np.random.default_rng(seed).normal(0, 0.08, len(times))
+    for position in range(1, len(noise)):
+        noise[position] += 0.85 * noise[position - 1]
+    values = 21 + 1.5 * np.sin(2 * np.pi * np.arange(len(times)) / 144) + noise
+    values[len(values) - n_shifted :] += 2.5
+    return times, values
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_shift_that_has_just_begun_is_not_taken_for_noise(seed: int) -> None:
+    times, values = shifted_room(48, seed)
+    (event,) = detect_anomalies(times, values).events
+    assert event.kind != "variance"
+    assert event.start == times[-48]
+    assert event.mean_residual == pytest.approx(2.5, abs=0.3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_shift_that_stays_is_a_new_level_and_no_event_after_it(seed: int) -> None:
+    times, values = shifted_room(500, seed)
+    detection = detect_anomalies(times, values)
+    assert "daily cycle" in detection.model.name
+    assert len(detection.model.breakpoints) == 1
+    assert len(detection.events) <= 1
+    assert not detection.flags[-490:].any()

@@ -49,7 +49,7 @@ INNOVATIONS = {
     "ramp 0.2": 0.029,
     "ramp 0.4": 0.279,
     "drift 0.2": 0.042,
-    "drift 0.4": 0.292,
+    "drift 0.4": 0.267,
     "noise 0.05": 0.279,
     "noise 0.1": 0.692,
     "spike, score": 5.42,
