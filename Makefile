@@ -26,7 +26,7 @@ test: lint
 	$(BIN)/pytest
 
 check: lint
-	$(BIN)/pytest -m "not system and not docker"
+	$(BIN)/pytest -m "not system and not docker" --hypothesis-profile quick
 
 lint: .venv/installed-for-tests
 	$(BIN)/ruff check

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import boto3
 import duckdb
 import pytest
+from hypothesis import settings
 
 from iot_pipeline import connect
 from iot_pipeline.anomalies import flag_anomalies
@@ -24,6 +25,9 @@ OTHER_SENSOR = "22222222-2222-4222-8222-222222222222"
 Reading = tuple[str, int, float]
 """Uuid, microseconds since the epoch and value."""
 
+
+settings.register_profile("quick", max_examples=20)
+"""Of `make check`."""
 
 NEED_A_SERVER = {"browser", "dask", "s3_server", "server", "_server"}
 """Fixtures that run one, or start a process."""

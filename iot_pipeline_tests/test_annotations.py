@@ -186,6 +186,7 @@ def test_a_file_that_is_none_of_annotations_is_one_line(
 # ------------------------------------------------------------------------ nothing is lost
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("place", ["a directory", pytest.param("S3", marks=pytest.mark.system)])
 def test_many_who_write_at_once_lose_nothing(
     bucket: Bucket, request: pytest.FixtureRequest, place: str
@@ -289,7 +290,7 @@ def test_an_event_in_a_false_alarm_stays_marked_and_is_not_counted(sensors: Sens
 def test_an_annotation_of_one_sensor_of_an_incident_changes_no_row_of_the_others(bucket: Bucket) -> None:
     sensors = Sensors(bucket, points=600)  # noqa: F811
     for name in "abc":
-        sensors.add(name, [np.datetime64("2013-02-01T00:00:00")], [1e6])
+        sensors.add(name, [np.datetime64("2013-02-01T00:00:00")], [0.0])
     sensors.judge()
     before = sensors.verdicts()
     common = "SELECT n_sensors, kinds FROM incidents WHERE n_sensors > 1"

@@ -166,6 +166,7 @@ def test_a_gap_starts_at_the_last_reading_before_it_and_has_no_deviation(sample_
     assert found == [(True, None), (True, None)]
 
 
+@pytest.mark.system
 def test_a_reader_never_sees_flags_of_one_run_with_models_of_another(
     warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,10 +223,11 @@ def test_nothing_loaded_yet_says_what_to_run(tmp_path: Path) -> None:
 
 
 def test_a_report_before_any_model_says_what_to_run(warehouse: Path) -> None:
-    with pytest.raises(WarehouseNotReadyError, match="--select anomalies"):
+    with pytest.raises(WarehouseNotReadyError, match="--only anomalies"):
         write_report(warehouse=warehouse)
 
 
+@pytest.mark.system
 def test_the_report_is_a_page_and_the_pictures_of_sensors_with_anomalies(warehouse: Path) -> None:
     flag_anomalies(warehouse=warehouse)
     report = write_report(warehouse=warehouse)
@@ -236,6 +238,7 @@ def test_the_report_is_a_page_and_the_pictures_of_sensors_with_anomalies(warehou
     assert Path(report.page).read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.system
 def test_a_disk_that_is_full_when_the_report_is_written_is_one_line_and_keeps_the_old_page(
     sample_warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +393,7 @@ def test_people_see_the_columns_of_the_models_without_the_fingerprint(sensors: S
     ]
 
 
+@pytest.mark.system
 def test_a_level_shift_that_goes_on_over_five_nightly_loads_stays_one_event(sensors: Sensors) -> None:
     history, day = 300 * 24, 24
     times = np.datetime64("2014-01-01T00:00:00") + np.arange(history + 5 * day) * np.timedelta64(1, "h")

@@ -346,6 +346,7 @@ def test_load_says_in_words_what_it_did(
     assert re.search(r"^new events: +0$", out, re.MULTILINE)
 
 
+@pytest.mark.system
 def test_load_runs_only_the_stages_that_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

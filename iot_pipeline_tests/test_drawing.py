@@ -11,6 +11,8 @@ from iot_pipeline.ingest import load_mapping
 from iot_pipeline.report import draw, draw_sensor, write_report
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 
+pytestmark = pytest.mark.system
+
 NAMES = {"a": SENSOR, "b": OTHER_SENSOR}
 LARGEST = "1.7976931348623157e308"
 

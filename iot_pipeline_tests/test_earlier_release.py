@@ -22,6 +22,8 @@ from iot_pipeline_tests.ingest.faults import dying
 from iot_pipeline_tests.ingest.test_crashes import committed_content
 from iot_pipeline_tests.test_anomalies import Sensors, sensors  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.system
+
 INPUTS = 0x2A5B6C7D8E9F01
 """What release 1 stored as the "version" of a transaction: a hash."""
 

@@ -140,6 +140,7 @@ def test_the_mapping_may_stay_elsewhere_than_the_tables(
         assert connection.sql("SELECT count(*) FROM sensors").fetchall() == [(12,)]
 
 
+@pytest.mark.system
 def test_the_report_is_written_where_the_mapping_stays_elsewhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sample_warehouse: Path
 ) -> None:

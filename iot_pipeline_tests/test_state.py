@@ -72,6 +72,7 @@ def test_a_later_question_or_connection_opens_no_table(loaded: Bucket, opened: C
     assert not opened
 
 
+@pytest.mark.system
 def test_a_connection_sees_a_judgement_of_the_same_session(loaded: Bucket) -> None:
     assert loaded.sql("SELECT n_points FROM sensor_models") == [(24,)]
     loaded.write("b.csv", row("2013-01-25 12:00"))

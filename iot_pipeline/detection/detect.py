@@ -219,8 +219,11 @@ def _aligned(
     ids = np.full(len(times), -1, dtype=np.intp)
     kinds = np.zeros(len(times), dtype=_KIND)
     events: list[Event] = []
+    # The first reading after a gap tells of the gap, whatever else it is.
+    after_gaps = [run.start for run in runs if run.kind == "gap"]
     for run in runs:
-        place = order[run.start : run.stop]
+        members = np.arange(run.start, run.stop)
+        place = order[members if run.kind == "gap" else np.setdiff1d(members, after_gaps)]
         place = place[ids[place] < 0]
         if not len(place):
             continue

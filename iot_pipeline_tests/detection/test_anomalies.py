@@ -63,6 +63,19 @@ def test_a_gap_is_flagged_on_the_first_reading_after_and_starts_before() -> None
     assert [event.start for event in result.events] == [series.timestamps[i - 1] for i in after]
 
 
+@pytest.mark.parametrize("family", ["linear", "daily"])
+def test_a_gap_is_told_although_the_first_reading_after_it_is_far_off(family: str) -> None:
+    series = sensor(family, "gaussian", "gap")
+    after = [start for _, start, _ in series.events]
+    values = series.values.copy()
+    values[after] += 1e4
+    result = detect_anomalies(series.timestamps, values)
+    assert [
+        event.kind for event in result.events if event.start in series.timestamps[np.array(after) - 1]
+    ] == ["gap"] * len(after)
+    assert result.flags[after].all()
+
+
 def test_one_spike_among_equal_readings_is_flagged() -> None:
     values = np.full(1_000, 5.0)
     values[400] = 9.0

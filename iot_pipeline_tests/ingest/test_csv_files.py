@@ -378,6 +378,7 @@ def convert_in_pieces(directory: Path, content: bytes, piece_bytes: int) -> tupl
     return info, read_fragment(directory, info)
 
 
+@pytest.mark.system
 def test_where_a_file_is_cut_into_pieces_changes_nothing(tmp_path: Path) -> None:
     for piece_bytes in range(75, 190):
         info, fragment = convert_in_pieces(tmp_path, QUIRKS, piece_bytes)

@@ -388,6 +388,7 @@ row_texts = st.one_of(
 files = st.lists(st.lists(row_texts, max_size=8), min_size=1, max_size=3)
 
 
+@pytest.mark.system
 @settings(max_examples=10, deadline=None)
 @given(files, files)
 def test_every_row_is_loaded_refused_or_a_duplicate_whatever_is_loaded(
