@@ -33,6 +33,12 @@ NEED_A_SERVER = {"browser", "dask", "s3_server", "server", "_server"}
 """Fixtures that run one, or start a process."""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Don't even import the modules that `make check` leaves out as a whole."""
+    leaves_out = "not system" in config.option.markexpr and collection_path.suffix == ".py"
+    return (leaves_out and "\npytestmark = pytest.mark.system" in collection_path.read_text()) or None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need a server, as `make check` leaves them out."""
