@@ -1,4 +1,4 @@
-"""The kinds of anomalies and of annotations in words, for every place that shows them to people."""
+"""Kinds of anomalies and annotations, and reasoning, in words: for every place that shows them to people."""
 
 KINDS = {
     "spike": "one or two readings far from where the sensor should be; the next ones are regular again",
@@ -22,3 +22,8 @@ ANNOTATIONS = {
 def title(kind: str) -> str:
     """Return a kind as people write it, like ``level shift``."""
     return kind.replace("_", " ")
+
+
+def in_words(reasoning: str) -> str:
+    """Return a sensor's reasoning without the figures at its end."""
+    return reasoning.partition(" In figures:")[0]

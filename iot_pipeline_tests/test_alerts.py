@@ -264,10 +264,10 @@ def render(*events: Event, run: Run = GOOD, explore_url: str = "") -> str:
 
 
 def test_a_message_says_of_an_event_which_sensor_what_kind_when_in_berlin_and_why() -> None:
-    html = render(shift(reasoning="Linear beats quadratic."))
+    html = render(shift(reasoning="Climbs steadily. In figures: linear beats quadratic by 5 points of BIC."))
     assert "<b>sensor_00003</b>: level shift, 2013-11-01 03:00 to 12:00, and goes on:" in html
     assert "50 readings too high, 20.0 sd of the noise at the peak." in html
-    assert "Linear beats quadratic." in html
+    assert "Climbs steadily.<" in html
     assert "Europe/Berlin" in html
 
 

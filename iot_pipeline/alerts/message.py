@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from iot_pipeline.alerts.digest import Digest
 from iot_pipeline.alerts.events import Event
-from iot_pipeline.kinds import title
+from iot_pipeline.kinds import in_words, title
 
 MOST_INCIDENTS = 8
 MOST_EVENTS = 4
@@ -44,6 +44,7 @@ def render_digest(digest: Digest, *, warehouse: str, explore_url: str = "") -> s
         "describe": describe_event,
         "span": describe_span,
         "title": title,
+        "in_words": in_words,
         "shorten": lambda text: text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…",
         "link": lambda event: link_to(event, explore_url),
     }

@@ -4,6 +4,7 @@ from datetime import datetime, time, timedelta
 from textwrap import fill
 
 from iot_pipeline.berlin import BERLIN
+from iot_pipeline.kinds import in_words
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.events import rank_sensors
@@ -33,8 +34,7 @@ def main() -> None:
         f"\n{len(severe)} of {status.sensors} sensors have anomalies{', the most severe:' if severe else '.'}"
     )
     for sensor, reasoning in severe[:SHOWN]:
-        in_words, _, _ = reasoning.partition(" In figures:")
-        print(fill(f"{sensor}: {in_words}", WIDTH, initial_indent="  ", subsequent_indent="    "))
+        print(fill(f"{sensor}: {in_words(reasoning)}", WIDTH, initial_indent="  ", subsequent_indent="    "))
     print(f"\nOne page about all sensors: {open_warehouse().report.url}/index.html")
     print("Look at them, and answer back:  make explore")
     if severe:
