@@ -28,6 +28,8 @@ class Settings:
         alert_min_score: The minimum peak score of an event worth an alert, in standard deviations.
         heartbeat_url: The URL called after every successful night; empty for none. ``repr`` hides it.
         explore_url: The URL of the explore page, for the links in alerts; empty for no links.
+        explore_user_header: The HTTP header in which a proxy in front of the explore page names the user;
+            empty if there is no such proxy: then no header is trusted.
     """
 
     source: str
@@ -40,6 +42,7 @@ class Settings:
     alert_min_score: float
     heartbeat_url: str = field(repr=False)
     explore_url: str
+    explore_user_header: str
 
 
 def get_settings() -> Settings:
@@ -64,6 +67,7 @@ def get_settings() -> Settings:
         alert_min_score=_number("IOT_ALERT_MIN_SCORE", default=8, least=0),
         heartbeat_url=(os.environ.get("IOT_HEARTBEAT_URL") or "").strip(),
         explore_url=_page("IOT_EXPLORE_URL"),
+        explore_user_header=(os.environ.get("IOT_EXPLORE_USER_HEADER") or "").strip(),
     )
 
 

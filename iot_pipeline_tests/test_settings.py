@@ -28,6 +28,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "IOT_ALERT_URLS",
         "IOT_ALERT_MIN_SCORE",
         "IOT_EXPLORE_URL",
+        "IOT_EXPLORE_USER_HEADER",
         "IOT_HEARTBEAT_URL",
     ):
         monkeypatch.delenv(name, raising=False)

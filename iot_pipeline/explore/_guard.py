@@ -38,6 +38,16 @@ def refusal(host: str, origin: str | None, public_url: str) -> str | None:
     return "a page of another origin can't use this one; behind a proxy, set IOT_EXPLORE_URL to its address"
 
 
+def user_of(headers: Headers, trusted_header: str) -> str:
+    """Return who sends a request, as a proxy says; empty unless there is one that is trusted.
+
+    Args:
+        headers: The request's.
+        trusted_header: The one that the proxy sets, whatever a browser has sent in it; empty for none.
+    """
+    return headers.get(trusted_header, "").strip() if trusted_header else ""
+
+
 def _is_address(name: str) -> bool:
     try:
         ip_address(name)

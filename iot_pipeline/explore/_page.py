@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nicegui import events, run, ui
-from starlette.requests import Request
 
 from iot_pipeline.errors import IotPipelineError
 from iot_pipeline.explore import _browser, _data, _export
@@ -37,10 +36,15 @@ _INCIDENT_SENSORS = 4
 class Page:
     """One tab."""
 
-    def __init__(self, request: Request) -> None:
-        """Lay out the page that a request asks for; it is empty until `start`."""
-        self._asked = request.url.query
-        self._author = request.headers.get("x-forwarded-user", "")  # of a proxy that knows who somebody is
+    def __init__(self, query: str, author: str = "") -> None:
+        """Lay out the page; it is empty until `start`.
+
+        Args:
+            query: The part of its link after the question mark.
+            author: Who looks at it, as far as that is known.
+        """
+        self._asked = query
+        self._author = author
         self._view = View()
         self._wanted: View | None = None
         self._drawing = self._anew = self._placed = False

@@ -25,7 +25,7 @@ def serve(host: str = "127.0.0.1", port: int = 8080) -> None:
             "this page needs NiceGUI: pip install 'iot-pipeline[explore]', or make explore"
         ) from None
     from iot_pipeline.explore import _data, _export  # noqa: PLC0415
-    from iot_pipeline.explore._guard import SameOrigin  # noqa: PLC0415
+    from iot_pipeline.explore._guard import SameOrigin, user_of  # noqa: PLC0415
     from iot_pipeline.explore._page import Page  # noqa: PLC0415
 
     settings = get_settings()
@@ -42,7 +42,7 @@ def serve(host: str = "127.0.0.1", port: int = 8080) -> None:
 
     @ui.page("/")
     async def explore(request: Request) -> None:
-        page = Page(request)
+        page = Page(request.url.query, user_of(request.headers, settings.explore_user_header))
         await ui.context.client.connected()
         await page.start()
 

@@ -22,6 +22,11 @@ HOSTILE = "<script>alert(1)</script>"
 CLIMBING = "../.."
 HUGE = {"2013-06-01 12:34:00": "1.7976931348623157e308", "2013-06-02 12:34:00": "-1e38"}
 """Error values of a device, by time."""
+ROOMS = {"sensor_00001": "boiler room", "sensor_00002": "cellar"}
+TOGETHER = "2013-07-02 12:07:00"
+"""When three sensors have a spike."""
+USER_HEADER = "X-Forwarded-User"
+"""In which a proxy names the user."""
 FIRST = datetime(2013, 3, 20)
 DAYS = 230
 
@@ -52,16 +57,24 @@ def running_explore_page(directory: Path, *, loaded: bool = True) -> Iterator[Ex
     text = (
         mapping.read_text().replace("sensor_00003;", f"{HOSTILE};").replace("sensor_00004;", f"{CLIMBING};")
     )
-    mapping.write_text(text)
-    uuid = text.split("sensor_00000;")[1].splitlines()[0]
-    huge = "".join(f"{time};{uuid};{value}\n" for time, value in HUGE.items())
-    (page.source / "timeseries" / "huge.csv").write_text(f"timestamp;sensor_uuid;sensor_value\n{huge}")
+    header, *lines = text.splitlines()
+    uuids = dict(line.split(";") for line in lines)
+    rooms = [f"{name};{uuid};{ROOMS.get(name, '')}\n" for name, uuid in uuids.items()]
+    mapping.write_text("".join([f"{header};room\n", *rooms]))
+    readings = [f"{time};{uuids['sensor_00000']};{value}\n" for time, value in HUGE.items()]
+    readings += [f"{TOGETHER};{uuids[name]};5000\n" for name in (*ROOMS, CLIMBING)]
+    odd = page.source / "timeseries" / "odd.csv"
+    odd.write_text("".join(["timestamp;sensor_uuid;sensor_value\n", *readings]))
     load_mapping(source=str(page.source), warehouse=page.warehouse)
     if loaded:
         page.load()
     log = directory / "explore.log"
     command = [str(Path(sys.executable).with_name("iot-pipeline")), "explore", "--port", str(page.port)]
-    environment = {**os.environ, "IOT_WAREHOUSE": str(page.warehouse)}
+    environment = {
+        **os.environ,
+        "IOT_WAREHOUSE": str(page.warehouse),
+        "IOT_EXPLORE_USER_HEADER": USER_HEADER,
+    }
     environment.pop("PYTEST_CURRENT_TEST", None)  # NiceGUI would take it for a test of its own
     with log.open("wb") as output:
         server = subprocess.Popen(

@@ -1,8 +1,9 @@
 """Pages of others can't use this one."""
 
 import pytest
+from starlette.datastructures import Headers
 
-from iot_pipeline.explore._guard import refusal
+from iot_pipeline.explore._guard import refusal, user_of
 
 PUBLIC = "https://sensors.example.com"
 
@@ -34,3 +35,15 @@ def test_a_page_of_another_origin_is_refused(origin: str) -> None:
 )
 def test_another_sites_name_for_this_machine_is_refused(host: str) -> None:
     assert "IOT_EXPLORE_URL" in str(refusal(host, f"http://{host}", PUBLIC))
+
+
+FORGED = Headers({"X-Forwarded-User": "boss", "Remote-User": "anna"})
+
+
+def test_no_header_says_who_somebody_is_unless_it_is_trusted() -> None:
+    assert user_of(FORGED, "") == ""
+
+
+def test_the_trusted_header_alone_says_who_somebody_is() -> None:
+    assert user_of(FORGED, "remote-user") == "anna"
+    assert user_of(Headers({"X-Forwarded-User": "boss"}), "Remote-User") == ""

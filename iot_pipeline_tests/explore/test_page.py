@@ -25,6 +25,8 @@ from iot_pipeline_tests.explore.explore_page import (
     CLIMBING,
     HOSTILE,
     HUGE,
+    ROOMS,
+    USER_HEADER,
     ExplorePage,
     Tab,
     opened_tab,
@@ -236,11 +238,12 @@ def test_events_of_a_sensor_are_listed_and_open_with_a_click(open_tab: Open, ser
 
 
 def strongest_event(server: ExplorePage) -> tuple[str, str, str]:
-    """Return sensor, id and start, as the page shows it, of the strongest event that nobody has annotated."""
+    """Return sensor, id and start, as shown, of the strongest event without company or annotation."""
     ((name, event_id, start),) = sql(
         server,
         "SELECT sensor_name, event_id, strftime(start, '%-d %b %Y %H:%M') FROM events"
         " WHERE sensor_name LIKE 'sensor%' AND annotation IS NULL AND kind <> 'gap'"
+        " AND incident_id NOT IN (SELECT incident_id FROM incidents WHERE n_sensors > 1)"
         " ORDER BY peak_score DESC LIMIT 1",
     )
     return name, event_id, start
@@ -312,6 +315,34 @@ def test_sensors_are_found_by_name_and_compared(open_tab: Open) -> None:
         tab.wait_for("chart.getOption().grid.length === 3")
 
 
+def test_sensors_are_found_by_what_else_the_mapping_says_of_them(open_tab: Open) -> None:
+    with open_tab() as tab:
+        tab.page.get_by_label("search sensors").fill("Cellar")
+        expect(tab.page.locator(".sensors .name")).to_have_text(["sensor_00002cellar"])
+
+
+def test_an_incident_opens_its_sensors_at_its_time(open_tab: Open) -> None:
+    with open_tab("sensor=sensor_00000") as tab:
+        tab.page.locator(".incidents").get_by_role("button", name="2 Jul 2013 12:07").click()
+        tab.wait_for("chart.getOption().grid.length === 4")
+        view = View.from_query(urlsplit(tab.page.url).query)
+        assert set(view.sensors) == {*ROOMS, CLIMBING}
+        tab.wait_for_range("2013-07-02 06:07", "2013-07-02 18:07")
+
+
+def test_what_is_said_has_the_name_that_the_proxy_gives_its_author(
+    open_tab: Open, server: ExplorePage
+) -> None:
+    with open_tab(WEEK) as tab:
+        tab.page.set_extra_http_headers({USER_HEADER: "anna"})
+        tab.page.reload()
+        tab.wait_until_drawn()
+        tab.page.get_by_label("note").fill("who said this?")
+        tab.page.get_by_role("button", name="confirmed").click()
+        expect(tab.page.get_by_text("noted: confirmed")).to_be_visible()
+    assert sql(server, "SELECT author FROM annotations WHERE note = 'who said this?'") == [("anna",)]
+
+
 def test_the_keyboard_alone_is_enough(open_tab: Open) -> None:
     with open_tab(WEEK) as tab:
         keyboard = tab.page.keyboard
@@ -319,8 +350,12 @@ def test_the_keyboard_alone_is_enough(open_tab: Open) -> None:
         expect(tab.page.get_by_label("search sensors")).to_be_focused()
         keyboard.type("_00002")
         expect(tab.page.locator(".sensors .name")).to_have_count(1)
-        while not tab.page.evaluate("document.activeElement.matches('.sensors button')"):
+        row = tab.page.locator(".sensors").get_by_role("button", name="sensor_00002")
+        for _ in range(5):  # past what clears the search and what sorts
+            if row.evaluate("row => row === document.activeElement"):
+                break
             keyboard.press("Tab")
+        expect(row).to_be_focused()
         keyboard.press("Enter")
         expect(tab.page.locator(".side .sensor-name")).to_have_text("sensor_00002")
         keyboard.press("+")
