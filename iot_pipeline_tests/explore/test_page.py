@@ -21,6 +21,7 @@ from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.explore._berlin_axis import berlin_time
 from iot_pipeline.explore._style import DARK, LIGHT
 from iot_pipeline.explore._view import View
+from iot_pipeline.report import write_report
 from iot_pipeline_tests.explore.explore_page import (
     CLIMBING,
     HOSTILE,
@@ -468,6 +469,20 @@ def test_what_is_shown_can_be_saved_as_a_picture(open_tab: Open) -> None:
         with tab.page.expect_download() as download:
             tab.page.get_by_role("button", name="what is shown as PNG").click()
         assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_is_served_once_there_is_one(browser: Browser, server: ExplorePage) -> None:
+    page = browser.new_page()
+    answer = page.goto(f"{server.url}/report")
+    assert answer
+    assert answer.status == 404
+    assert "no report in" in page.content()
+    write_report(warehouse=server.warehouse)
+    page.goto(f"{server.url}/report")
+    expect(page.get_by_role("heading", name="Sensor anomalies")).to_be_visible()
+    page.get_by_label("Search sensors").fill("sensor_00001")
+    expect(page.locator("#sensors tbody tr:visible")).to_have_count(1)
+    page.close()
 
 
 def test_on_a_telephone_nothing_is_cut_off_and_the_sensors_are_a_button_away(open_tab: Open) -> None:
