@@ -194,8 +194,9 @@ class DirectoryStore:
             _sync(folder)
 
     def register(self, connection: "DuckDBPyConnection") -> None:
-        """Let threads read for themselves: a disk answers sooner than another thread takes the request."""
+        """Read what is needed when it is needed: a disk answers before another thread takes the request."""
         connection.execute("SET async_threads = 0")
+        connection.execute("SET disable_parquet_prefetching = true")
 
 
 def _version(stat: os.stat_result) -> str:
