@@ -24,7 +24,7 @@ class Event:
         start: Its first reading, or the last one before a gap; Europe/Berlin.
         end: Its last reading, or the first one after a gap.
         n_readings: How many readings belong to it.
-        peak_score: How far off, in standard deviations of the noise.
+        peak_score: How rare it is: as a Gaussian reading so many standard deviations off.
         mean_residual: How far its readings lie above what was expected on average; None for a gap.
         incident_id: What it shares with the events of other sensors that belong to it.
         annotation: What a person has said about it: maintenance, false_alarm or confirmed; None for nothing.
