@@ -222,7 +222,7 @@ def test_events_are_read_with_what_alerts_need_to_know_of_their_sensors() -> Non
     with duckdb.connect() as connection:
         connection.execute("""
             SET TimeZone = 'Europe/Berlin';
-            CREATE TABLE measurements AS FROM (VALUES
+            CREATE TABLE last_readings AS FROM (VALUES
                 ('a', TIMESTAMPTZ '2013-11-01 10:00'), ('b', TIMESTAMPTZ '2013-11-01 12:00')
             ) AS rows(sensor_name, timestamp);
             CREATE TABLE sensor_models AS SELECT 'a' AS sensor_name, 'Because.' AS reasoning;

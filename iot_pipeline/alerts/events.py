@@ -65,18 +65,14 @@ def read_events(connection: duckdb.DuckDBPyConnection) -> Findings:
     Args:
         connection: As ``connect`` returns it.
     """
-    connection.execute("""
-        CREATE OR REPLACE TEMP TABLE last_readings AS
-        SELECT sensor_name, max(timestamp) AS last FROM measurements GROUP BY ALL
-    """)
-    ((clock,),) = connection.execute("SELECT epoch_us(max(last)) FROM last_readings").fetchall()
+    ((clock,),) = connection.execute("SELECT epoch_us(max(timestamp)) FROM last_readings").fetchall()
     if clock is None:
         return Findings()
     rows = connection.sql(
         f"""
         SELECT event_id, sensor_name, kind, epoch_us(events.start) AS start, epoch_us(events."end") AS "end",
             n_readings, peak_score, mean_residual, coalesce(incident_id, event_id) AS incident_id, annotation,
-            kind NOT IN {_MOMENTARY} AND coalesce(events."end" >= last, false) AS ongoing,
+            kind NOT IN {_MOMENTARY} AND coalesce(events."end" >= timestamp, false) AS ongoing,
             coalesce(reasoning, '') AS reasoning
         FROM events LEFT JOIN last_readings USING (sensor_name) LEFT JOIN sensor_models USING (sensor_name)
         WHERE events."end" >= make_timestamptz($clock) - to_days($days)
