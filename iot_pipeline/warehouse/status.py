@@ -79,20 +79,20 @@ def read_status(warehouse: str | Path | None = None) -> Status:
             first=first,
             last=last,
             loaded_at=loaded_at,
-            rejected_rows=_count(connection, "rejected_rows", "reason", "sum(n)::BIGINT"),
+            rejected_rows=_count(connection, "rejected_rows", "reason", "n"),
             anomalies=_count(
                 connection,
                 "events WHERE annotation IS DISTINCT FROM 'false_alarm'",
                 "kind",
-                "sum(n_readings)::BIGINT",
+                "n_readings",
             ),
         )
 
 
-def _count(
-    connection: duckdb.DuckDBPyConnection, view: str, column: str, how: str = "count(*)"
-) -> dict[str, int]:
-    counts = connection.execute(f"SELECT {column}, {how} AS n_rows FROM {view} GROUP BY 1 ORDER BY 2 DESC, 1")
+def _count(connection: duckdb.DuckDBPyConnection, view: str, column: str, rows: str) -> dict[str, int]:
+    counts = connection.execute(
+        f"SELECT {column}, sum({rows})::BIGINT FROM {view} GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
     return dict(counts.fetchall())
 
 
