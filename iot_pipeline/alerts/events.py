@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 
-from iot_pipeline.berlin import BERLIN
+from iot_pipeline.berlin import from_instant
 
 KEPT = timedelta(days=30)
 """How long before the last reading an event may have ended to be read at all."""
@@ -81,9 +81,5 @@ def read_events(connection: duckdb.DuckDBPyConnection) -> Findings:
         params={"clock": clock, "days": KEPT.days},
     ).to_arrow_table()
     moments = ("start", "end")
-    events = (Event(**row | {name: _moment(row[name]) for name in moments}) for row in rows.to_pylist())
-    return Findings(_moment(clock), tuple(events))
-
-
-def _moment(instant: int) -> datetime:
-    return datetime.fromtimestamp(instant / 1e6, BERLIN)
+    events = (Event(**row | {name: from_instant(row[name]) for name in moments}) for row in rows.to_pylist())
+    return Findings(from_instant(clock), tuple(events))

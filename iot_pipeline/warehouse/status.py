@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from iot_pipeline.berlin import BERLIN
+from iot_pipeline.berlin import from_instant
 from iot_pipeline.warehouse._layout import open_warehouse
 from iot_pipeline.warehouse.views import connect_to, readable_errors
 
@@ -66,9 +66,7 @@ def read_status(warehouse: str | Path | None = None) -> Status:
             FROM measurements
         """).fetchall()
         ((sensors, files, files_rejected, readings, *moments),) = figures
-        first, last, loaded_at = (
-            datetime.fromtimestamp(moment / 1e6, BERLIN) if moment is not None else None for moment in moments
-        )
+        first, last, loaded_at = (from_instant(moment) if moment is not None else None for moment in moments)
         return Status(
             warehouse=state.warehouse.url,
             sensors=sensors,
