@@ -28,7 +28,7 @@ from iot_pipeline.warehouse.state import open_mapping
 
 @check(asset=mapping)
 def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckResult:
-    """There are sensors, and no name and no uuid stands twice.
+    """There are sensors, and no name or uuid occurs twice.
 
     If it fails, somebody has changed `mapping.sqlite` by hand: materialize `mapping` again. (A `mapping.csv`
     that is not one-to-one is not loaded at all; the asset's failure says what is wrong with it.)
