@@ -53,6 +53,11 @@ def to_instant(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
+def from_instant(instant: int) -> datetime:
+    """Return microseconds since the epoch as a datetime in Europe/Berlin."""
+    return (_EPOCH + timedelta(microseconds=instant)).astimezone(BERLIN)
+
+
 def read_day(text: str, today: date) -> date | None:
     """Return the date of ``today``, ``yesterday`` or, for example, ``7 days ago``; None for other text."""
     words = " ".join(text.lower().split())

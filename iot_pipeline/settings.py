@@ -9,7 +9,7 @@ from pathlib import Path
 from iot_pipeline.errors import ConfigurationError
 
 MOST = 100_000
-"""The largest number of days, processes or standard deviations."""
+"""The largest number of days or processes, and the largest score."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -25,7 +25,7 @@ class Settings:
         workers: How many processes the load and the detection may use.
         dask_scheduler: The address of the Dask cluster that they run on instead; empty for none.
         alert_urls: The receivers of alerts, as Apprise URLs. They contain tokens, so ``repr`` hides them.
-        alert_min_score: The minimum peak score of an event worth an alert, in standard deviations.
+        alert_min_score: The minimum peak score of an event worth an alert.
         heartbeat_url: The URL called after every successful night; empty for none. ``repr`` hides it.
         explore_url: The URL of the explore page, for the links in alerts; empty for no links.
         explore_user_header: The HTTP header in which a proxy in front of the explore page names the user;

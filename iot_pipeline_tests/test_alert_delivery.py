@@ -95,7 +95,10 @@ def test_a_new_event_is_one_message_with_a_picture_and_asking_again_sends_none(
         announce(run, warehouse=warehouse, draw=draw)
     announce(Run("third", succeeded=True, checks=(SILENT,)), warehouse=warehouse, draw=draw)
     assert sink.titles == ["Sensors: 1 new event on sensor_00003, 1 check warns"]
-    assert "sensor_00003: spike, 2013-11-01 07:00: 1 reading too high, 20.0 sd" in sink.text
+    assert (
+        "sensor_00003: spike, 2013-11-01 07:00: 1 reading too high, as rare as a reading at 20.0 sd"
+        in sink.text
+    )
     assert "https://example.org/?sensor=sensor_00003&start=2013-10-31T07%3A00%2B01%3A00&end=" in sink.text
     assert "Because." in sink.text
     assert "no_sensor_fell_silent warns: silent sensors 3" in sink.text

@@ -222,7 +222,7 @@ def test_events_are_read_with_what_alerts_need_to_know_of_their_sensors() -> Non
     with duckdb.connect() as connection:
         connection.execute("""
             SET TimeZone = 'Europe/Berlin';
-            CREATE TABLE measurements AS FROM (VALUES
+            CREATE TABLE last_readings AS FROM (VALUES
                 ('a', TIMESTAMPTZ '2013-11-01 10:00'), ('b', TIMESTAMPTZ '2013-11-01 12:00')
             ) AS rows(sensor_name, timestamp);
             CREATE TABLE sensor_models AS SELECT 'a' AS sensor_name, 'Because.' AS reasoning;
@@ -266,7 +266,7 @@ def render(*events: Event, run: Run = GOOD, explore_url: str = "") -> str:
 def test_a_message_says_of_an_event_which_sensor_what_kind_when_in_berlin_and_why() -> None:
     html = render(shift(reasoning="Climbs steadily. In figures: linear beats quadratic by 5 points of BIC."))
     assert "<b>sensor_00003</b>: level shift, 2013-11-01 03:00 to 12:00, and goes on:" in html
-    assert "50 readings too high, 20.0 sd of the noise at the peak." in html
+    assert "50 readings too high, as rare as a reading at 20.0 sd." in html
     assert "Climbs steadily.<" in html
     assert "Europe/Berlin" in html
 
@@ -279,7 +279,7 @@ def test_a_gap_says_how_long_there_were_no_readings() -> None:
 @pytest.mark.parametrize("kind", ["stuck", "variance"])
 def test_readings_that_lie_on_both_sides_are_neither_too_high_nor_too_low(kind: str) -> None:
     html = render(event(kind=kind, n_readings=28, end=CLOCK))
-    assert f"{kind}, 2013-11-01 07:00 to 12:00: 28 readings, 20.0 sd" in html
+    assert f"{kind}, 2013-11-01 07:00 to 12:00: 28 readings, as rare as" in html
 
 
 def test_an_event_links_to_the_page_that_shows_it_a_day_before_and_after() -> None:

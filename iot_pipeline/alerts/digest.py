@@ -110,8 +110,8 @@ def compose(
         run: How the run ended.
         findings: What was found, as of now.
         known: What people know; None before the first good run, whose events and warnings they aren't told.
-        min_score: The least peak score that is worth a message, in standard deviations. An event in an
-            incident of several sensors is worth one whatever its score: that many at once are no chance.
+        min_score: The least peak score that is worth a message. An event in an incident of several sensors
+            is worth one whatever its score: that many at once are no chance.
 
     Returns:
         The digest, and what is known once it is sent.

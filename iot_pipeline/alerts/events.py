@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 
-from iot_pipeline.berlin import BERLIN
+from iot_pipeline.berlin import from_instant
 
 KEPT = timedelta(days=30)
 """How long before the last reading an event may have ended to be read at all."""
@@ -24,7 +24,7 @@ class Event:
         start: Its first reading, or the last one before a gap; Europe/Berlin.
         end: Its last reading, or the first one after a gap.
         n_readings: How many readings belong to it.
-        peak_score: How far off, in standard deviations of the noise.
+        peak_score: How rare it is: as a Gaussian reading so many standard deviations off.
         mean_residual: How far its readings lie above what was expected on average; None for a gap.
         incident_id: What it shares with the events of other sensors that belong to it.
         annotation: What a person has said about it: maintenance, false_alarm or confirmed; None for nothing.
@@ -65,18 +65,14 @@ def read_events(connection: duckdb.DuckDBPyConnection) -> Findings:
     Args:
         connection: As ``connect`` returns it.
     """
-    connection.execute("""
-        CREATE OR REPLACE TEMP TABLE last_readings AS
-        SELECT sensor_name, max(timestamp) AS last FROM measurements GROUP BY ALL
-    """)
-    ((clock,),) = connection.execute("SELECT epoch_us(max(last)) FROM last_readings").fetchall()
+    ((clock,),) = connection.execute("SELECT epoch_us(max(timestamp)) FROM last_readings").fetchall()
     if clock is None:
         return Findings()
     rows = connection.sql(
         f"""
         SELECT event_id, sensor_name, kind, epoch_us(events.start) AS start, epoch_us(events."end") AS "end",
             n_readings, peak_score, mean_residual, coalesce(incident_id, event_id) AS incident_id, annotation,
-            kind NOT IN {_MOMENTARY} AND coalesce(events."end" >= last, false) AS ongoing,
+            kind NOT IN {_MOMENTARY} AND coalesce(events."end" >= timestamp, false) AS ongoing,
             coalesce(reasoning, '') AS reasoning
         FROM events LEFT JOIN last_readings USING (sensor_name) LEFT JOIN sensor_models USING (sensor_name)
         WHERE events."end" >= make_timestamptz($clock) - to_days($days)
@@ -85,9 +81,5 @@ def read_events(connection: duckdb.DuckDBPyConnection) -> Findings:
         params={"clock": clock, "days": KEPT.days},
     ).to_arrow_table()
     moments = ("start", "end")
-    events = (Event(**row | {name: _moment(row[name]) for name in moments}) for row in rows.to_pylist())
-    return Findings(_moment(clock), tuple(events))
-
-
-def _moment(instant: int) -> datetime:
-    return datetime.fromtimestamp(instant / 1e6, BERLIN)
+    events = (Event(**row | {name: from_instant(row[name]) for name in moments}) for row in rows.to_pylist())
+    return Findings(from_instant(clock), tuple(events))

@@ -77,7 +77,7 @@ def describe_event(event: Event) -> str:
     readings = "1 reading" if event.n_readings == 1 else f"{event.n_readings:,} readings"
     return (
         f"{title(event.kind)}, {when}{', and goes on' if event.ongoing else ''}:"
-        f" {readings}{side}, {event.peak_score:.1f} sd of the noise at the peak"
+        f" {readings}{side}, as rare as a reading at {event.peak_score:.1f} sd"
     )
 
 

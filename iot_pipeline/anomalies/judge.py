@@ -1,4 +1,4 @@
-"""The detector over every sensor of the warehouse, and the two tables that come of it.
+"""The detector over every sensor of the warehouse, whose verdicts are published as tables.
 
 A fingerprint of the readings that a model was fitted to, and of the sensor's maintenance, is stored with it:
 a sensor for which both are still the same keeps its rows, as if it had been judged again.
@@ -45,8 +45,8 @@ class FlagReport:
 
     Attributes:
         sensors: Sensors with readings that were judged.
-        sensors_refitted: Those among them that were judged anew, since their readings or the detector had
-            changed.
+        sensors_refitted: Those among them that were judged anew, since their readings, their maintenance or
+            the detector had changed.
         sensors_without_readings: Names in the mapping that have no reading.
         readings: Readings that were judged.
         anomalies: Flagged readings by kind, the most frequent first.
@@ -106,7 +106,7 @@ def flag_anomalies(
 ) -> FlagReport:
     """Fit a model to each sensor, flag its anomalous readings and publish all as tables.
 
-    A sensor is fitted only if its readings have changed since the last time, or the detector has.
+    A sensor is judged anew only if its readings, its maintenance or the detector have changed.
 
     Args:
         warehouse: The warehouse's directory or S3 URL; by default the setting's.

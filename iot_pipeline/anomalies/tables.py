@@ -59,7 +59,7 @@ SENSOR_MODELS = pa.schema(
         ("n_anomalies", pa.int64()),
         ("n_events", pa.int64()),
         ("reasoning", pa.string()),
-        ("fingerprint", pa.string()),  # of the readings that the model was fitted to
+        ("fingerprint", pa.string()),  # of the readings and the maintenance that it was judged by
         ("inputs", pa.string()),  # of the judgement of all sensors, see Verdicts.inputs
     ]
 )

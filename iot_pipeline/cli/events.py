@@ -37,8 +37,8 @@ def _explaining(kinds: dict[str, str]) -> type[click.Command]:
 def anomalies(*, since: str | None, until: str | None, sensor: str | None, output: "Output") -> None:
     """List what is anomalous, event by event, the newest first.
 
-    TIME is like 2013-10-05T12:00, yesterday or '7 days ago'; without a zone it means Europe/Berlin. The peak
-    score is in standard deviations of the sensor's noise.
+    TIME is like 2013-10-05T12:00, yesterday or '7 days ago'; without a zone it means Europe/Berlin. An event
+    with a peak score of 8 is as rare as a Gaussian reading 8 standard deviations off.
     """
     import pyarrow.compute as pc
 

@@ -79,11 +79,10 @@ def _name(lines: list[str], *, err: bool = False) -> None:
         click.echo(f"and {len(lines) - MOST_NAMED:,} more", err=err)
 
 
-def _events() -> set[tuple[str, object]]:
-    """Return sensors and ids of all events; none where there are no tables of them, or damaged ones."""
+def _events() -> set[str]:
+    """Return the ids of all events; none where there are no tables of them, or damaged ones."""
     try:
         with connect() as connection, readable_errors():
-            ids = connection.execute("SELECT DISTINCT sensor_name, event_id FROM anomalies")
-            return set(ids.fetchall())
+            return {event_id for (event_id,) in connection.execute("SELECT event_id FROM events").fetchall()}
     except (WarehouseNotReadyError, DamagedTableError):
         return set()

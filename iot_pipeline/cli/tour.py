@@ -3,7 +3,7 @@
 from datetime import datetime, time, timedelta
 from textwrap import fill
 
-from iot_pipeline.berlin import BERLIN
+from iot_pipeline.berlin import from_instant
 from iot_pipeline.kinds import in_words
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse import open_warehouse
@@ -39,7 +39,7 @@ def main() -> None:
     print("Look at them, and answer back:  make explore")
     if severe:
         sensor = severe[0][0]
-        day = datetime.combine(datetime.fromtimestamp(dict(moments)[sensor] / 1e6, BERLIN), time())
+        day = datetime.combine(from_instant(dict(moments)[sensor]), time())
         command = f"query {sensor} {day:%Y-%m-%d} {day + timedelta(days=1):%Y-%m-%d}"
         print(f"Get a day's readings:           .venv/bin/iot-pipeline {command}")
 

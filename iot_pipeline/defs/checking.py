@@ -2,13 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
 import dagster as dg
 
-from iot_pipeline.berlin import BERLIN
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
 
@@ -71,8 +69,3 @@ def result(
 def listed(found: Iterable[object]) -> str:
     """Name the first of some things."""
     return "; ".join(map(str, islice(found, NAMED))) or "none"
-
-
-def moment(instant: int | None) -> datetime | None:
-    """Return an instant as Berlin's clock shows it."""
-    return datetime.fromtimestamp(instant / 1e6, BERLIN) if instant is not None else None

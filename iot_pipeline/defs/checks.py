@@ -9,8 +9,9 @@ from datetime import timedelta
 
 import dagster as dg
 
+from iot_pipeline.berlin import from_instant
 from iot_pipeline.defs.assets import mapping, timeseries
-from iot_pipeline.defs.checking import NAMED, check, listed, moment, query, result
+from iot_pipeline.defs.checking import NAMED, check, listed, query, result
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
 from iot_pipeline.warehouse import MAPPING, open_warehouse
@@ -27,7 +28,7 @@ from iot_pipeline.warehouse.state import open_mapping
 
 @check(asset=mapping)
 def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckResult:
-    """There are sensors, and no name and no uuid stands twice.
+    """There are sensors, and no name or uuid occurs twice.
 
     If it fails, somebody has changed `mapping.sqlite` by hand: materialize `mapping` again. (A `mapping.csv`
     that is not one-to-one is not loaded at all; the asset's failure says what is wrong with it.)
@@ -183,7 +184,9 @@ def no_sensor_fell_silent(measurements: MeasurementsResource) -> dg.AssetCheckRe
         passed=not silent,
         silent_sensors=len(silent),
         limit=f"{SILENCE.days} days",
-        names_and_last_readings=listed(f"{row['sensor_name']}: {moment(row['last'])}" for row in silent),
+        names_and_last_readings=listed(
+            f"{row['sensor_name']}: {from_instant(row['last'])}" for row in silent
+        ),
     )
 
 

@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from iot_pipeline.defs.checking import check, listed, moment, query, result
+from iot_pipeline.berlin import from_instant
+from iot_pipeline.defs.checking import check, listed, query, result
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
 from iot_pipeline.kinds import title
@@ -39,7 +40,7 @@ def few_readings_are_anomalous(measurements: MeasurementsResource) -> dg.AssetCh
         limit=f"{MOST_ANOMALOUS:.0%}",
         names_and_shares=listed(f"{name}: {-share:.2%}" for share, name in shares),
         longest_gaps=listed(
-            f"{gap['sensor_name']}: {gap['hours']:,.1f} h from {moment(gap['start']):%Y-%m-%d %H:%M}"
+            f"{gap['sensor_name']}: {gap['hours']:,.1f} h from {from_instant(gap['start']):%Y-%m-%d %H:%M}"
             for gap in gaps
         ),
     )
@@ -95,7 +96,7 @@ def few_sensors_at_once(measurements: MeasurementsResource) -> dg.AssetCheckResu
         passed=not incidents,
         incidents=len(incidents),
         at_once=listed(
-            f"{row['n_sensors']} sensors from {moment(row['start']):%Y-%m-%d %H:%M} on"
+            f"{row['n_sensors']} sensors from {from_instant(row['start']):%Y-%m-%d %H:%M} on"
             f" ({', '.join(map(title, row['kinds']))}), the strongest {row['strongest_sensor']}"
             for row in incidents
         ),

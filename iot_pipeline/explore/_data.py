@@ -22,7 +22,6 @@ from iot_pipeline.warehouse.state import read_state
 
 KINDS = tuple(EXPLAINED)
 ANNOTATIONS = ("confirmed", "false_alarm", "maintenance")
-_ALL_TIME = ("1970-01-01", "2199-12-31")
 _KEPT_SENSORS = 16  # 3.4 MB each for three years of readings
 
 Version = tuple[object, ...]
@@ -184,7 +183,7 @@ def judge(version: Version, sensor_name: str) -> Judged:
     from iot_pipeline.detection import detect_anomalies, detect_outside  # noqa: PLC0415 - scipy is slow
 
     del version
-    readings = get_measurements(sensor_name, *_ALL_TIME, as_="arrow")
+    readings = get_measurements(sensor_name, as_="arrow")
     instants = readings["timestamp"].cast("int64").to_numpy()
     values = readings["sensor_value"].to_numpy()
     times = instants.view("datetime64[us]")

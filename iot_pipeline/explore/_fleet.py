@@ -21,7 +21,7 @@ class Events:
         start: int64, microseconds since the epoch.
         end: int64, likewise, included.
         n_readings: int64, how many readings are flagged.
-        peak_score: float64, in standard deviations of the noise.
+        peak_score: float64, in standard deviations of a Gaussian as rare.
         mean_residual: float64, in the unit of the readings.
         incident: int64, what happened together has the same number; -1 for what happened alone.
         annotation: str, what people said, empty for nothing.

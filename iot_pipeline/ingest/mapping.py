@@ -86,7 +86,7 @@ def read_mapping(data: bytes, key: str) -> tuple[list[str], list[tuple[str | Non
         they are. The rows in the file's order, uuids in lower case; what is empty in another column is None.
 
     Raises:
-        MappingError: A column or value is missing, a name or uuid stands twice, or two columns have the same
+        MappingError: A column or value is missing, a name or uuid occurs twice, or two columns have the same
             name.
     """
     try:

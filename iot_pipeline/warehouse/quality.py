@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import duckdb
 
-from iot_pipeline.berlin import BERLIN
+from iot_pipeline.berlin import from_instant
 from iot_pipeline.errors import DamagedTableError
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD
 
@@ -176,11 +176,8 @@ def read_feed(connection: duckdb.DuckDBPyConnection) -> Feed:
         """,
         {"days": SILENCE.days},
     ).fetchall()
-    return Feed(_moment(last), _moment(loaded), is_live)
-
-
-def _moment(instant: int | None) -> datetime | None:
-    return datetime.fromtimestamp(instant / 1e6, BERLIN) if instant is not None else None
+    last, loaded = (from_instant(instant) if instant is not None else None for instant in (last, loaded))
+    return Feed(last, loaded, is_live)
 
 
 def find_errors(connection: duckdb.DuckDBPyConnection) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from iot_pipeline.berlin import BERLIN
+from iot_pipeline.berlin import from_instant
 from iot_pipeline.warehouse._layout import open_warehouse
 from iot_pipeline.warehouse.views import connect_to, readable_errors
 
@@ -66,9 +66,7 @@ def read_status(warehouse: str | Path | None = None) -> Status:
             FROM measurements
         """).fetchall()
         ((sensors, files, files_rejected, readings, *moments),) = figures
-        first, last, loaded_at = (
-            datetime.fromtimestamp(moment / 1e6, BERLIN) if moment is not None else None for moment in moments
-        )
+        first, last, loaded_at = (from_instant(moment) if moment is not None else None for moment in moments)
         return Status(
             warehouse=state.warehouse.url,
             sensors=sensors,
@@ -79,20 +77,20 @@ def read_status(warehouse: str | Path | None = None) -> Status:
             first=first,
             last=last,
             loaded_at=loaded_at,
-            rejected_rows=_count(connection, "rejected_rows", "reason", "sum(n)::BIGINT"),
+            rejected_rows=_count(connection, "rejected_rows", "reason", "n"),
             anomalies=_count(
                 connection,
                 "events WHERE annotation IS DISTINCT FROM 'false_alarm'",
                 "kind",
-                "sum(n_readings)::BIGINT",
+                "n_readings",
             ),
         )
 
 
-def _count(
-    connection: duckdb.DuckDBPyConnection, view: str, column: str, how: str = "count(*)"
-) -> dict[str, int]:
-    counts = connection.execute(f"SELECT {column}, {how} AS n_rows FROM {view} GROUP BY 1 ORDER BY 2 DESC, 1")
+def _count(connection: duckdb.DuckDBPyConnection, view: str, column: str, rows: str) -> dict[str, int]:
+    counts = connection.execute(
+        f"SELECT {column}, sum({rows})::BIGINT FROM {view} GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
     return dict(counts.fetchall())
 
 
