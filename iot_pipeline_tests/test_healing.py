@@ -381,7 +381,7 @@ def test_who_selects_from_a_damaged_table_gets_one_line_that_names_it_and_what_t
 
 def test_a_status_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
     cut_the_last_commit(healthy.warehouse / "anomalies")
-    with pytest.raises(WarehouseError, match=r"^can't read .*/anomalies .*: run: dagster asset") as caught:
+    with pytest.raises(WarehouseError, match=r"^can't read .*/anomalies .*: run: iot-pipeline") as caught:
         read_status(healthy.warehouse)
     assert "\n" not in str(caught.value)
 
@@ -389,9 +389,7 @@ def test_a_status_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
 def test_a_report_of_damaged_anomalies_is_one_line(healthy: Bucket) -> None:
     cut_the_last_commit(healthy.warehouse / "anomalies")
     for draw in (write_report, draw_anomalies_per_week):
-        with pytest.raises(
-            WarehouseError, match=r"^can't read .*/anomalies .*: run: dagster asset"
-        ) as caught:
+        with pytest.raises(WarehouseError, match=r"^can't read .*/anomalies .*: run: iot-pipeline") as caught:
             draw(warehouse=healthy.warehouse)
         assert "\n" not in str(caught.value)
 

@@ -441,7 +441,7 @@ def test_judging_again_mends_a_log_that_was_damaged(loaded: Bucket) -> None:
     log = open_folder(loaded.warehouse) / "anomalies" / "_delta_log"
     with log.publish(f"{1:020}.json") as part:
         part.write_bytes(b"garbage")
-    with connect(loaded.warehouse) as connection, pytest.raises(duckdb.Error, match="--select anomalies"):
+    with connect(loaded.warehouse) as connection, pytest.raises(duckdb.Error, match="--only anomalies"):
         connection.execute("FROM anomalies")
     flag_anomalies(warehouse=loaded.warehouse)
     with connect(loaded.warehouse) as connection:
