@@ -458,7 +458,7 @@ def test_a_sensor_that_could_not_be_judged_is_an_error_that_names_it_and_the_oth
     bucket.load()
     definitions = definitions_on(bucket.source, bucket.warehouse)
     with monkeypatch.context() as patch:
-        patch.setattr("iot_pipeline.detection.detect_anomalies", refuse_negative_values)
+        patch.setattr("iot_pipeline.detection.maintenance.detect_anomalies", refuse_negative_values)
         result = materialize(definitions, "anomalies", "sensor_models")
     assert failure_of(result) == "these sensors could not be judged: second"
     evaluation = check_of(result, "every_sensor_is_judged")

@@ -23,12 +23,14 @@ def detect_outside(timestamps: npt.ArrayLike, values: npt.ArrayLike, maintenance
     Args:
         timestamps: As for ``detect_anomalies``.
         values: Likewise.
-        maintenance: The times of maintenance.
+        maintenance: The times of maintenance; where there are none, this is ``detect_anomalies``.
 
     Returns:
         As ``detect_anomalies``, aligned with all readings. Those within maintenance are not flagged, and
         their score is NaN.
     """
+    if not maintenance:
+        return detect_anomalies(timestamps, values)
     times: TimeArray = np.asarray(timestamps, dtype="datetime64[us]")
     readings = np.asarray(values, dtype=np.float64)
     within = _within(times.astype(np.int64), maintenance)
