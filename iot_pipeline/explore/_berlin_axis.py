@@ -7,7 +7,7 @@ and the one that it skips in March takes none.
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from iot_pipeline.berlin import BERLIN, to_instant
+from iot_pipeline.berlin import BERLIN, from_instant, to_instant
 
 SECOND = 1_000_000
 _MINUTE, _HOUR, _DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
@@ -16,11 +16,6 @@ _CLOCK_STEPS = [s * SECOND for s in (1, 2, 5, 10, 15, 30)] + [m * _MINUTE for m 
 _HOUR_STEPS = (2, 3, 6, 12)
 _DAY_STEPS = (1, 2, 5, 10)
 _MONTH_STEPS = (1, 2, 3, 6, 12, 24, 60, 120, 240, 600, 1200)
-
-
-def berlin_time(instant: int) -> datetime:
-    """Return an instant, in microseconds since the epoch, as Berlin's clock shows it."""
-    return datetime.fromtimestamp(instant // SECOND, BERLIN).replace(microsecond=instant % SECOND)
 
 
 def ticks(start: int, end: int, *, most: int) -> dict[int, str]:
@@ -61,7 +56,7 @@ def label(instant: int) -> str:
 
     The times of the repeated hour name the pass.
     """
-    time = berlin_time(instant)
+    time = from_instant(instant)
     if (time.hour, time.minute, time.second) != (0, 0, 0):
         text = f"{time:%H:%M:%S}" if time.second else f"{time:%H:%M}"
         return f"{text} {time:%Z}" if _is_repeated(time) else text
@@ -81,8 +76,8 @@ def _hours(start: int, end: int, step: int) -> Iterator[datetime]:
 
 def _days(start: int, end: int, step: int) -> Iterator[datetime]:
     """Yield midnights; with a greater step those of the 1st, 6th, 11th … so that they stay when one moves."""
-    day = berlin_time(start).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    last = berlin_time(end)
+    day = from_instant(start).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    last = from_instant(end)
     while day <= last:
         # A 31st would crowd the following 1st.
         if (day.day - 1) % step == 0 and (step == 1 or day.day <= 31 - step / 2):
@@ -91,7 +86,7 @@ def _days(start: int, end: int, step: int) -> Iterator[datetime]:
 
 
 def _months(start: int, end: int, step: int) -> Iterator[datetime]:
-    first, last = berlin_time(start), berlin_time(end)
+    first, last = from_instant(start), from_instant(end)
     for month in range(first.year * 12 // step * step, last.year * 12 + 12, step):
         year, index = divmod(month, 12)
         if 1 <= year <= 9999:  # noqa: PLR2004 - a datetime's years

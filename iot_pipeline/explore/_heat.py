@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from iot_pipeline.explore._berlin_axis import berlin_time, ticks
+from iot_pipeline.berlin import from_instant
+from iot_pipeline.explore._berlin_axis import ticks
 from iot_pipeline.explore._fleet import Events, heat
 from iot_pipeline.explore._style import Palette
 from iot_pipeline.explore._thin import IntArray
@@ -95,7 +96,7 @@ def cells(
     width = (end - start) / bins
     places = {int((instant - start) // width): text for instant, text in ticks(start, end, most=8).items()}
     labels = f"{{xAxis: {{axisLabel: {{formatter: (v, i) => ({json.dumps(places)})[i] || ''}}}}}}"
-    moments = [f"{berlin_time(round(start + i * width)):%a %-d %b %Y %H:%M %Z}" for i in range(bins)]
+    moments = [f"{from_instant(round(start + i * width)):%a %-d %b %Y %H:%M %Z}" for i in range(bins)]
     series = {
         "type": "heatmap",
         "name": "strongest score",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from nicegui import events, ui
 
-from iot_pipeline.explore._berlin_axis import berlin_time
+from iot_pipeline.berlin import from_instant
 from iot_pipeline.explore._data import ANNOTATIONS, Fleet
 from iot_pipeline.explore._fleet import Incident, incidents, rank, sparklines
 from iot_pipeline.explore._thin import IntArray
@@ -144,7 +144,7 @@ class SensorPanel:
         self._table.rows = [
             {
                 "id": int(event),
-                "start": f"{berlin_time(int(found.start[event])):%-d %b %Y %H:%M}",
+                "start": f"{from_instant(int(found.start[event])):%-d %b %Y %H:%M}",
                 "kind": _words(fleet.kinds[found.kind[event]], found.annotation[event]),
                 "length": duration(int(found.end[event] - found.start[event])),
                 "score": f"{found.peak_score[event]:,.1f}",
@@ -221,7 +221,7 @@ def _column(name: str, *, number: bool = False) -> dict[str, Any]:
 def _incident_row(fleet: Fleet, number: int, incident: Incident) -> dict[str, Any]:
     return {
         "id": number,
-        "start": f"{berlin_time(incident.start):%-d %b %Y %H:%M}",
+        "start": f"{from_instant(incident.start):%-d %b %Y %H:%M}",
         "length": duration(incident.end - incident.start),
         "sensors": len(incident.sensors),
         "score": f"{incident.peak_score:,.1f}",

@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from iot_pipeline.explore._berlin_axis import berlin_time
+from iot_pipeline.berlin import from_instant
 from iot_pipeline.warehouse.query import read_moment
 
 _KEYS = {
@@ -66,7 +66,7 @@ class Toolbar:
         """Show a range, in microseconds since the epoch, and whether it is scaled to the bulk."""
         self._scale.props(f"aria-pressed={json.dumps(bulk)}")
         for field, instant in zip(self._fields, (start, end), strict=True):
-            field.set_value(f"{berlin_time(instant):%Y-%m-%d %H:%M}")
+            field.set_value(f"{from_instant(instant):%Y-%m-%d %H:%M}")
 
     async def _typed(self) -> None:
         try:

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, urlencode
 
-from iot_pipeline.explore._berlin_axis import SECOND, berlin_time
+from iot_pipeline.berlin import from_instant
+from iot_pipeline.explore._berlin_axis import SECOND
 from iot_pipeline.warehouse.query import read_moment
 
 MOST_SENSORS = 6
@@ -50,7 +51,7 @@ class View:
         fields = [("sensor", name) for name in self.sensors]
         for name, instant in (("start", self.start), ("end", self.end)):
             if instant is not None:
-                fields.append((name, berlin_time(instant).isoformat().replace(":00+", "+")))
+                fields.append((name, from_instant(instant).isoformat().replace(":00+", "+")))
         if self.bulk:
             fields.append(("scale", "bulk"))
         return urlencode(fields, safe=":")

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, expect
 
 from iot_pipeline import connect, get_measurements
 from iot_pipeline.anomalies import flag_anomalies
-from iot_pipeline.explore._berlin_axis import berlin_time
+from iot_pipeline.berlin import from_instant
 from iot_pipeline.explore._style import DARK, LIGHT
 from iot_pipeline.explore._view import View
 from iot_pipeline.report import write_report
@@ -126,7 +126,7 @@ def test_a_copied_link_restores_the_view(open_tab: Open) -> None:
     assert view.end
     with open_tab(link) as other:
         other.wait_for_range(
-            *(f"{berlin_time(instant):%Y-%m-%d %H:%M}" for instant in (view.start, view.end))
+            *(f"{from_instant(instant):%Y-%m-%d %H:%M}" for instant in (view.start, view.end))
         )
         assert other.chart("chart.getOption().title.map(title => title.text)")[:2] == names
         zoom = other.chart("chart.getOption().dataZoom[0]")
@@ -146,7 +146,7 @@ def test_a_huge_reading_flattens_the_panel_until_it_is_scaled_to_the_bulk(open_t
         low, high = tab.chart(axis)
         assert high - low < 1000
         marked = {
-            f"{berlin_time(round(time * 1000)):%Y-%m-%d %H:%M:%S}": (edge, value)
+            f"{from_instant(round(time * 1000)):%Y-%m-%d %H:%M:%S}": (edge, value)
             for time, edge, value in tab.chart(beyond)
         }
         assert [marked[time] for time in HUGE] == [
