@@ -145,7 +145,11 @@ class Tab:
         mouse.up()
 
 
-_CHART = "window.getElement?.(document.querySelector('.chart .nicegui-echart')?.id.slice(1))?.chart"
+_CHART = """(() => {
+    const element = document.querySelector('.chart .nicegui-echart');
+    try { return element && window.getElement(element.id.slice(1)).chart; }
+    catch { return undefined; }  // the element is there a moment before NiceGUI knows it
+})()"""
 
 
 @contextmanager
