@@ -25,7 +25,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 from iot_pipeline.errors import WarehouseBusyError, WarehouseError
 from iot_pipeline.settings import get_settings
 from iot_pipeline.store import Store, table_error
-from iot_pipeline.warehouse.tables import LOG, Version, list_files, open_table, table_name
+from iot_pipeline.warehouse.tables import LOG, N_ACTIONS, Version, list_files, open_table, table_name
 
 _LOG_RETENTION = timedelta(days=30)
 _FILE_RETENTION = timedelta(days=7)
@@ -179,6 +179,7 @@ def commit(
             partition_by=partition_by,
             commit_properties=CommitProperties(
                 max_commit_retries=0,
+                custom_metadata={N_ACTIONS: str(len(added) + len(removed) + len(pins) + retyped)},
                 app_transactions=[Transaction(table_name(other), version.number) for other, version in pins],
             ),
         )

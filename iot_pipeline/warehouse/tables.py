@@ -1,5 +1,6 @@
 """Reads a version of a Delta table from its log: its files, and the versions of other tables it pins."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from iot_pipeline.errors import DamagedTableError, WarehouseError
-from iot_pipeline.store import Store, one_line, table_error
+from iot_pipeline.store import Store, StoredObject, one_line, table_error
 
 LOG = "_delta_log"
+N_ACTIONS = "numActions"
+"""The entry of a commit's description, which is its first line, that says how many lines follow."""
 
 
 class Version(NamedTuple):
@@ -65,6 +68,10 @@ class Table:
     pins: dict[str, Version]
 
 
+_whole_commits: dict[Store, set[StoredObject]] = {}
+"""Commits that were found to be whole, which they stay."""
+
+
 def read_table(folder: Store, version: int | None = None, *, pins: Sequence[Store] = ()) -> Table | None:
     """Read the log of a table up to a version, by default the latest; None if there is no such table.
 
@@ -94,20 +101,31 @@ def read_table(folder: Store, version: int | None = None, *, pins: Sequence[Stor
 
 
 def _check_commits(folder: Store, version: int) -> None:
-    """Raise an error if a commit since the last checkpoint has 0 bytes, which Delta takes for no change."""
-    sizes: dict[int, int] = {}
+    """Raise an error if a commit since the last checkpoint was cut.
+
+    What is cut at the end of a line, or at the very beginning, is a smaller commit to Delta.
+    """
+    commits: dict[int, StoredObject] = {}
     checkpoint = -1
     for file in folder.list_objects(f"{LOG}/"):
         number, _, suffix = file.name.removeprefix(f"{LOG}/").partition(".")
         if not number.isdecimal() or int(number) > version:
             continue
         if suffix == "json":
-            sizes[int(number)] = file.size
+            commits[int(number)] = file
         elif suffix.startswith("checkpoint"):
             checkpoint = int(number)
-    empty = [number for number, size in sizes.items() if number > checkpoint and not size]
-    if empty:
-        raise DamagedTableError(f"can't read {folder.url} (its log file {empty[0]:020}.json is empty)")
+    whole = _whole_commits.setdefault(folder, set())
+    unknown = [file for number, file in commits.items() if number > checkpoint and file not in whole]
+    if not unknown:
+        return
+    with folder.fetch([file.name for file in unknown]) as paths:
+        for file, path in zip(unknown, paths, strict=True):
+            lines = path.read_bytes().splitlines()
+            info = json.loads(lines[0]).get("commitInfo", {}) if lines else {}
+            if len(lines) <= int(info.get(N_ACTIONS, 1)):  # earlier releases did not write the number
+                raise DamagedTableError(f"can't read {folder.url} (its log file {file.name} was cut)")
+            whole.add(file)
 
 
 def table_name(folder: Store) -> str:
