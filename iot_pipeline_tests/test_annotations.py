@@ -20,7 +20,7 @@ from iot_pipeline.anomalies import annotate, annotate_from, list_annotations, wi
 from iot_pipeline.errors import DamagedTableError, UnknownSensorError, WarehouseNotReadyError
 from iot_pipeline.warehouse.status import read_status
 from iot_pipeline_tests.conftest import SENSOR, Bucket, row
-from iot_pipeline_tests.test_anomalies import Sensors, sensors, without_ids  # noqa: F401 - a fixture
+from iot_pipeline_tests.test_anomalies import Rows, Sensors, sensors, without_ids  # noqa: F401 - a fixture
 
 FOR_EVER = ("2013-01-01", "2014-01-01")
 
@@ -253,6 +253,26 @@ def test_readings_within_maintenance_are_neither_flagged_nor_learnt_from(
     assert sensors.verdicts() == before
 
 
+def test_an_event_that_had_grown_before_its_maintenance_comes_back_with_its_id(
+    sensors: Sensors,  # noqa: F811
+) -> None:
+    sql = "SELECT event_id FROM anomalies WHERE sensor_value = 1e6"
+    for second in (2, 1):  # the earlier reading comes later
+        sensors.add("a", [np.datetime64("2013-01-05T00:00:00") + second], [1e6])
+        sensors.judge()
+    ids = sensors.bucket.sql(sql)
+    assert len(set(ids)) == 1
+    before = sensors.verdicts()
+    day = ("2013-01-05", "2013-01-06")
+    annotation_id = annotate("a", *day, "maintenance", warehouse=sensors.bucket.warehouse)
+    sensors.judge()
+    assert sensors.bucket.sql(sql) == []
+    withdraw(annotation_id, warehouse=sensors.bucket.warehouse)
+    sensors.judge()
+    assert sensors.bucket.sql(sql) == ids
+    assert sensors.verdicts() == before
+
+
 def test_maintenance_outside_a_sensors_readings_changes_nothing(sensors: Sensors) -> None:  # noqa: F811
     annotate("*", "2020-01-01", "2020-01-02", "maintenance", warehouse=sensors.bucket.warehouse)
     assert sensors.judge().sensors_refitted == 0
@@ -322,12 +342,14 @@ class Said(RuleBasedStateMachine):
         (self.folder / "source" / "Timeseries").mkdir(parents=True)
         self.sensors = Sensors(Bucket(self.folder / "source", self.folder / "warehouse"), points=300)
         self.sensors.judge()
-        self.said: dict[str, str] = {}
+        self.said: dict[str, tuple[str, str]] = {}
         self.loads = 0
+        self.without_maintenance: tuple[Rows, Rows, Rows] | None = self.sensors.verdicts()
 
     @rule(sensor=st.sampled_from("abc"), value=st.sampled_from([0.0, 1e6]))
     def load(self, sensor: str, value: float) -> None:
         self.loads += 1
+        self.without_maintenance = None
         self.sensors.add(sensor, [np.datetime64("2013-01-05T00:00:00") + self.loads], [value])
 
     @rule(
@@ -339,13 +361,13 @@ class Said(RuleBasedStateMachine):
         start, end = f"2013-01-0{day}T06:00", f"2013-01-0{day}T18:00"
         with self.others_stay_as_they_are(sensor):
             annotation_id = annotate(sensor, start, end, kind, warehouse=self.sensors.bucket.warehouse)
-        self.said[annotation_id] = sensor
+        self.said[annotation_id] = (sensor, kind)
 
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
         if self.said:
             annotation_id = data.draw(st.sampled_from(list(self.said)))
-            with self.others_stay_as_they_are(self.said.pop(annotation_id)):
+            with self.others_stay_as_they_are(self.said.pop(annotation_id)[0]):
                 withdraw(annotation_id, warehouse=self.sensors.bucket.warehouse)
 
     @contextmanager
@@ -364,6 +386,12 @@ class Said(RuleBasedStateMachine):
         assert without_ids(found) == without_ids(self.sensors.verdicts_from_nothing())
         ids = [event["event_id"] for event in found[0]]
         assert len(set(ids)) == len(ids)
+
+    @invariant()
+    def withdrawing_all_maintenance_gives_the_first_state_back(self) -> None:
+        if not any(kind == "maintenance" for _, kind in self.said.values()):
+            self.without_maintenance = self.without_maintenance or self.sensors.verdicts()
+            assert self.sensors.verdicts() == self.without_maintenance
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)

@@ -54,10 +54,10 @@ def verdicts(warehouse: Path) -> tuple[Rows, Rows, Rows]:
 
 
 def without_ids(rows: tuple[Rows, ...]) -> list[Rows]:
-    """Return rows without what an event is called, which depends on what was judged before."""
+    """Return rows without what events are called, which depends on what was judged before."""
+    names = {"event_id", "remembered"}
     return [
-        [{name: value for name, value in row.items() if name != "event_id"} for row in table]
-        for table in rows
+        [{name: value for name, value in row.items() if name not in names} for row in table] for table in rows
     ]
 
 
@@ -337,13 +337,14 @@ def test_a_sensor_that_could_not_be_judged_is_tried_again(
     assert (report.sensors_refitted, report.failed) == (12, {})
 
 
-def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
+def test_a_table_that_lacks_columns_of_the_detector_gets_them_and_all_sensors_are_fitted(
     sensors: Sensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = sensors.verdicts()
     warehouse = open_warehouse(sensors.bucket.warehouse)
     shutil.rmtree(warehouse.sensor_models.url)
-    fields = [field for field in tables.SENSOR_MODELS if field.name not in {"fingerprint", "inputs"}]
+    new = {"fingerprint", "inputs", "remembered"}
+    fields = [field for field in tables.SENSOR_MODELS if field.name not in new]
     with monkeypatch.context() as patch:
         patch.setattr(tables, "SENSOR_MODELS", pa.schema(fields))
         old = tables.Verdicts(
@@ -355,7 +356,7 @@ def test_a_table_without_fingerprints_gets_them_and_all_sensors_are_fitted(
     assert sensors.judge().sensors_refitted == 3
     assert sensors.verdicts() == expected
     columns = DeltaTable(warehouse.sensor_models.url).schema().fields
-    assert {"fingerprint", "inputs"} <= {field.name for field in columns}
+    assert new <= {field.name for field in columns}
 
 
 def test_a_judgement_that_a_newer_load_and_judgement_overtake_publishes_nothing_older(

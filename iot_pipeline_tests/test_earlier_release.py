@@ -24,17 +24,18 @@ from iot_pipeline_tests.test_anomalies import Sensors, sensors  # noqa: F401 - a
 
 pytestmark = pytest.mark.system
 
+NEW_COLUMNS = ["inputs", "remembered"]
 INPUTS = 0x2A5B6C7D8E9F01
 """What release 1 stored as the "version" of a transaction: a hash."""
 
 
 def as_release_1_made_it(warehouse: Path) -> None:
-    """Write the logs of all tables anew: pins without the table's id, no properties, no column ``inputs``.
+    """Write the logs of all tables anew: pins without the table's id, no properties, fewer columns.
 
     Events had a number and no table.
     """
     (path,) = (warehouse / "sensor_models").glob("part-*.parquet")
-    pq.write_table(pq.read_table(path).drop_columns("inputs"), path)
+    pq.write_table(pq.read_table(path).drop_columns(NEW_COLUMNS), path)
     (path,) = (warehouse / "anomalies").glob("part-*.parquet")
     flagged = pq.read_table(path)
     numbers = pa.array(range(flagged.num_rows))
@@ -52,7 +53,7 @@ def as_release_1_made_it(warehouse: Path) -> None:
         fields = [
             Field("event_id", PrimitiveType("long")) if field.name == "event_id" else field
             for field in table.schema().fields
-            if field.name != "inputs"
+            if field.name not in NEW_COLUMNS
         ]
         partition_by = table.metadata().partition_columns
         shutil.rmtree(warehouse / name / "_delta_log")

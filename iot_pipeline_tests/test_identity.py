@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot_pipeline.anomalies.identity import Span, name_events
+from iot_pipeline.anomalies.identity import Span, name_events, remember
 
 INSTANTS = np.arange(100, dtype=np.int64) * 10
 """A reading each ten microseconds."""
@@ -62,6 +62,31 @@ def test_an_id_is_carried_on_only_by_an_event_that_touches_the_earlier_one(
         if old := before.get(event_id):
             assert span.start <= old.end + 10
             assert old.start <= span.end + 10
+
+
+@given(known, st.lists(many, min_size=1, max_size=3))
+def test_events_that_are_again_what_they_were_before_maintenance_have_their_ids_again(
+    first: list[tuple[str, Span]], later: list[list[Span]]
+) -> None:
+    before, remembered = first, list[tuple[str, Span]]()
+    for found in later:
+        now = list(zip(named(found, [*before, *remembered]), found, strict=True))
+        before, remembered = now, remember(before, remembered, now)
+    assert named([span for _, span in first], [*before, *remembered]) == [event_id for event_id, _ in first]
+
+
+@given(known, st.lists(many, min_size=1, max_size=3))
+def test_of_each_event_that_vanished_or_changed_one_time_is_remembered(
+    first: list[tuple[str, Span]], later: list[list[Span]]
+) -> None:
+    before, remembered, seen = first, list[tuple[str, Span]](), {event_id for event_id, _ in first}
+    for found in later:
+        now = list(zip(named(found, [*before, *remembered]), found, strict=True))
+        before, remembered = now, remember(before, remembered, now)
+        seen.update(event_id for event_id, _ in now)
+        assert not set(now) & set(remembered)
+        assert len(dict(remembered)) == len(remembered)
+        assert dict(now).keys() | dict(remembered).keys() == seen
 
 
 def test_an_event_that_grows_by_a_day_each_night_and_changes_its_kind_keeps_its_id() -> None:

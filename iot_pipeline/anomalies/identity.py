@@ -1,6 +1,8 @@
 """Which event is which: an event that was found before keeps its id when its sensor is judged anew.
 
-Everything else about an event is a pure function of readings and annotations; its id remembers.
+Everything else about an event is a pure function of readings and annotations; its id remembers. While a
+sensor has maintenance, what its events were before is remembered too, so that they have the same ids again
+once the maintenance is withdrawn.
 """
 
 import hashlib
@@ -36,14 +38,14 @@ def name_events(
 ) -> list[str]:
     """Return an id for each event of a sensor, that of the earlier event that it overlaps most.
 
-    Each earlier id is given once, to the pair with the longest common time first; of equal ones to that of
-    the same kind. Events with no reading between them touch, and count as overlapping. An event that overlaps
-    none gets a new id.
+    Each earlier id is given once, first to an event that is as it was, then to the pair with the longest
+    common time; of equal ones to that of the same kind. Events with no reading between them touch, and count
+    as overlapping. An event that overlaps none gets a new id.
 
     Args:
         sensor_name: The sensor's name.
         found: Its events, in any order.
-        earlier: The ids and times of those that were found before, likewise.
+        earlier: The ids and times of those that were found before, likewise; an id may have several.
         instants: int64[n], when its readings were taken, ascending.
     """
     first, last = np.searchsorted(instants, [(span.start, span.end) for span in found] or [(0, 0)]).T
@@ -55,7 +57,7 @@ def name_events(
         new, (event_id, old) = found[position], earlier[old_position]
         common = min(new.end, old.end) - max(new.start, old.start)
         distance = abs(new.start - old.start) + abs(new.end - old.end)
-        pairs.append((-common, new.kind != old.kind, distance, new, event_id, position))
+        pairs.append((new != old, -common, new.kind != old.kind, distance, new, event_id, position))
     ids: dict[int, str] = {}
     taken: set[str] = set()
     for *_, event_id, position in sorted(pairs):
@@ -68,6 +70,21 @@ def name_events(
             ids[position] = _new_id(sensor_name, span, taken)
             taken.add(ids[position])
     return [ids[position] for position in range(len(found))]
+
+
+def remember(
+    before: Sequence[tuple[str, Span]],
+    remembered: Sequence[tuple[str, Span]],
+    now: Sequence[tuple[str, Span]],
+) -> list[tuple[str, Span]]:
+    """Return the events of a sensor that have vanished or changed, each as it was first.
+
+    Args:
+        before: The ids and times of its events when it was judged last.
+        remembered: What was remembered then.
+        now: As ``before``, after it has been judged anew.
+    """
+    return sorted((dict(before) | dict(remembered)).items() - set(now))
 
 
 def _new_id(sensor_name: str, span: Span, taken: set[str]) -> str:

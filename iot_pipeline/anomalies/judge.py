@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from iot_pipeline.anomalies.identity import Span, name_events
+from iot_pipeline.anomalies.identity import Span, name_events, remember
 from iot_pipeline.anomalies.tables import (
     ANOMALIES,
     EVENTS,
@@ -73,14 +73,16 @@ class _Task:
         name: Its name.
         uuid: Its uuid.
         fingerprint: Of what it was judged by last; None where it was not.
-        events: Its present events, by id.
+        events: The ids and times of its present events.
+        remembered: Likewise, of those that it had before its maintenance.
         maintenance: When somebody worked on it, see ``read_maintenance``.
     """
 
     name: str
     uuid: str
     fingerprint: str | None
-    events: tuple[tuple[str, Span], ...]
+    events: Sequence[tuple[str, Span]]
+    remembered: Sequence[tuple[str, Span]]
     maintenance: Maintenance
 
 
@@ -167,11 +169,18 @@ def _judge_all(
     fingerprints = dict(
         zip(known.models["sensor_name"].to_pylist(), known.models["fingerprint"].to_pylist(), strict=True)
     )
-    events = known.spans()
+    events, remembered = known.spans(), known.remembered()
     # A batch of neighbours in the files' order is read from few row groups.
     sensors = sorted(state.sensors.items(), key=lambda sensor: sensor[1])
     tasks = [
-        _Task(name, uuid, fingerprints.get(name), tuple(events.get(name, ())), maintenance.get(name, ()))
+        _Task(
+            name,
+            uuid,
+            fingerprints.get(name),
+            events.get(name, ()),
+            remembered.get(name, ()),
+            maintenance.get(name, ()),
+        )
         for name, uuid in sensors
     ]
     parts = [tasks[start : start + BATCH_SENSORS] for start in range(0, len(tasks), BATCH_SENSORS)]
@@ -233,7 +242,10 @@ def _judge_sensor(
         )
         for event in result.events
     ]
-    ids = name_events(task.name, spans, task.events, timestamps.astype("datetime64[us]").astype(np.int64))
+    earlier = [*task.events, *task.remembered]
+    ids = name_events(task.name, spans, earlier, timestamps.astype("datetime64[us]").astype(np.int64))
+    found = list(zip(ids, spans, strict=True))
+    remembered = remember(task.events, task.remembered, found) if maintenance else []
     events = pa.table(
         [
             pa.array(ids, pa.string()),
@@ -274,5 +286,6 @@ def _judge_sensor(
         "reasoning": result.model.reasoning,
         "fingerprint": fingerprint,
         "inputs": None,
+        "remembered": [{"event_id": event_id, **span._asdict()} for event_id, span in remembered],
     }
     return Verdicts(events, flagged, pa.Table.from_pylist([model], SENSOR_MODELS))

@@ -61,6 +61,20 @@ SENSOR_MODELS = pa.schema(
         ("reasoning", pa.string()),
         ("fingerprint", pa.string()),  # of the readings and the maintenance that it was judged by
         ("inputs", pa.string()),  # of the judgement of all sensors, see Verdicts.inputs
+        # Its events before the maintenance, see identity.remember; times in microseconds
+        (
+            "remembered",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("event_id", pa.string()),
+                        ("kind", pa.string()),
+                        ("start", pa.int64()),
+                        ("end", pa.int64()),
+                    ]
+                )
+            ),
+        ),
     ]
 )
 
@@ -103,6 +117,15 @@ class Verdicts:
         ):
             found.setdefault(name, []).append((event_id, Span(*span)))
         return found
+
+    def remembered(self) -> dict[str, list[tuple[str, Span]]]:
+        """Return likewise what is remembered of the events that a sensor had before its maintenance."""
+        columns = (self.models[name].to_pylist() for name in ("sensor_name", "remembered"))
+        return {
+            name: [(event["event_id"], Span(event["kind"], event["start"], event["end"])) for event in events]
+            for name, events in zip(*columns, strict=True)
+            if events
+        }
 
     def with_incidents(self, span: int) -> "Verdicts":
         """Return the same with the incident that each event belongs to, see ``link_events``."""

@@ -142,7 +142,7 @@ _DERIVED = {
     """,
 }
 """Views over the views of files, and over each other."""
-_OF_THE_DETECTOR = ("fingerprint", "inputs")
+_OF_THE_DETECTOR = ("fingerprint", "inputs", "remembered")
 """Columns that are its own business."""
 
 
