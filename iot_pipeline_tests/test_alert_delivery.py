@@ -58,7 +58,7 @@ class Found:
         self.events: tuple[Event, ...] = ()
 
     def __call__(self, _warehouse: object, *, required: bool) -> Findings:
-        return Findings(CLOCK, self.events)
+        return Findings(CLOCK, self.events, {each.sensor_name: "Because. " * 9 for each in self.events})
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_new_event_is_one_message_with_a_picture_and_asking_again_sends_none(
 ) -> None:
     monkeypatch.setenv("IOT_EXPLORE_URL", "https://example.org/")
     assert sink.messages == []
-    found.events = (event(reasoning="Because."),)
+    found.events = (event(),)
     run = Run("second", succeeded=True, checks=(SILENT,))
     for _ in range(2):
         announce(run, warehouse=warehouse, draw=draw)
@@ -239,7 +239,7 @@ def test_a_chat_that_takes_short_messages_only_gets_one_that_is_cut(
     warehouse: Path, found: Found, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("apprise.plugins.custom_json.NotifyJSON.body_maxlen", 600)
-    found.events = tuple(event(f"e{n}", f"sensor_{n:05}", reasoning="Because. " * 9) for n in range(8))
+    found.events = tuple(event(f"e{n}", f"sensor_{n:05}") for n in range(8))
     announce(Run("second", succeeded=True), warehouse=warehouse)
     assert "sensor_00000: spike" in sink.text
     assert len(sink.text) <= 600

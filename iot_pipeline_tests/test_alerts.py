@@ -42,10 +42,13 @@ def shift(until: datetime = CLOCK, *, ongoing: bool = True, **changes: Any) -> E
     )
 
 
+REASONINGS = {"sensor_00003": "Climbs steadily. In figures: linear beats quadratic by 5 points of BIC."}
+
+
 def tell(
     *events: Event, known: Memory | None = NOTHING, run: Run = GOOD, clock: datetime = CLOCK
 ) -> tuple[Digest, Memory | None]:
-    return compose(run, Findings(clock, events), known, min_score=8)
+    return compose(run, Findings(clock, events, REASONINGS), known, min_score=8)
 
 
 def news(*events: Event, known: Memory | None = NOTHING, **options: Any) -> list[str]:
@@ -124,6 +127,29 @@ def test_an_ongoing_level_shift_over_five_nightly_loads_is_told_once_and_then_th
     over = shift(CLOCK + 4 * DAY + HOUR, ongoing=False)
     assert ended(over, known=known) == ["e1"]
     assert ended(over, known=after(over, known=known)) == []
+
+
+def test_an_ongoing_event_that_the_model_follows_from_now_on_is_told_once_with_the_reason() -> None:
+    digest, known = tell(known=after(shift()))
+    html = render_digest(digest, warehouse="/data", explore_url="https://example.org")
+    assert "No longer anomalous" in html
+    assert "<b>sensor_00003</b>: what goes on since 2013-11-01 03:00. <a href=" in html
+    assert "Climbs steadily.<" in html
+    assert not tell(known=known)[0].is_news
+    assert news(shift(), known=known) == []
+
+
+def test_an_ongoing_event_that_another_one_of_its_time_replaces_is_still_one() -> None:
+    digest, known = tell(shift(event_id="e2"), known=after(shift()))
+    assert not digest.is_news
+    assert len(tell(known=known)[0].settled) == 1
+
+
+def test_an_ongoing_event_is_still_one_after_a_run_whose_events_can_not_be_read() -> None:
+    failed = Run("run", succeeded=False, error="files are gone")
+    digest, known = compose(failed, Findings(), after(shift()), min_score=8)
+    assert not digest.settled
+    assert tell(known=known)[0].settled
 
 
 def test_an_event_that_vanishes_and_comes_back_under_another_name_is_told_once() -> None:
@@ -251,9 +277,9 @@ def test_events_are_read_with_what_alerts_need_to_know_of_their_sensors() -> Non
             -2.0,
             "i",
             ongoing=True,
-            reasoning="Because.",
         ),
     )
+    assert found.reasonings == {"a": "Because."}
 
 
 # -------------------------------------------------------------------------------- wording
@@ -264,7 +290,7 @@ def render(*events: Event, run: Run = GOOD, explore_url: str = "") -> str:
 
 
 def test_a_message_says_of_an_event_which_sensor_what_kind_when_in_berlin_and_why() -> None:
-    html = render(shift(reasoning="Climbs steadily. In figures: linear beats quadratic by 5 points of BIC."))
+    html = render(shift())
     assert "<b>sensor_00003</b>: level shift, 2013-11-01 03:00 to 12:00, and goes on:" in html
     assert "50 readings too high, as rare as a reading at 20.0 sd." in html
     assert "Climbs steadily.<" in html
@@ -305,6 +331,7 @@ def test_names_and_errors_are_shown_as_text() -> None:
         (tell(event())[0], "1 new event on sensor_00003"),
         (tell(event(), event("e2", "b"))[0], "2 new events on 2 sensors"),
         (tell(shift(ongoing=False), known=after(shift()))[0], "1 event has ended"),
+        (tell(known=after(shift()))[0], "1 event is none any more"),
         (tell(run=replace(GOOD, checks=(SILENT,)))[0], "1 check warns"),
         (tell(run=Run("run", succeeded=False, checks=(ROTTEN,)))[0], "the run failed, 1 check failed"),
         (tell(event(sensor="a\nBcc: b"))[0], "1 new event on a Bcc: b"),

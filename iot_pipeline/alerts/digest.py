@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from iot_pipeline.alerts.events import KEPT, Event, Findings
@@ -85,20 +85,25 @@ class Digest:
         run: The run.
         incidents: New events by incident, the strongest incident and in it the strongest event first.
         ended: Events that people were told go on, and that have ended.
+        settled: Events that people were told go on, and that are none any more: the sensor's model follows
+            them now, or somebody has said that it was maintenance.
         checks: Checks that did not pass and are news.
         standing: The names of those that people know of already.
+        reasonings: Why the readings of each sensor were judged as they were, by name.
     """
 
     run: Run
     incidents: tuple[tuple[Event, ...], ...] = ()
     ended: tuple[Event, ...] = ()
+    settled: tuple[Told, ...] = ()
     checks: tuple[FailedCheck, ...] = ()
     standing: tuple[str, ...] = ()
+    reasonings: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_news(self) -> bool:
         """Whether it is worth a message."""
-        return bool(not self.run.succeeded or self.incidents or self.ended or self.checks)
+        return bool(not self.run.succeeded or self.incidents or self.ended or self.settled or self.checks)
 
 
 def compose(
@@ -123,6 +128,9 @@ def compose(
     told_before = {told.event_id: told for told in known.events}
     present = {event.event_id for event in findings.events}
     vanished = [told for told in known.events if told.event_id not in present]
+    settled = [
+        told for told in vanished if told.ongoing and findings.clock and not _overlap(told, findings.events)
+    ]
     sensors = Counter(incident for incident, _ in {(e.incident_id, e.sensor_name) for e in findings.events})
     new: list[Event] = []
     ended: list[Event] = []
@@ -142,11 +150,17 @@ def compose(
                 ended.append(event)
             # One that ended and goes on again is no news.
             told_after.append(_told(event, ongoing=earlier.ongoing and event.ongoing))
-    told_after += [told for told in vanished if not findings.clock or told.end >= findings.clock - KEPT]
+    told_after += [
+        replace(told, ongoing=told.ongoing and not findings.clock)  # it is settled, or another one carries on
+        for told in vanished
+        if not findings.clock or told.end >= findings.clock - KEPT
+    ]
     counts = dict(known.checks)
     news = tuple(check for check in run.checks if check.is_error or check.count > counts.get(check.name, -1))
     standing = tuple(check.name for check in run.checks if check not in news)
-    digest = Digest(run, _group(new), tuple(ended), news, standing)
+    digest = Digest(
+        run, _group(new), tuple(ended), tuple(settled), news, standing, reasonings=findings.reasonings
+    )
     if not run.succeeded:  # it may have ended before some checks: what they said last still stands
         return digest, Memory(tuple(told_after), _counts(run.checks, counts))
     return digest, Memory(tuple(told_after), _counts(run.checks))
@@ -158,12 +172,15 @@ def _told(event: Event, *, ongoing: bool) -> Told:
 
 def _find_overlapping(event: Event, vanished: Iterable[Told]) -> Told | None:
     """Return what people know of the same time of the sensor: an event that comes and goes is told once."""
-    overlapping = (
-        told
-        for told in vanished
-        if told.sensor_name == event.sensor_name and told.start <= event.end and event.start <= told.end
+    return next((told for told in vanished if _overlap(told, [event])), None)
+
+
+def _overlap(told: Told, events: Iterable[Event]) -> bool:
+    """Tell whether one of the events was at the same time at the same sensor."""
+    return any(
+        told.sensor_name == event.sensor_name and told.start <= event.end and event.start <= told.end
+        for event in events
     )
-    return next(overlapping, None)
 
 
 def _counts(
@@ -190,6 +207,7 @@ def headline(digest: Digest) -> str:
         "the run failed": not digest.run.succeeded,
         f"{_counted(len(events), 'new event', 'new events')} on {where}": events,
         _counted(len(digest.ended), "event has ended", "events have ended"): digest.ended,
+        _counted(len(digest.settled), "event is none any more", "events are none any more"): digest.settled,
         _counted(failed, "check failed", "checks failed"): failed,
         _counted(len(digest.checks) - failed, "check warns", "checks warn"): len(digest.checks) - failed,
     }

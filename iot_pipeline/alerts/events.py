@@ -1,6 +1,6 @@
 """The events that alerts are about, as the warehouse has them. Nothing else of the alerts reads them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import duckdb
@@ -29,7 +29,6 @@ class Event:
         incident_id: What it shares with the events of other sensors that belong to it.
         annotation: What a person has said about it: maintenance, false_alarm or confirmed; None for nothing.
         ongoing: It lasts until the sensor's last reading.
-        reasoning: Why the sensor's readings were judged as they were.
     """
 
     event_id: str
@@ -43,7 +42,6 @@ class Event:
     incident_id: str
     annotation: str | None = None
     ongoing: bool = False
-    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +51,12 @@ class Findings:
     Attributes:
         clock: The last reading of all sensors, which is the data's own clock; None where there is none.
         events: Those that ended within the last 30 days of it.
+        reasonings: Why the readings of each sensor were judged as they were, by name.
     """
 
     clock: datetime | None = None
     events: tuple[Event, ...] = ()
+    reasonings: dict[str, str] = field(default_factory=dict)
 
 
 def read_events(connection: duckdb.DuckDBPyConnection) -> Findings:
@@ -72,9 +72,8 @@ def read_events(connection: duckdb.DuckDBPyConnection) -> Findings:
         f"""
         SELECT event_id, sensor_name, kind, epoch_us(events.start) AS start, epoch_us(events."end") AS "end",
             n_readings, peak_score, mean_residual, coalesce(incident_id, event_id) AS incident_id, annotation,
-            kind NOT IN {_MOMENTARY} AND coalesce(events."end" >= timestamp, false) AS ongoing,
-            coalesce(reasoning, '') AS reasoning
-        FROM events LEFT JOIN last_readings USING (sensor_name) LEFT JOIN sensor_models USING (sensor_name)
+            kind NOT IN {_MOMENTARY} AND coalesce(events."end" >= timestamp, false) AS ongoing
+        FROM events LEFT JOIN last_readings USING (sensor_name)
         WHERE events."end" >= make_timestamptz($clock) - to_days($days)
         ORDER BY peak_score DESC, sensor_name, start
         """,
@@ -82,4 +81,5 @@ def read_events(connection: duckdb.DuckDBPyConnection) -> Findings:
     ).to_arrow_table()
     moments = ("start", "end")
     events = (Event(**row | {name: from_instant(row[name]) for name in moments}) for row in rows.to_pylist())
-    return Findings(from_instant(clock), tuple(events))
+    reasonings = connection.sql("SELECT sensor_name, reasoning FROM sensor_models").fetchall()
+    return Findings(from_instant(clock), tuple(events), dict(reasonings))

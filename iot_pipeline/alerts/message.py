@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from iot_pipeline.alerts.digest import Digest
+from iot_pipeline.alerts.digest import Digest, Told
 from iot_pipeline.alerts.events import Event
 from iot_pipeline.kinds import in_words, title
 
@@ -57,12 +57,12 @@ def render_digest(digest: Digest, *, warehouse: str, explore_url: str = "") -> s
     )
 
 
-def window_of(event: Event) -> tuple[datetime, datetime]:
+def window_of(event: Event | Told) -> tuple[datetime, datetime]:
     """Return the times to look at: a day more than the event on both sides."""
     return event.start - _MARGIN, event.end + _MARGIN
 
 
-def link_to(event: Event, explore_url: str) -> str:
+def link_to(event: Event | Told, explore_url: str) -> str:
     """Return the address of the page that shows an event."""
     start, end = (moment.isoformat(timespec="minutes") for moment in window_of(event))
     return f"{explore_url}/?{urlencode({'sensor': event.sensor_name, 'start': start, 'end': end})}"
