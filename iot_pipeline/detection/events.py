@@ -200,7 +200,8 @@ def _ramp(scores: FloatArray, z: FloatArray, start: int, stop: int) -> Run:
             start = min(start, low + int(side[0]))
         else:
             stop = max(stop, low + int(side[-1]) + 1)
-    evidence = _line(np.clip(scores[start:stop], -_CLIP, _CLIP))[2] - _RAMP_COST
+    bound = abs(float(np.median(scores[start:stop]))) + 3.0
+    evidence = _line(np.clip(scores[start:stop], -bound, bound))[2] - _RAMP_COST
     return Run(start, stop, "drift", evidence)
 
 

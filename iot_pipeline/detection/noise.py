@@ -55,8 +55,8 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
     error = 1.2533 * scatter / np.sqrt(count / _GROUPS)
     if np.sum((groups - groups.mean()) ** 2) <= 3.0 * _GROUPS * error**2:
         return constant
-    padded = np.pad(logs, width // 2, mode="reflect")
-    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+    smooth = np.median(np.lib.stride_tricks.sliding_window_view(logs, width), axis=1)
+    smooth = np.pad(smooth, width // 2, mode="edge")
     short = width // 8 | 1
     smooth = np.convolve(np.pad(smooth, short // 2, mode="edge"), np.full(short, 1.0 / short), mode="valid")
     return Curve(x[index].mean(axis=1), np.exp(smooth))
