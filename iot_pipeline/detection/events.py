@@ -158,7 +158,9 @@ def _sharpened(scores: FloatArray, z: FloatArray, start: int, stop: int, climb: 
     spread = max(float(np.sqrt(np.mean(part**2))), 1.01)
     gains = np.minimum(around**2, 6.0 * spread**2) * (1.0 - spread**-2) / 2 - np.log(spread)
     noisy = _best_part(gains, low, "variance")
-    if _is_one_sided(around[noisy.start - low : noisy.stop - low]):
+    if _is_one_sided(around[noisy.start - low : noisy.stop - low]) or _is_one_sided(
+        z[noisy.start : noisy.stop]
+    ):
         noisy = shift  # the first reading of a shift that lasts may speak louder for noise than all others
     best = max((shift, noisy, _ramp(scores, z, start, stop)), key=lambda run: run.evidence)
     short = best.kind == "level_shift" and best.stop - best.start <= LONGEST_BURST
@@ -200,6 +202,9 @@ def _ramp(scores: FloatArray, z: FloatArray, start: int, stop: int) -> Run:
             start = min(start, low + int(side[0]))
         else:
             stop = max(stop, low + int(side[-1]) + 1)
+    mean, slope, _ = _line(np.clip(z[start:stop], -_CLIP, _CLIP))
+    if abs(slope) * (stop - start) < abs(mean):
+        return Run(start, stop, "drift", 0.0)  # it neither begins nor ends near zero
     bound = abs(float(np.median(scores[start:stop]))) + 3.0
     evidence = _line(np.clip(scores[start:stop], -bound, bound))[2] - _RAMP_COST
     return Run(start, stop, "drift", evidence)
