@@ -56,7 +56,7 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
     if np.sum((groups - groups.mean()) ** 2) <= 3.0 * _GROUPS * error**2:
         return constant
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(logs, width), axis=1)
-    smooth = np.pad(smooth, width // 2, mode="edge")
+    smooth = np.pad(smooth, width // 2, mode="reflect", reflect_type="odd")  # no event at an end counts twice
     short = width // 8 | 1
     smooth = np.convolve(np.pad(smooth, short // 2, mode="edge"), np.full(short, 1.0 / short), mode="valid")
     return Curve(x[index].mean(axis=1), np.exp(smooth))
