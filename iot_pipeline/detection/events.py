@@ -219,7 +219,7 @@ def _line(y: FloatArray) -> tuple[float, float, float]:
     return mean, slope, (n * mean**2 + across * slope**2) / 2
 
 
-def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells]) -> list[Run]:
+def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells], limit: float = 0.0) -> list[Run]:
     """Tell of each run of equal values how rare it is among the sensor's own repeats, here and at this hour.
 
     A repeat is as likely as repeats are nearby, or as after another repeat, whichever is more: a frozen river
@@ -228,6 +228,7 @@ def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells]) -> list[Ru
     Args:
         values: float64, shape (n,), in the order of time.
         day_cells: Divides the readings by day and time of the day, where there is anything to judge.
+        limit: The evidence that at least one run must be able to have; else there are none.
     """
     n = len(values)
     equal = np.diff(values, prepend=np.nan) == 0
@@ -240,6 +241,8 @@ def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells]) -> list[Ru
     # little where there are no others.
     bounded = np.minimum(lengths, _SHORTEST_STUCK + 1)
     again = np.maximum(bounded - 2, 0).sum() / (np.sum(bounded - 1) + max(_FEW_REPEATS * n, 20.0))
+    if (lengths.max() - 1) * -np.log(max(again, 1.0 / n)) <= limit:
+        return []
     cells = day_cells()
     twice = equal & np.append(False, equal[:-1])
     nearby, nearby_twice = (

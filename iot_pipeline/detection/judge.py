@@ -121,8 +121,10 @@ def _too_many(collective: list[Run], points: list[Run], n: int, *, trusted: bool
 def _stuck(readings: Readings) -> list[Run]:
     """Find runs of equal values that chance doesn't explain."""
     n = len(readings.values)
-    runs = stuck_runs(readings.values, lambda: DayCells(without_pauses(readings.seconds), readings.step))
     limit = float(np.log(n / _STUCK_BY_CHANCE))
+    runs = stuck_runs(
+        readings.values, lambda: DayCells(without_pauses(readings.seconds), readings.step), limit
+    )
     found = [run for run in runs if run.evidence > limit]
     if sum(run.stop - run.start for run in found) > LARGEST_SHARE * n:
         found = [run for run in less_where_usual(runs, n) if run.evidence > limit]

@@ -4,9 +4,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from scipy import linalg, special
+from scipy import special
 
-from iot_pipeline.detection.blocks import row_medians
+from iot_pipeline.detection.blocks import equal_parts, row_medians
 from iot_pipeline.detection.cycles import DAY, WEEK
 from iot_pipeline.detection.summer_time import clock_seconds
 from iot_pipeline.detection.types import BoolArray, Curve, Cycle, FloatArray, IntArray
@@ -50,7 +50,7 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
     if count < 4 * _GROUPS:
         return constant
     width = max(5, int(_WINDOW * count) | 1)
-    groups = np.array([np.median(part) for part in np.array_split(logs, _GROUPS)])
+    groups = row_medians(logs[equal_parts(count, _GROUPS)])
     scatter = 1.4826 * np.median(np.abs(np.diff(logs))) / np.sqrt(2.0)
     error = 1.2533 * scatter / np.sqrt(count / _GROUPS)
     if np.sum((groups - groups.mean()) ** 2) <= 3.0 * _GROUPS * error**2:
@@ -214,8 +214,8 @@ def memory(z: FloatArray) -> FloatArray:
             return np.empty(0)
     # Tapered, the correlations belong to a process that exists.
     correlation[1:] *= 0.999 * (1.0 - np.arange(1, lags + 1) / (4.0 * size))
-    coefficients: FloatArray = linalg.solve_toeplitz(correlation[:-1], correlation[1:])
-    return coefficients
+    apart = np.abs(np.subtract.outer(np.arange(lags), np.arange(lags)))
+    return np.asarray(np.linalg.solve(correlation[apart], correlation[1:]), dtype=np.float64)
 
 
 def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
@@ -259,7 +259,8 @@ def inflation(z: FloatArray, free: BoolArray) -> float:
         if count < 16:  # noqa: PLR2004  too few blocks to tell
             break
         sums = kept[: count * size].reshape(count, size).sum(axis=1)
-        ratio = (float(np.quantile(np.abs(sums - np.median(sums)), _UPPER)) / _UPPER_SD) ** 2 / size
+        away = np.abs(sums - np.median(sums))
+        ratio = (float(np.partition(away, int(_UPPER * count))[int(_UPPER * count)]) / _UPPER_SD) ** 2 / size
         if ratio > 1.0 + 5.0 * np.sqrt(2.7 / count):
             result = max(result, ratio)
     return result
