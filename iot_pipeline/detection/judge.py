@@ -97,7 +97,7 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
 
     points = point_runs(scores, regular)
     misfit = _too_many(collective, points, len(z), trusted=fit.adequate)
-    found = [] if misfit else collective + points
+    found = [] if misfit else _united(collective, points)
     runs = sorted([*stuck, *found, *gap_runs(readings.seconds)], key=lambda run: run.start)
     correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
     return Verdict(scores, runs, tails[0], correlation, misfit)
@@ -141,6 +141,19 @@ def _calm(z: FloatArray, index: IntArray) -> BoolArray:
     result = np.zeros(len(z), dtype=bool)
     result[index[calm]] = True
     return result
+
+
+def _united(collective: list[Run], points: list[Run]) -> list[Run]:
+    """Count single readings that touch a longer run among it."""
+    runs: list[Run] = []
+    for run in sorted(collective + points, key=lambda run: run.start):
+        before = runs[-1] if runs else run
+        if run.start == before.stop and "spike" in {run.kind, before.kind}:
+            kind = before.kind if run.kind == "spike" else run.kind
+            runs[-1] = Run(before.start, run.stop, kind, max(before.evidence, run.evidence))
+        else:
+            runs.append(run)
+    return runs
 
 
 def _outside(runs: list[Run], free: BoolArray) -> BoolArray:

@@ -264,8 +264,11 @@ def piecewise_trends(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[
         return []
     error = np.where(_straddling(blocks, x, breaks), np.inf, blocks.error)
     breaks, weights = _improve(blocks.x, blocks.level, error, breaks)
+    lasting = [each for each in breaks if each.jump or abs(each.x) < 1.0 - 2.0 * _REGIME]
+    if len(lasting) < len(breaks):  # an event at an end drew a bend to itself
+        breaks, weights = _improve(blocks.x, blocks.level, error, lasting)
     places = np.array([-1.0, *(each.x for each in breaks), 1.0])
-    if np.min(np.diff(places)) < _CLOSEST:
+    if not breaks or np.min(np.diff(places)) < _CLOSEST:
         return []
     trends = []
     for flat in (False, True) if all(each.jump for each in breaks) else (False,):
