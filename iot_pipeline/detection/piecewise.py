@@ -208,42 +208,25 @@ def _improve(
     return breaks, weights
 
 
-def _through_pwlf(
+def _curve(
     x: FloatArray, level: FloatArray, weights: FloatArray, breaks: list[Break], *, flat: bool
 ) -> Curve:
-    """Fit the lines between given breakpoints by least squares.
+    """Fit levels or, with pwlf, lines between given breakpoints by least squares.
 
     Source: Jekel & Venter, "pwlf: a Python library for fitting 1D continuous piecewise linear functions"
     (2019). A jump is a pair of breakpoints closer together than two readings.
     """
+    apart = _JUMP_WIDTH / 2
+    sides = [each.x + side for each in breaks for side in ((-apart, apart) if each.jump else (0.0,))]
+    knots = np.array([min(-1.0, x[0]), *sides, max(1.0, x[-1])])
+    if flat:
+        regime = np.searchsorted([each.x for each in breaks], x)
+        heights = np.bincount(regime, weights * level) / np.bincount(regime, weights)
+        return Curve(knots, np.repeat(heights, 2))
     from pwlf import PiecewiseLinFit  # noqa: PLC0415  a slow import, which most sensors do without
 
     used = weights > 0
-    ends = (min(-1.0, x[0]), max(1.0, x[-1]))
-    fit = PiecewiseLinFit(
-        x[used], level[used], degree=0 if flat else 1, weights=np.sqrt(weights[used]), lapack_driver="gelsy"
-    )
-    inner = [each.x for each in breaks]
-    if flat:
-        fit.fit_with_breaks(np.array([ends[0], *inner, ends[1]]))
-        edges = np.array([ends[0], *inner, ends[1]])
-        heights = fit.predict((edges[1:] + edges[:-1]) / 2)
-        knots = np.repeat(edges, 2)[1:-1]
-        knots[1:-1:2] -= _JUMP_WIDTH / 2
-        knots[2::2] += _JUMP_WIDTH / 2
-        knots[-1] = ends[1]
-        return Curve(knots, np.repeat(heights, 2))
-    knots = np.array(
-        [
-            ends[0],
-            *(
-                each.x + side * _JUMP_WIDTH / 2
-                for each in breaks
-                for side in ((-1, 1) if each.jump else (0,))
-            ),
-            ends[1],
-        ]
-    )
+    fit = PiecewiseLinFit(x[used], level[used], weights=np.sqrt(weights[used]), lapack_driver="gelsy")
     fit.fit_with_breaks(knots)
     return Curve(knots, fit.predict(knots))
 
@@ -272,7 +255,7 @@ def piecewise_trends(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[
         return []
     trends = []
     for flat in (False, True) if all(each.jump for each in breaks) else (False,):
-        curve = _through_pwlf(blocks.x, blocks.level, weights, breaks, flat=flat)
+        curve = _curve(blocks.x, blocks.level, weights, breaks, flat=flat)
         fitted = curve(blocks.x)
         jumps = sum(each.jump for each in breaks)
         size = 1 + 2 * len(breaks) if flat else 2 + 2 * len(breaks) + jumps
