@@ -23,7 +23,7 @@ from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
 
 _CALM = 5.0  # median deviations within which a block is like the others
 _CORE = 3.0  # standard deviations beyond which a reading is clipped before the noise's memory is judged
-_DISCOVERIES = 0.02  # the share of flagged points that may be regular
+_DISCOVERIES = 0.019  # the share of flagged points that may be regular
 _ANY = 0.0075  # the chance that a clean sensor gets any flag
 _LONG = 5_000  # readings that tell the tails of the noise well enough
 _TINY = 1e-6
