@@ -33,10 +33,13 @@ class Blocks:
 
 
 def block_index(n: int) -> IntArray:
-    """Divide n readings into blocks of equal count, int[B, m]; one reading between two may be left out."""
-    count = min(_BLOCKS, max(n // _SMALLEST_BLOCK, min(n, _FEWEST_BLOCKS)))
-    starts = np.arange(count) * n // count
-    return starts[:, None] + np.arange(n // count)
+    """Divide n readings into blocks, int[B, m]."""
+    return equal_parts(n, min(_BLOCKS, max(n // _SMALLEST_BLOCK, min(n, _FEWEST_BLOCKS))))
+
+
+def equal_parts(n: int, count: int) -> IntArray:
+    """Divide 0 to n - 1 into parts of equal length, int[count, m]; one number between two may be left out."""
+    return (np.arange(count) * n // count)[:, None] + np.arange(n // count)
 
 
 def row_medians(rows: FloatArray) -> FloatArray:

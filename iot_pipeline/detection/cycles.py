@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import fft, special
 
+from iot_pipeline.detection.blocks import row_medians
 from iot_pipeline.detection.summer_time import clock_seconds
 from iot_pipeline.detection.types import Cycle, FloatArray
 
@@ -51,9 +52,11 @@ def find_periods(seconds: FloatArray, residual: FloatArray, step: float) -> tupl
     whole = len(power) // _BAND * _BAND
     if not whole:
         return ()
-    middle = np.median(power[:whole].reshape(-1, _BAND), axis=1)
+    middle = row_medians(power[:whole].reshape(-1, _BAND))
     background = np.maximum(np.repeat(middle, _BAND), 1e-12 * float(power.max()) + 1e-300) / np.log(2)
     ratio = power[:whole] / background
+    # A line leaks into its neighbours, and they may stand out more where the next band is quieter.
+    ratio[1:-1][power[1 : whole - 1] < np.maximum(power[: whole - 2], power[2:whole])] = 0.0
     ratio[frequency[:whole] < _FEWEST_TURNS / span] = 0.0
     ratio[frequency[:whole] > 1 / (4 * step)] = 0.0
 

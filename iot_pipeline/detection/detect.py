@@ -19,7 +19,7 @@ from iot_pipeline.detection.follow import Innovations, find_innovations, follow
 from iot_pipeline.detection.judge import judge
 from iot_pipeline.detection.model import Fit, find_rhythm, fit_model
 from iot_pipeline.detection.noise import local_scale, neighbour_correlation, scale_cycle
-from iot_pipeline.detection.prepare import Readings, prepare
+from iot_pipeline.detection.prepare import Readings, prepare, sampled
 from iot_pipeline.detection.types import (
     Curve,
     Cycle,
@@ -159,7 +159,7 @@ def _judged_by_innovations(
     model = SensorModel(
         name="autoregression",
         parameters=(("residual_autocorrelation", why[2]),),
-        noise_sd=float(np.median(noise)),
+        noise_sd=float(np.median(sampled(noise))),
         autocorrelation=why[2],
         n_points=len(noise),
         misfit=followed.doubt > 1.0,

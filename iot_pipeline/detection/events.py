@@ -158,7 +158,9 @@ def _sharpened(scores: FloatArray, z: FloatArray, start: int, stop: int, climb: 
     spread = max(float(np.sqrt(np.mean(part**2))), 1.01)
     gains = np.minimum(around**2, 6.0 * spread**2) * (1.0 - spread**-2) / 2 - np.log(spread)
     noisy = _best_part(gains, low, "variance")
-    if _is_one_sided(around[noisy.start - low : noisy.stop - low]):
+    if _is_one_sided(around[noisy.start - low : noisy.stop - low]) or _is_one_sided(
+        z[noisy.start : noisy.stop]
+    ):
         noisy = shift  # the first reading of a shift that lasts may speak louder for noise than all others
     best = max((shift, noisy, _ramp(scores, z, start, stop)), key=lambda run: run.evidence)
     short = best.kind == "level_shift" and best.stop - best.start <= LONGEST_BURST
@@ -200,7 +202,11 @@ def _ramp(scores: FloatArray, z: FloatArray, start: int, stop: int) -> Run:
             start = min(start, low + int(side[0]))
         else:
             stop = max(stop, low + int(side[-1]) + 1)
-    evidence = _line(np.clip(scores[start:stop], -_CLIP, _CLIP))[2] - _RAMP_COST
+    mean, slope, _ = _line(np.clip(z[start:stop], -_CLIP, _CLIP))
+    if abs(slope) * (stop - start) < abs(mean):
+        return Run(start, stop, "drift", 0.0)  # it neither begins nor ends near zero
+    bound = abs(float(np.median(scores[start:stop]))) + 3.0
+    evidence = _line(np.clip(scores[start:stop], -bound, bound))[2] - _RAMP_COST
     return Run(start, stop, "drift", evidence)
 
 
@@ -213,7 +219,7 @@ def _line(y: FloatArray) -> tuple[float, float, float]:
     return mean, slope, (n * mean**2 + across * slope**2) / 2
 
 
-def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells]) -> list[Run]:
+def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells], limit: float = 0.0) -> list[Run]:
     """Tell of each run of equal values how rare it is among the sensor's own repeats, here and at this hour.
 
     A repeat is as likely as repeats are nearby, or as after another repeat, whichever is more: a frozen river
@@ -222,6 +228,7 @@ def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells]) -> list[Ru
     Args:
         values: float64, shape (n,), in the order of time.
         day_cells: Divides the readings by day and time of the day, where there is anything to judge.
+        limit: The evidence that at least one run must be able to have; else there are none.
     """
     n = len(values)
     equal = np.diff(values, prepend=np.nan) == 0
@@ -234,6 +241,8 @@ def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells]) -> list[Ru
     # little where there are no others.
     bounded = np.minimum(lengths, _SHORTEST_STUCK + 1)
     again = np.maximum(bounded - 2, 0).sum() / (np.sum(bounded - 1) + max(_FEW_REPEATS * n, 20.0))
+    if (lengths.max() - 1) * -np.log(max(again, 1.0 / n)) <= limit:
+        return []
     cells = day_cells()
     twice = equal & np.append(False, equal[:-1])
     nearby, nearby_twice = (

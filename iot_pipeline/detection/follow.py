@@ -59,8 +59,9 @@ class Innovations:
         Then a curve with noise around it, which may remember its past, describes the sensor. Few events are
         rarer than the quantile that tells.
         """
-        size = sampled(np.abs(self.prediction.innovations / self.scale)[self.prediction.usable])
-        fine = float(np.median(self.scale)) > _FINE * self.floor
+        prediction, scale = self.prediction, sampled(self.scale)
+        size = np.abs(sampled(prediction.innovations) / scale)[sampled(prediction.usable)]
+        fine = float(np.median(scale)) > _FINE * self.floor
         away = float(np.quantile(size, _FAR_OUT)) / max(float(np.median(size)), 1e-12)
         return fine and _GAUSSIAN[0] < away < _GAUSSIAN[1]
 

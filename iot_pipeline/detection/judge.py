@@ -23,7 +23,7 @@ from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
 
 _CALM = 5.0  # median deviations within which a block is like the others
 _CORE = 3.0  # standard deviations beyond which a reading is clipped before the noise's memory is judged
-_DISCOVERIES = 0.02  # the share of flagged points that may be regular
+_DISCOVERIES = 0.019  # the share of flagged points that may be regular
 _ANY = 0.0075  # the chance that a clean sensor gets any flag
 _LONG = 5_000  # readings that tell the tails of the noise well enough
 _TINY = 1e-6
@@ -97,7 +97,7 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
 
     points = point_runs(scores, regular)
     misfit = _too_many(collective, points, len(z), trusted=fit.adequate)
-    found = [] if misfit else collective + points
+    found = [] if misfit else _united(collective, points)
     runs = sorted([*stuck, *found, *gap_runs(readings.seconds)], key=lambda run: run.start)
     correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
     return Verdict(scores, runs, tails[0], correlation, misfit)
@@ -121,8 +121,10 @@ def _too_many(collective: list[Run], points: list[Run], n: int, *, trusted: bool
 def _stuck(readings: Readings) -> list[Run]:
     """Find runs of equal values that chance doesn't explain."""
     n = len(readings.values)
-    runs = stuck_runs(readings.values, lambda: DayCells(without_pauses(readings.seconds), readings.step))
     limit = float(np.log(n / _STUCK_BY_CHANCE))
+    runs = stuck_runs(
+        readings.values, lambda: DayCells(without_pauses(readings.seconds), readings.step), limit
+    )
     found = [run for run in runs if run.evidence > limit]
     if sum(run.stop - run.start for run in found) > LARGEST_SHARE * n:
         found = [run for run in less_where_usual(runs, n) if run.evidence > limit]
@@ -139,6 +141,19 @@ def _calm(z: FloatArray, index: IntArray) -> BoolArray:
     result = np.zeros(len(z), dtype=bool)
     result[index[calm]] = True
     return result
+
+
+def _united(collective: list[Run], points: list[Run]) -> list[Run]:
+    """Count single readings that touch a longer run among it."""
+    runs: list[Run] = []
+    for run in sorted(collective + points, key=lambda run: run.start):
+        before = runs[-1] if runs else run
+        if run.start == before.stop and "spike" in {run.kind, before.kind}:
+            kind = before.kind if run.kind == "spike" else run.kind
+            runs[-1] = Run(before.start, run.stop, kind, max(before.evidence, run.evidence))
+        else:
+            runs.append(run)
+    return runs
 
 
 def _outside(runs: list[Run], free: BoolArray) -> BoolArray:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.blocks import Blocks, block_index, condense, row_medians
+from iot_pipeline.detection.blocks import Blocks, block_index, condense, equal_parts, row_medians
 from iot_pipeline.detection.cycles import A_FEW_DAYS, DAY, MANY_DAYS, WEEK, find_periods, fit_cycles, repeats
 from iot_pipeline.detection.piecewise import piecewise_trends
 from iot_pipeline.detection.prepare import Readings, sampled
@@ -166,8 +166,8 @@ def _fit_season(
 def _coarse_trend(centres: FloatArray, medians: FloatArray, parts: int) -> Curve:
     """Join the medians of parts of the span, and go straight on to its ends."""
     parts = min(parts, len(centres))
-    rows, levels = (np.array_split(part, parts) for part in (centres, medians))
-    x, level = np.array([row.mean() for row in rows]), np.array([np.median(row) for row in levels])
+    rows = equal_parts(len(centres), parts)
+    x, level = centres[rows].mean(axis=1), row_medians(medians[rows])
     if parts > 1:
         steps = np.diff(x)
         slope = np.divide(np.diff(level), steps, out=np.zeros(parts - 1), where=steps > 0)

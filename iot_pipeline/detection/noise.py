@@ -4,9 +4,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from scipy import linalg, special
+from scipy import special
 
-from iot_pipeline.detection.blocks import row_medians
+from iot_pipeline.detection.blocks import equal_parts, row_medians
 from iot_pipeline.detection.cycles import DAY, WEEK
 from iot_pipeline.detection.summer_time import clock_seconds
 from iot_pipeline.detection.types import BoolArray, Curve, Cycle, FloatArray, IntArray
@@ -24,10 +24,10 @@ _FREEDOMS = np.array([1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0
 _SCALES = np.linspace(0.6, 1.15, 23)
 _CORE = 4.0  # standard deviations within which the tails are judged
 _CELLS = 64
-_SILENT = 1e-3  # the mean square below which a block holds no noise to judge
+_SILENT = 1e-3  # times the usual power: a part with less holds no noise to judge
 _UPPER, _UPPER_SD = 0.9, 1.645  # a quantile of |Z| for standard normal Z
 _NEAR, _STEPS = 8.0, 400  # up to where residuals are mapped by a fine table, and its steps
-_LAGS = 16
+_LAGS = 4
 _OUTLIER = 4.0  # standard deviations of what the preceding readings leave unexplained
 
 
@@ -50,13 +50,13 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
     if count < 4 * _GROUPS:
         return constant
     width = max(5, int(_WINDOW * count) | 1)
-    groups = np.array([np.median(part) for part in np.array_split(logs, _GROUPS)])
+    groups = row_medians(logs[equal_parts(count, _GROUPS)])
     scatter = 1.4826 * np.median(np.abs(np.diff(logs))) / np.sqrt(2.0)
     error = 1.2533 * scatter / np.sqrt(count / _GROUPS)
     if np.sum((groups - groups.mean()) ** 2) <= 3.0 * _GROUPS * error**2:
         return constant
-    padded = np.pad(logs, width // 2, mode="reflect")
-    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+    smooth = np.median(np.lib.stride_tricks.sliding_window_view(logs, width), axis=1)
+    smooth = np.pad(smooth, width // 2, mode="reflect", reflect_type="odd")  # no event at an end counts twice
     short = width // 8 | 1
     smooth = np.convolve(np.pad(smooth, short // 2, mode="edge"), np.full(short, 1.0 / short), mode="valid")
     return Curve(x[index].mean(axis=1), np.exp(smooth))
@@ -163,34 +163,22 @@ def _gaussian_scores(size: FloatArray, freedom: float, scale: float) -> FloatArr
 
 
 def neighbour_correlation(rest: FloatArray) -> float:
-    """Give the correlation of neighbouring readings, the median over parts, each without a line of its own.
+    """Give the correlation of neighbouring readings, in parts of the series without a line of their own.
 
     Args:
         rest: float64, shape (n,), readings without their rhythm.
     """
-    size = min(_part(len(rest)), len(rest))
-    rows = rest[: len(rest) // size * size].reshape(-1, size)
-    line = np.linspace(-1.0, 1.0, size)
+    rows = _parts(rest)
+    line = np.linspace(-1.0, 1.0, rows.shape[1])
     slope = rows @ line / (line @ line)
     rows = rows - rows.mean(axis=1, keepdims=True) - slope[:, None] * line
-    power = np.einsum("ij,ij->i", rows, rows)
-    full = power > _SILENT * float(np.median(power))
-    if not full.any():
-        return 0.0
-    products = np.einsum("ij,ij->i", rows[:, 1:], rows[:, :-1])
-    return float(np.median(products[full] / power[full])) * size / (size - 1)
-
-
-def _part(n: int) -> int:
-    """Tell how many of n readings make a part of the series."""
-    return int(np.clip(n // 100, 50, 200))
+    return float(_correlations(rows, 1, usual=float(np.median(np.mean(rows**2, axis=1))))[1])
 
 
 def memory(z: FloatArray) -> FloatArray:
     """Fit an autoregression to standardised residuals; empty unless neighbours are clearly correlated.
 
-    The correlations are medians over parts of the series, which events spoil only here and there. Source: the
-    Yule-Walker equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
+    Source: the Yule-Walker equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
 
     Args:
         z: float64, shape (n,), clipped, zero within events.
@@ -198,24 +186,39 @@ def memory(z: FloatArray) -> FloatArray:
     Returns:
         The coefficients of the preceding readings, float64[p], the latest first.
     """
-    size = min(_part(len(z)), len(z))
-    rows = z[: len(z) // size * size].reshape(-1, size)
-    lags = min(_LAGS, size // 3)
-    power = np.sum(rows**2, axis=1)
-    full = power > _SILENT * size
-    if lags < 1 or not full.any():
+    rows = _parts(z)
+    correlation = _correlations(rows, _LAGS, usual=1.0)
+    if np.max(np.abs(correlation[1:])) < max(0.05, 6.0 / np.sqrt(len(z))):
         return np.empty(0)
-    least = max(0.05, 6.0 / np.sqrt(len(z)))
-    correlation = np.ones(lags + 1)
-    for lag in range(1, lags + 1):
-        products = np.sum(rows[:, lag:] * rows[:, :-lag], axis=1)
-        correlation[lag] = float(np.median(products[full] / power[full])) * size / (size - lag)
-        if lag == min(3, lags) and np.max(np.abs(correlation[1 : lag + 1])) < least:
-            return np.empty(0)
     # Tapered, the correlations belong to a process that exists.
-    correlation[1:] *= 0.999 * (1.0 - np.arange(1, lags + 1) / (4.0 * size))
-    coefficients: FloatArray = linalg.solve_toeplitz(correlation[:-1], correlation[1:])
-    return coefficients
+    lags = np.arange(_LAGS + 1)
+    correlation *= np.where(lags > 0, 0.999 * (1.0 - lags / (4.0 * rows.shape[1])), 1.0)
+    apart = np.abs(np.subtract.outer(lags[1:], lags[1:]))
+    return np.asarray(np.linalg.solve(correlation[apart], correlation[1:]), dtype=np.float64)
+
+
+def _parts(z: FloatArray) -> FloatArray:
+    """Divide a series into parts of 50 to 200 readings, float64[parts, size]; a short one is a part."""
+    size = min(int(np.clip(len(z) // 100, 50, 200)), len(z))
+    return z[: len(z) // size * size].reshape(-1, size)
+
+
+def _correlations(rows: FloatArray, lags: int, *, usual: float) -> FloatArray:
+    """Correlate readings up to so many apart, float64[lags + 1]: medians over parts, so events matter little.
+
+    Args:
+        rows: float64, shape (parts, size).
+        lags: How many readings apart at most.
+        usual: The mean square of most parts.
+    """
+    size = rows.shape[1]
+    power = np.einsum("ij,ij->i", rows, rows)
+    rows = rows[power > _SILENT * usual * size]
+    if not len(rows):
+        return np.zeros(lags + 1)
+    products = [np.einsum("ij,ij->i", rows[:, lag:], rows[:, : size - lag]) for lag in range(lags + 1)]
+    shares = np.median(np.array(products) / products[0], axis=1)
+    return np.asarray(shares * size / (size - np.arange(lags + 1)), dtype=np.float64)
 
 
 def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
@@ -259,7 +262,8 @@ def inflation(z: FloatArray, free: BoolArray) -> float:
         if count < 16:  # noqa: PLR2004  too few blocks to tell
             break
         sums = kept[: count * size].reshape(count, size).sum(axis=1)
-        ratio = (float(np.quantile(np.abs(sums - np.median(sums)), _UPPER)) / _UPPER_SD) ** 2 / size
+        away = np.abs(sums - np.median(sums))
+        ratio = (float(np.partition(away, int(_UPPER * count))[int(_UPPER * count)]) / _UPPER_SD) ** 2 / size
         if ratio > 1.0 + 5.0 * np.sqrt(2.7 / count):
             result = max(result, ratio)
     return result

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from iot_pipeline.detection.blocks import Blocks
-from iot_pipeline.detection.trends import Trend, capped_bic, huber_weights, solve
+from iot_pipeline.detection.trends import Trend, capped_bic, fit_robustly, huber_weights
 from iot_pipeline.detection.types import BoolArray, Curve, FloatArray
 
 _NODES = 256  # the dynamic program is quadratic in their number
@@ -18,7 +18,6 @@ _MOST_STEPS = 6  # of the 8 steps from the bend to the jump
 _CLEARLY = 10.0  # the gain in log-likelihood that a jump is worth
 _JUMP_WIDTH = 2e-6  # of the span; narrower than a step between two of 105,000 readings
 _CLOSEST = 1e-4  # of half the span: nearer breakpoints make no lines between them
-_ROUNDS = 8
 
 
 Line = tuple[float, float]  # intercept and slope
@@ -175,75 +174,25 @@ def _straddling(blocks: Blocks, x: FloatArray, breaks: list[Break]) -> BoolArray
     return mixed
 
 
-def _improve(
-    x: FloatArray, level: FloatArray, error: FloatArray, breaks: list[Break]
-) -> tuple[list[Break], FloatArray]:
-    """Move the bends to where they fit best, and give the robust weights of the blocks there.
-
-    Source: Muggeo, "Estimating regression models with unknown break-points", Statistics in Medicine 22
-    (2003).
-
-    Args:
-        x: float64, shape (B,).
-        level: float64, shape (B,).
-        error: float64, shape (B,), infinite for blocks without weight.
-        breaks: Where to start from.
-    """
-    weights = error**-2.0
-    bends = [i for i, each in enumerate(breaks) if not each.jump]
-    for _ in range(_ROUNDS):
-        design = _design(x, breaks)
-        coefficients = solve(design, level, weights)
-        weights = error**-2.0 * huber_weights((level - design @ coefficients) / error)
-        if not bends:
-            continue
-        places = np.array([-1.0, *(each.x for each in breaks), 1.0])
-        slope_at = 2 + np.cumsum([0, *(1 + each.jump for each in breaks[:-1])])
-        derivative = [-coefficients[slope_at[i]] * (x > breaks[i].x) for i in bends]
-        steps = solve(np.column_stack([design, *derivative]), level, weights)[design.shape[1] :]
-        room = 0.3 * np.minimum(np.diff(places)[:-1], np.diff(places)[1:])
-        breaks = list(breaks)
-        for i, step in zip(bends, steps, strict=True):
-            breaks[i] = Break(float(breaks[i].x + np.clip(step, -room[i], room[i])), jump=False)
-    return breaks, weights
-
-
-def _through_pwlf(
+def _curve(
     x: FloatArray, level: FloatArray, weights: FloatArray, breaks: list[Break], *, flat: bool
 ) -> Curve:
-    """Fit the lines between given breakpoints by least squares.
+    """Fit levels or, with pwlf, lines between given breakpoints by least squares.
 
     Source: Jekel & Venter, "pwlf: a Python library for fitting 1D continuous piecewise linear functions"
     (2019). A jump is a pair of breakpoints closer together than two readings.
     """
+    apart = _JUMP_WIDTH / 2
+    sides = [each.x + side for each in breaks for side in ((-apart, apart) if each.jump else (0.0,))]
+    knots = np.array([min(-1.0, x[0]), *sides, max(1.0, x[-1])])
+    if flat:
+        regime = np.searchsorted([each.x for each in breaks], x)
+        heights = np.bincount(regime, weights * level) / np.bincount(regime, weights)
+        return Curve(knots, np.repeat(heights, 2))
     from pwlf import PiecewiseLinFit  # noqa: PLC0415  a slow import, which most sensors do without
 
     used = weights > 0
-    ends = (min(-1.0, x[0]), max(1.0, x[-1]))
-    fit = PiecewiseLinFit(
-        x[used], level[used], degree=0 if flat else 1, weights=np.sqrt(weights[used]), lapack_driver="gelsy"
-    )
-    inner = [each.x for each in breaks]
-    if flat:
-        fit.fit_with_breaks(np.array([ends[0], *inner, ends[1]]))
-        edges = np.array([ends[0], *inner, ends[1]])
-        heights = fit.predict((edges[1:] + edges[:-1]) / 2)
-        knots = np.repeat(edges, 2)[1:-1]
-        knots[1:-1:2] -= _JUMP_WIDTH / 2
-        knots[2::2] += _JUMP_WIDTH / 2
-        knots[-1] = ends[1]
-        return Curve(knots, np.repeat(heights, 2))
-    knots = np.array(
-        [
-            ends[0],
-            *(
-                each.x + side * _JUMP_WIDTH / 2
-                for each in breaks
-                for side in ((-1, 1) if each.jump else (0,))
-            ),
-            ends[1],
-        ]
-    )
+    fit = PiecewiseLinFit(x[used], level[used], weights=np.sqrt(weights[used]), lapack_driver="gelsy")
     fit.fit_with_breaks(knots)
     return Curve(knots, fit.predict(knots))
 
@@ -259,17 +208,19 @@ def piecewise_trends(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[
     Returns:
         The candidates; none where no breakpoint is found.
     """
-    breaks = find_breaks(blocks, x, values)
-    if not breaks:
+    # An event at an end draws a bend to itself.
+    breaks = [
+        each for each in find_breaks(blocks, x, values) if each.jump or abs(each.x) < 1.0 - 2.0 * _REGIME
+    ]
+    if not breaks or np.min(np.diff([-1.0, *(each.x for each in breaks), 1.0])) < _CLOSEST:
         return []
     error = np.where(_straddling(blocks, x, breaks), np.inf, blocks.error)
-    breaks, weights = _improve(blocks.x, blocks.level, error, breaks)
-    places = np.array([-1.0, *(each.x for each in breaks), 1.0])
-    if np.min(np.diff(places)) < _CLOSEST:
-        return []
+    design = _design(blocks.x, breaks)
+    away = (blocks.level - design @ fit_robustly(design, blocks.level, error)) / error
+    weights = error**-2.0 * huber_weights(away)
     trends = []
     for flat in (False, True) if all(each.jump for each in breaks) else (False,):
-        curve = _through_pwlf(blocks.x, blocks.level, weights, breaks, flat=flat)
+        curve = _curve(blocks.x, blocks.level, weights, breaks, flat=flat)
         fitted = curve(blocks.x)
         jumps = sum(each.jump for each in breaks)
         size = 1 + 2 * len(breaks) if flat else 2 + 2 * len(breaks) + jumps

@@ -72,11 +72,11 @@ def slow_evidence(seconds: FloatArray, values: FloatArray, step: float) -> Float
     usable = np.ones(len(means), dtype=bool)
     order = round(_MORE_THAN_A_DAY * a_day)
     usable[:order] = False
-    bound = _OUTLIER * 1.4826 * float(np.median(np.abs(means - np.median(means)))) + 1e-12
-    middle = float(np.median(means))
-    clipped = np.clip(means - middle, -bound, bound)
+    means -= float(np.median(sampled(means)))
+    bound = _OUTLIER * 1.4826 * float(np.median(sampled(np.abs(means)))) + 1e-12
+    clipped = np.clip(means, -bound, bound)
     whitening = np.append(1.0, -fit_autoregression(clipped, usable, order)[:-1])
-    rest = np.convolve(means - middle, whitening)[: len(means)]
+    rest = np.convolve(means, whitening)[: len(means)]
     rest[:order] = 0.0
     bound = _CLIP * 1.4826 * float(np.median(sampled(np.abs(rest)))) + 1e-12
     rest = np.clip(rest, -bound, bound)

@@ -17,6 +17,7 @@ _FEWEST_CURVED = 12  # blocks, for a non-linear fit
 _STRAIGHT = 2  # numbers in a line
 _GROUPS = 24
 _LIKE_A_YEAR = 0.03
+_STEEPEST = 15.0  # exponential, in 1 / half the span: what changes faster is an event or a step
 
 Basis = Callable[[FloatArray, float], FloatArray]
 Levels = tuple[FloatArray, FloatArray, FloatArray]  # x, level and error of the blocks
@@ -180,9 +181,10 @@ def smooth_trends(x: FloatArray, level: FloatArray, error: FloatArray, year: flo
     if len(x) < _FEWEST_CURVED or (adequate and trends[0].size <= _STRAIGHT):
         return trends
 
-    rates = np.geomspace(0.4, 40.0, 10)
+    rates = np.geomspace(0.4, _STEEPEST, 8)
     rate = _start(_exponential, np.concatenate((-rates, rates)), (x, level, error))
-    rate = _refine(_exponential, rate, (0.1, 100.0) if rate > 0 else (-100.0, -0.1), (x, level, error))
+    bounds = (0.1, _STEEPEST) if rate > 0 else (-_STEEPEST, -0.1)
+    rate = _refine(_exponential, rate, bounds, (x, level, error))
     name = "exponential decay" if rate > 0 else "exponential growth"
     trends.append(_fitted(name, _exponential, (x, level, error), "rate", rate))
     if adequate:

@@ -114,24 +114,39 @@ def test_a_spike_among_a_hundred_readings_is_found() -> None:
     assert np.flatnonzero(detect_anomalies(times, values).flags).tolist() == [60]
 
 
-def shifted_room(n_shifted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw sixty days of a room whose noise remembers its past, the last readings of it 2.5 higher."""
+def shifted_room(
+    n_shifted: int, seed: int, *, size: float = 2.5, memory: float = 0.85, drift: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw sixty days of a room whose noise remembers its past, the last readings of it higher by `size`."""
     times = np.arange(np.datetime64("2013-08-22", "us"), np.datetime64("2013-10-21"), np.timedelta64(10, "m"))
     noise = np.random.default_rng(seed).normal(0, 0.08, len(times))
     for position in range(1, len(noise)):
-        noise[position] += 0.85 * noise[position - 1]
+        noise[position] += memory * noise[position - 1]
     values = 21 + 1.5 * np.sin(2 * np.pi * np.arange(len(times)) / 144) + noise
-    values[len(values) - n_shifted :] += 2.5
+    values += np.linspace(0, drift, len(times))
+    values[len(values) - n_shifted :] += size
     return times, values
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_shift_that_has_just_begun_is_not_taken_for_noise(seed: int) -> None:
-    times, values = shifted_room(48, seed)
-    (event,) = detect_anomalies(times, values).events
-    assert event.kind != "variance"
-    assert event.start == times[-48]
-    assert event.mean_residual == pytest.approx(2.5, abs=0.3)
+@pytest.mark.parametrize("drift", [0.0, 1.5], ids=["level", "drifting"])
+@pytest.mark.parametrize("n_shifted", [12, 20, 48, 84, 144, 200, 300, 400])
+@pytest.mark.parametrize(("size", "memory"), [(0.24, 0.0), (1.6, 0.0), (2.5, 0.85), (6.0, 0.85)])
+def test_a_shift_at_the_end_is_one_event_that_goes_on_until_it_is_a_new_level(
+    size: float, memory: float, n_shifted: int, drift: float
+) -> None:
+    for seed in range(3):
+        times, values = shifted_room(n_shifted, seed, size=size, memory=memory, drift=drift)
+        detection = detect_anomalies(times, values)
+        began = times[-n_shifted]
+        assert "daily cycle" in detection.model.name
+        if any(abs(place - began) <= np.timedelta64(20, "m") for place in detection.model.breakpoints):
+            assert n_shifted >= 200
+            continue
+        event = detection.events[-1]
+        assert event.kind in {"burst", "level_shift"}
+        assert abs(event.start - began) <= np.timedelta64(20, "m")
+        assert abs(event.end - times[-1]) <= np.timedelta64(20, "m")
+        assert event.mean_residual == pytest.approx(size, abs=0.3)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -142,3 +157,13 @@ def test_a_shift_that_stays_is_a_new_level_and_no_event_after_it(seed: int) -> N
     assert len(detection.model.breakpoints) == 1
     assert len(detection.events) <= 1
     assert not detection.flags[-490:].any()
+
+
+def test_the_day_is_found_however_long_the_series_is() -> None:
+    times, values = shifted_room(0, 1)
+    times = times[0] + np.arange(10_000) * np.timedelta64(10, "m")
+    values = np.resize(values, len(times))  # sixty whole days, and a part of them again
+    for n in range(8_640, 9_600, 16):
+        values_then = values[:n].copy()
+        values_then[-84:] += 2.5
+        assert "daily cycle" in detect_anomalies(times[:n], values_then).model.name
