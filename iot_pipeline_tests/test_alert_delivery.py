@@ -35,7 +35,7 @@ from iot_pipeline.warehouse.tables import Version
 from iot_pipeline_tests.alert_sink import CANARY, Sink, running_sink
 from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
 from iot_pipeline_tests.runs import definitions_on, measurements_in
-from iot_pipeline_tests.test_alerts import CLOCK, event
+from iot_pipeline_tests.test_alerts import CLOCK, event, shift
 
 pytestmark = pytest.mark.system
 
@@ -233,6 +233,17 @@ def test_a_picture_that_can_not_be_drawn_does_not_keep_the_message_back(
     found.events = (event(),)
     announce(Run("second", succeeded=True), warehouse=warehouse, draw=fail)
     assert len(sink.messages) == 1
+
+
+def test_what_is_no_longer_anomalous_is_told_with_its_time_in_berlin(
+    warehouse: Path, found: Found, sink: Sink
+) -> None:
+    found.events = (shift(),)
+    announce(Run("second", succeeded=True), warehouse=warehouse)
+    found.events = ()
+    announce(Run("third", succeeded=True), warehouse=warehouse)
+    assert sink.titles[1:] == ["Sensors: 1 event is no longer anomalous"]
+    assert "the readings since 2013-11-01 03:00 are no longer taken as anomalous" in sink.text
 
 
 def test_a_chat_that_takes_short_messages_only_gets_one_that_is_cut(

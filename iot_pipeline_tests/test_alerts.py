@@ -133,7 +133,10 @@ def test_an_ongoing_event_that_the_model_follows_from_now_on_is_told_once_with_t
     digest, known = tell(known=after(shift()))
     html = render_digest(digest, warehouse="/data", explore_url="https://example.org")
     assert "No longer anomalous" in html
-    assert "<b>sensor_00003</b>: what goes on since 2013-11-01 03:00. <a href=" in html
+    assert (
+        "<b>sensor_00003</b>: the readings since 2013-11-01 03:00 are no longer taken as anomalous. <a href="
+        in html
+    )
     assert "Climbs steadily.<" in html
     assert not tell(known=known)[0].is_news
     assert news(shift(), known=known) == []
@@ -331,7 +334,7 @@ def test_names_and_errors_are_shown_as_text() -> None:
         (tell(event())[0], "1 new event on sensor_00003"),
         (tell(event(), event("e2", "b"))[0], "2 new events on 2 sensors"),
         (tell(shift(ongoing=False), known=after(shift()))[0], "1 event has ended"),
-        (tell(known=after(shift()))[0], "1 event is none any more"),
+        (tell(known=after(shift()))[0], "1 event is no longer anomalous"),
         (tell(run=replace(GOOD, checks=(SILENT,)))[0], "1 check warns"),
         (tell(run=Run("run", succeeded=False, checks=(ROTTEN,)))[0], "the run failed, 1 check failed"),
         (tell(event(sensor="a\nBcc: b"))[0], "1 new event on a Bcc: b"),

@@ -85,8 +85,8 @@ class Digest:
         run: The run.
         incidents: New events by incident, the strongest incident and in it the strongest event first.
         ended: Events that people were told go on, and that have ended.
-        settled: Events that people were told go on, and that are none any more: the sensor's model follows
-            them now, or somebody has said that it was maintenance.
+        settled: Events that people were told go on, and that are no longer anomalous: the sensor's model
+            follows them now, or somebody has said that it was maintenance.
         checks: Checks that did not pass and are news.
         standing: The names of those that people know of already.
         reasonings: Why the readings of each sensor were judged as they were, by name.
@@ -207,7 +207,9 @@ def headline(digest: Digest) -> str:
         "the run failed": not digest.run.succeeded,
         f"{_counted(len(events), 'new event', 'new events')} on {where}": events,
         _counted(len(digest.ended), "event has ended", "events have ended"): digest.ended,
-        _counted(len(digest.settled), "event is none any more", "events are none any more"): digest.settled,
+        _counted(
+            len(digest.settled), "event is no longer anomalous", "events are no longer anomalous"
+        ): digest.settled,
         _counted(failed, "check failed", "checks failed"): failed,
         _counted(len(digest.checks) - failed, "check warns", "checks warn"): len(digest.checks) - failed,
     }

@@ -165,7 +165,10 @@ def _from_row(row: dict[str, Any]) -> Message:
     events, checks = row.pop("events"), row.pop("checks")
     memory = None
     if events is not None:
-        told = tuple(Told(**event) for event in events)
+        told = tuple(
+            Told(**event | {name: event[name].astimezone(BERLIN) for name in ("start", "end")})
+            for event in events
+        )
         memory = Memory(told, tuple((check["name"], check["count"]) for check in checks or ()))
     picture = Picture(**row.pop("picture")) if row["picture"] else row.pop("picture")
     return Message(**row | {"delivered": tuple(row["delivered"] or ())}, picture=picture, memory=memory)
