@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -307,6 +308,20 @@ def test_a_connection_keeps_to_the_version_it_was_opened_on(bucket: Bucket) -> N
         bucket.load()
         assert connection.execute("SELECT count(*) FROM measurements").fetchall() == [(1,)]
         assert connection.execute("SELECT count(*) FROM source_files").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("place", ["a directory", pytest.param("S3", marks=pytest.mark.system)])
+def test_a_cursor_has_the_settings_of_its_connection(
+    bucket: Bucket, request: pytest.FixtureRequest, place: str
+) -> None:
+    if place == "S3":
+        bucket = replace(bucket, warehouse=request.getfixturevalue("s3_folder"))
+    bucket.write("a.csv", row())
+    bucket.load()
+    # A bar of progress is DuckDB's own affair.
+    settings = "SELECT name, value FROM duckdb_settings() WHERE name NOT LIKE '%progress%' ORDER BY name"
+    with connect(bucket.warehouse) as connection, connection.cursor() as cursor:
+        assert cursor.execute(settings).fetchall() == connection.execute(settings).fetchall()
 
 
 def test_readings_of_sensors_that_the_mapping_lacks_have_no_name(bucket: Bucket) -> None:

@@ -230,9 +230,12 @@ def readable_errors(what: str = "the tables", remedy: str = HOW_TO_RELOAD) -> It
 
 def configure(connection: duckdb.DuckDBPyConnection, root: Store) -> None:
     """Let a connection show times in Berlin's zone and read the warehouse's files."""
-    connection.execute(f"SET GLOBAL TimeZone = '{TIME_ZONE}'")  # a cursor inherits only global settings
-    connection.execute("SET python_enable_replacements = false")
-    connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
+    # A cursor inherits only global settings. A table's file never changes, so its footer can be kept.
+    connection.execute(f"""
+        SET GLOBAL TimeZone = '{TIME_ZONE}';
+        SET GLOBAL python_enable_replacements = false;
+        SET GLOBAL parquet_metadata_cache = true
+    """)
     root.register(connection)
 
 
