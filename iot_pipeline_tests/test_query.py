@@ -310,6 +310,13 @@ def test_a_connection_keeps_to_the_version_it_was_opened_on(bucket: Bucket) -> N
         assert connection.execute("SELECT count(*) FROM source_files").fetchall() == [(1,)]
 
 
+def test_a_connection_shows_the_rejected_rows_of_its_own_version(bucket: Bucket) -> None:
+    for n_refused in (1, 2, 0):
+        bucket.write("a.csv", row(), *["refused"] * n_refused)
+        bucket.load()
+        assert bucket.sql("SELECT count(*) FROM rejected_rows") == [(n_refused,)]
+
+
 @pytest.mark.parametrize("place", ["a directory", pytest.param("S3", marks=pytest.mark.system)])
 def test_a_cursor_has_the_settings_of_its_connection(
     bucket: Bucket, request: pytest.FixtureRequest, place: str
@@ -369,13 +376,12 @@ def test_the_last_readings_are_found_in_the_newest_months(sample_warehouse: Path
     }
 
 
-def test_help_names_each_view_and_its_columns(sample_warehouse: Path) -> None:
+def test_help_names_each_view_and_its_columns_and_there_is_no_other(sample_warehouse: Path) -> None:
     listed = dict(re.findall(r"^ {4}(\w+)\(([^)]*)\)", inspect.getdoc(connect) or "", re.MULTILINE))
     with connect(sample_warehouse) as connection:
-        views = connection.execute("""
-            SELECT name, array_to_string(column_names, ', ') FROM (SHOW ALL TABLES)
-            WHERE name NOT IN ('readings', 'event_rows', 'incident_rows', 'annotation_rows')
-        """).fetchall()
+        views = connection.execute(
+            "SELECT name, array_to_string(column_names, ', ') FROM (SHOW ALL TABLES)"
+        ).fetchall()
     assert {name: " ".join(columns.split()) for name, columns in listed.items()} == dict(views)
 
 
