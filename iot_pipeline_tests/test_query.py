@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -309,6 +310,27 @@ def test_a_connection_keeps_to_the_version_it_was_opened_on(bucket: Bucket) -> N
         assert connection.execute("SELECT count(*) FROM source_files").fetchall() == [(1,)]
 
 
+def test_a_connection_shows_the_rejected_rows_of_its_own_version(bucket: Bucket) -> None:
+    for n_refused in (1, 2, 0):
+        bucket.write("a.csv", row(), *["refused"] * n_refused)
+        bucket.load()
+        assert bucket.sql("SELECT count(*) FROM rejected_rows") == [(n_refused,)]
+
+
+@pytest.mark.parametrize("place", ["a directory", pytest.param("S3", marks=pytest.mark.system)])
+def test_a_cursor_has_the_settings_of_its_connection(
+    bucket: Bucket, request: pytest.FixtureRequest, place: str
+) -> None:
+    if place == "S3":
+        bucket = replace(bucket, warehouse=request.getfixturevalue("s3_folder"))
+    bucket.write("a.csv", row())
+    bucket.load()
+    # A bar of progress is DuckDB's own affair.
+    settings = "SELECT name, value FROM duckdb_settings() WHERE name NOT LIKE '%progress%' ORDER BY name"
+    with connect(bucket.warehouse) as connection, connection.cursor() as cursor:
+        assert cursor.execute(settings).fetchall() == connection.execute(settings).fetchall()
+
+
 def test_readings_of_sensors_that_the_mapping_lacks_have_no_name(bucket: Bucket) -> None:
     bucket.write("a.csv", row())
     bucket.load()
@@ -354,13 +376,12 @@ def test_the_last_readings_are_found_in_the_newest_months(sample_warehouse: Path
     }
 
 
-def test_help_names_each_view_and_its_columns(sample_warehouse: Path) -> None:
+def test_help_names_each_view_and_its_columns_and_there_is_no_other(sample_warehouse: Path) -> None:
     listed = dict(re.findall(r"^ {4}(\w+)\(([^)]*)\)", inspect.getdoc(connect) or "", re.MULTILINE))
     with connect(sample_warehouse) as connection:
-        views = connection.execute("""
-            SELECT name, array_to_string(column_names, ', ') FROM (SHOW ALL TABLES)
-            WHERE name NOT IN ('readings', 'event_rows', 'incident_rows', 'annotation_rows')
-        """).fetchall()
+        views = connection.execute(
+            "SELECT name, array_to_string(column_names, ', ') FROM (SHOW ALL TABLES)"
+        ).fetchall()
     assert {name: " ".join(columns.split()) for name, columns in listed.items()} == dict(views)
 
 

@@ -113,4 +113,4 @@ def test_a_connection_takes_no_more_statements_for_many_sensors_than_for_few(loa
         connect(loaded.warehouse, connection=statements)
         assert statements.connection.execute("SELECT count(*) FROM sensors").fetchall() == [(n_sensors,)]
         counts.append(statements.count)
-    assert counts[0] == counts[1]
+    assert counts[1] <= counts[0]

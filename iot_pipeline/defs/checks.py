@@ -129,7 +129,7 @@ def every_sensor_is_mapped(measurements: MeasurementsResource) -> dg.AssetCheckR
     unknown = query(
         measurements,
         """
-        SELECT sensor_uuid, count(*) AS readings FROM readings ANTI JOIN sensors USING (sensor_uuid)
+        SELECT sensor_uuid, count(*) AS readings FROM measurements ANTI JOIN sensors USING (sensor_uuid)
         GROUP BY ALL ORDER BY readings DESC, sensor_uuid
         """,
     )
@@ -151,7 +151,7 @@ def every_sensor_has_readings(measurements: MeasurementsResource) -> dg.AssetChe
         measurements,
         """
         SELECT sensor_name FROM sensors
-        ANTI JOIN (SELECT DISTINCT sensor_uuid FROM readings) USING (sensor_uuid)
+        ANTI JOIN (SELECT DISTINCT sensor_uuid FROM measurements) USING (sensor_uuid)
         ORDER BY sensor_name
         """,
     )
@@ -173,7 +173,7 @@ def no_sensor_fell_silent(measurements: MeasurementsResource) -> dg.AssetCheckRe
         measurements,
         """
         SELECT sensor_name, epoch_us(last) AS last
-        FROM (SELECT sensor_uuid, max(timestamp) AS last FROM readings GROUP BY ALL)
+        FROM (SELECT sensor_uuid, max(timestamp) AS last FROM measurements GROUP BY ALL)
         JOIN (SELECT sensor_name, sensor_uuid FROM sensors) USING (sensor_uuid)
         QUALIFY last < max(last) OVER () - to_days($days)
         ORDER BY last, sensor_name

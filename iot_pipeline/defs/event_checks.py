@@ -87,7 +87,7 @@ def few_sensors_at_once(measurements: MeasurementsResource) -> dg.AssetCheckResu
         """
         SELECT n_sensors, kinds, strongest_sensor, epoch_us(start) AS start
         FROM incidents
-        WHERE n_sensors > 1 AND "end" >= (SELECT max(timestamp) FROM readings) - to_days($days)
+        WHERE n_sensors > 1 AND "end" >= (SELECT max(timestamp) FROM measurements) - to_days($days)
         ORDER BY n_sensors DESC, start
         """,
         days=RECENT_DAYS,

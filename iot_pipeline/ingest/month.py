@@ -35,7 +35,7 @@ FILE_ROWS = 500_000
 ROW_GROUP_ROWS = 40_000
 """About how many rows a row group has: SQL looks at all of them, ``get_measurements`` decodes one a file."""
 WRITE_OPTIONS: dict[str, Any] = {
-    "compression": "zstd",
+    "compression": "lz4",
     "use_dictionary": ["sensor_uuid"],
     "column_encoding": {"timestamp": "DELTA_BINARY_PACKED", "sensor_value": "BYTE_STREAM_SPLIT"},
     "store_schema": False,

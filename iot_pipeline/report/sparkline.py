@@ -38,7 +38,7 @@ def read_sparklines(
         events: The columns sensor_name and start (with a time zone) of their events.
     """
     ((first, last),) = connection.execute(
-        "SELECT epoch_us(min(timestamp)), epoch_us(max(timestamp)) FROM readings"
+        "SELECT epoch_us(min(timestamp)), epoch_us(max(timestamp)) FROM measurements"
     ).fetchall()
     if first is None:
         return {}

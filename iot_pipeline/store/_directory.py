@@ -195,8 +195,7 @@ class DirectoryStore:
 
     def register(self, connection: "DuckDBPyConnection") -> None:
         """Read what is needed when it is needed: a disk answers before another thread takes the request."""
-        connection.execute("SET async_threads = 0")
-        connection.execute("SET disable_parquet_prefetching = true")
+        connection.execute("SET GLOBAL async_threads = 0; SET GLOBAL disable_parquet_prefetching = true")
 
 
 def _version(stat: os.stat_result) -> str:

@@ -77,7 +77,7 @@ def find_sensors(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelati
         SELECT sensors.*, times.first, times.last, coalesce(times.n_readings, 0) AS n_readings
         FROM sensors LEFT JOIN (
             SELECT sensor_uuid, min(timestamp) AS first, max(timestamp) AS last, count(*) AS n_readings
-            FROM readings GROUP BY sensor_uuid
+            FROM measurements GROUP BY sensor_uuid
         ) AS times ON sensors.sensor_uuid = times.sensor_uuid
         ORDER BY sensors.sensor_name
     """)

@@ -148,7 +148,7 @@ def account_for_rows(connection: duckdb.DuckDBPyConnection) -> RowAccount:
             coalesce(sum(rows_loaded), 0)::BIGINT,
             coalesce(sum(rows_rejected), 0)::BIGINT,
             coalesce(sum(rows_duplicate), 0)::BIGINT,
-            (SELECT count(*) FROM readings),
+            (SELECT count(*) FROM measurements),
             (SELECT coalesce(sum(n), 0)::BIGINT FROM rejected_rows),
             count(*) FILTER (
                 rows_read <> rows_loaded + rows_rejected + rows_duplicate OR rows_duplicate < 0
@@ -167,7 +167,7 @@ def read_feed(connection: duckdb.DuckDBPyConnection) -> Feed:
     ((last, loaded, is_live),) = connection.execute(
         """
         SELECT
-            (SELECT epoch_us(max(timestamp)) FROM readings),
+            (SELECT epoch_us(max(timestamp)) FROM measurements),
             epoch_us(max(loaded_at)),
             coalesce(
                 bool_or(strftime(loaded_at - to_days($days), '%Y-%m') <= list_max(months)), false

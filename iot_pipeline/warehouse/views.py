@@ -22,74 +22,83 @@ from iot_pipeline.warehouse.state import (
     State,
     read_state,
 )
-from iot_pipeline.warehouse.tables import Table
+from iot_pipeline.warehouse.tables import Table, Version
 
-_COLUMNS = {
-    "source_files": ["key VARCHAR"],
-    "readings": ["sensor_uuid VARCHAR", "timestamp TIMESTAMPTZ", "sensor_value DOUBLE"],
-    "rejected_rows": [
-        "source_key VARCHAR",
-        "line_number BIGINT",
-        "reason VARCHAR",
-        "raw VARCHAR",
-        "n BIGINT",
-    ],
-    "anomalies": [
-        "sensor_name VARCHAR",
-        "timestamp TIMESTAMPTZ",
-        "sensor_value DOUBLE",
-        "expected_value DOUBLE",
-        "score DOUBLE",
-        "kind VARCHAR",
-        "event_id VARCHAR",
-    ],
-    "event_rows": [
-        "event_id VARCHAR",
-        "sensor_name VARCHAR",
-        "kind VARCHAR",
-        "start TIMESTAMPTZ",
-        '"end" TIMESTAMPTZ',
-        "n_readings BIGINT",
-        "peak_score DOUBLE",
-        "mean_residual DOUBLE",
-    ],
-    "incident_rows": ["event_id VARCHAR", "incident_id VARCHAR"],
-    "annotation_rows": [
-        "annotation_id VARCHAR",
-        "sensor VARCHAR",
-        "start TIMESTAMPTZ",
-        '"end" TIMESTAMPTZ',
-        "kind VARCHAR",
-        "note VARCHAR",
-        "author VARCHAR",
-        "created_at TIMESTAMPTZ",
-        "withdraws VARCHAR",
-    ],
-    "sensor_models": [
-        "sensor_name VARCHAR",
-        "model VARCHAR",
-        "breakpoints TIMESTAMPTZ[]",
-        "noise_sd DOUBLE",
-        "n_points BIGINT",
-        "n_anomalies BIGINT",
-        "n_events BIGINT",
-        "reasoning VARCHAR",
-    ],
+_COLUMNS: dict[str, dict[str, str]] = {
+    "source_files": {"key": "VARCHAR"},
+    "readings": {"sensor_uuid": "VARCHAR", "timestamp": "TIMESTAMPTZ", "sensor_value": "DOUBLE"},
+    "rejected_rows": {
+        "source_key": "VARCHAR",
+        "line_number": "BIGINT",
+        "reason": "VARCHAR",
+        "raw": "VARCHAR",
+        "n": "BIGINT",
+    },
+    "anomalies": {
+        "sensor_name": "VARCHAR",
+        "timestamp": "TIMESTAMPTZ",
+        "sensor_value": "DOUBLE",
+        "expected_value": "DOUBLE",
+        "score": "DOUBLE",
+        "kind": "VARCHAR",
+        "event_id": "VARCHAR",
+    },
+    "event_rows": {
+        "event_id": "VARCHAR",
+        "sensor_name": "VARCHAR",
+        "kind": "VARCHAR",
+        "start": "TIMESTAMPTZ",
+        "end": "TIMESTAMPTZ",
+        "n_readings": "BIGINT",
+        "peak_score": "DOUBLE",
+        "mean_residual": "DOUBLE",
+    },
+    "incident_rows": {"event_id": "VARCHAR", "incident_id": "VARCHAR"},
+    "annotation_rows": {
+        "annotation_id": "VARCHAR",
+        "sensor": "VARCHAR",
+        "start": "TIMESTAMPTZ",
+        "end": "TIMESTAMPTZ",
+        "kind": "VARCHAR",
+        "note": "VARCHAR",
+        "author": "VARCHAR",
+        "created_at": "TIMESTAMPTZ",
+        "withdraws": "VARCHAR",
+    },
+    "sensor_models": {
+        "sensor_name": "VARCHAR",
+        "model": "VARCHAR",
+        "breakpoints": "TIMESTAMPTZ[]",
+        "noise_sd": "DOUBLE",
+        "n_points": "BIGINT",
+        "n_anomalies": "BIGINT",
+        "n_events": "BIGINT",
+        "reasoning": "VARCHAR",
+    },
 }
-"""The columns of views over files that need not be there, or can't be read."""
-_WITH_NAMES = """
+"""The columns of tables that need not be there, or can't be read."""
+_SELECTED = {
+    "source_files": "*",
+    "readings": "*",
+    # Those without a line number are rows summed up.
+    "rejected_rows": "*, if(line_number IS NULL, try_cast(split_part(raw, ' ', 1) AS BIGINT), 1) AS n",
+    "anomalies": "* REPLACE (event_id::VARCHAR AS event_id)",  # an earlier release numbered events
+}
+"""What is selected from a table's files, where it is not just these columns, as far as they are there."""
+_NAMED = """
     SELECT sensor_name, sensor_uuid, timestamp, sensor_value
-    FROM {rows} LEFT JOIN (
+    FROM {readings} LEFT JOIN (
         SELECT sensor_uuid, any_value(sensor_name) AS sensor_name FROM sensors GROUP BY sensor_uuid
     ) USING (sensor_uuid)
 """
 """Grouped, DuckDB knows that a uuid has one name, and leaves the join out where no name is asked for."""
-_DERIVED = {
-    "measurements": _WITH_NAMES.format(rows="readings"),
+_VIEWS = {
+    "measurements": _NAMED,
     # Most sensors have a reading in the last two months; the others are few, whose row groups are found.
     "last_readings": """
-        WITH newest AS MATERIALIZED (
-            SELECT $last FROM readings WHERE timestamp >= make_timestamptz($newest) GROUP BY sensor_uuid
+        WITH readings AS (SELECT sensor_uuid, timestamp, sensor_value FROM measurements),
+        newest AS MATERIALIZED (
+            SELECT $last FROM readings WHERE timestamp >= make_timestamptz({newest}) GROUP BY sensor_uuid
         ),
         silent AS MATERIALIZED (
             SELECT DISTINCT sensor_uuid FROM readings EXCEPT SELECT sensor_uuid FROM newest
@@ -102,21 +111,23 @@ _DERIVED = {
         "$last",
         "sensor_uuid, max(timestamp) AS timestamp, arg_max(sensor_value, timestamp) AS sensor_value",
     )
-    + _WITH_NAMES.format(rows="found"),
+    + _NAMED.format(readings="found"),
     "annotations": """
+        WITH said AS {annotation_rows}
         SELECT annotation_id, sensor, start, "end", kind, note, author, created_at
-        FROM annotation_rows
+        FROM said
         WHERE withdraws IS NULL
-            AND annotation_id NOT IN (SELECT withdraws FROM annotation_rows WHERE withdraws IS NOT NULL)
+            AND annotation_id NOT IN (SELECT withdraws FROM said WHERE withdraws IS NOT NULL)
     """,
     "events": """
-        WITH annotated AS (
+        WITH event_rows AS {event_rows},
+        annotated AS (
             SELECT sensor_name, start, "end", kind
             FROM (SELECT DISTINCT sensor_name FROM event_rows)
             JOIN annotations ON sensor_name = sensor OR sensor_name GLOB sensor
         )
         SELECT event_rows.*, coalesce(incident_id, event_id) AS incident_id, annotation
-        FROM event_rows LEFT JOIN incident_rows USING (event_id) LEFT JOIN (
+        FROM event_rows LEFT JOIN {incident_rows} USING (event_id) LEFT JOIN (
             SELECT
                 event_id,
                 first(annotated.kind ORDER BY list_position($kinds, annotated.kind)) AS annotation
@@ -141,9 +152,7 @@ _DERIVED = {
         GROUP BY incident_id
     """,
 }
-"""Views over the views of files, and over each other."""
-_OF_THE_DETECTOR = ("fingerprint", "inputs", "remembered")
-"""Columns that are its own business."""
+"""Views that are more than the rows of a table. Each binds its files once: that is what ``connect`` takes."""
 
 
 def connect_to(
@@ -158,7 +167,8 @@ def connect_to(
         if latest == state:
             break
         state = latest
-    for view in ("source_files", "readings"):
+        connection.execute("DROP TABLE sensors")  # all else is replaced
+    for view in ("source_files", "measurements"):
         if view in faults:
             raise faults[view]
     return connection, state
@@ -170,47 +180,68 @@ def _make_views(connection: duckdb.DuckDBPyConnection, state: State) -> dict[str
     verdicts, annotations = state.verdicts or Linked(), state.annotations or Linked()
     faults: dict[str, DamagedTableError] = {}
 
-    def make(name: str, paths: list[str], remedy: str = HOW_TO_RELOAD, fault: str = "") -> None:
-        if fault:
-            _create_view_that_raises(connection, name, DamagedTableError(fault))
-            return
-        try:
-            with readable_errors(f"{warehouse.url} ({name})", remedy):
-                _create_view(connection, name, paths)
-        except DamagedTableError as error:
-            faults[name] = error
-            _create_view_that_raises(connection, name, error)
+    def create(view: str, rows: dict[str, str]) -> None:
+        definition = _VIEWS.get(view, f"FROM {{{view}}}").format(**rows)
+        connection.execute(f"CREATE OR REPLACE VIEW {view} AS {definition}")
 
-    make("source_files", _urls(state.source_files))
-    make("readings", _urls(state.timeseries))
+    def make(view: str, remedy: str = HOW_TO_RELOAD, fault: str = "", **tables: list[str]) -> None:
+        if not fault:
+            try:
+                with readable_errors(f"{warehouse.url} ({view})", remedy):
+                    create(view, {name: _rows_sql(name, paths) for name, paths in tables.items()})
+            except DamagedTableError as error:
+                faults[view] = error
+                fault = str(error)
+        if fault:
+            create(view, {name: _fault_sql(name, fault) for name in tables})
+
+    columns: dict[str, list[str | None]] = {"sensor_name": [], "sensor_uuid": []} | state.mapping
+    sensors = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    connection.from_arrow(pa.table(sensors)).create("sensors")
+    make("source_files", source_files=_urls(state.source_files))
+    make("measurements", readings=_urls(state.timeseries))
+    newest = month_bounds(list(state.months)[-2:][0])[0] if state.months else 0
+    create("last_readings", {"newest": str(newest)})
     judged = verdicts.pinned
     no_events = (
         f"can't read {warehouse.events.url} (an earlier release has judged the sensors): {HOW_TO_JUDGE}"
         if judged and "events" not in judged
         else ""
     )
-    make("event_rows", _urls(judged.get("events")), HOW_TO_JUDGE, verdicts.fault or no_events)
-    incidents = judged.get("incidents", judged.get("events"))  # an earlier release had both in one table
-    make("incident_rows", _urls(incidents), HOW_TO_JUDGE, verdicts.fault)
-    make("anomalies", _urls(judged.get("anomalies")), HOW_TO_JUDGE, verdicts.fault)
-    make("sensor_models", _urls(verdicts.last if judged else None), HOW_TO_JUDGE, verdicts.fault)
-    make("annotation_rows", _urls(annotations.last), HOW_TO_RESTORE, annotations.fault)
+    make("annotations", HOW_TO_RESTORE, annotations.fault, annotation_rows=_urls(annotations.last))
+    make(
+        "events",
+        HOW_TO_JUDGE,
+        verdicts.fault or no_events,
+        event_rows=_urls(judged.get("events")),
+        # An earlier release had both in one table.
+        incident_rows=_urls(judged.get("incidents", judged.get("events"))),
+    )
+    create("incidents", {})
+    make("anomalies", HOW_TO_JUDGE, verdicts.fault, anomalies=_urls(judged.get("anomalies")))
+    models = _urls(verdicts.last if judged else None)
+    make("sensor_models", HOW_TO_JUDGE, verdicts.fault, sensor_models=models)
     try:
         with readable_errors(warehouse.source_files.url):
-            rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0")
-            files = [rejects_file(fragment) for (fragment,) in rejecting.fetchall()]
+            make("rejected_rows", rejected_rows=_files_of_rejects(connection, state))
     except DamagedTableError as error:
-        return {"source_files": error} | faults
-    make("rejected_rows", [f"{warehouse.bronze.url}/{name}" for name in files])
-    columns: dict[str, list[str | None]] = {"sensor_name": [], "sensor_uuid": []} | state.mapping
-    sensors = {name: pa.array(values, pa.string()) for name, values in columns.items()}
-    connection.register("new_sensors", pa.table(sensors))
-    connection.execute("CREATE OR REPLACE TABLE sensors AS FROM new_sensors")
-    connection.unregister("new_sensors")
-    newest = month_bounds(list(state.months)[-2:][0])[0] if state.months else 0
-    for name, rows in _DERIVED.items():
-        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {rows.replace('$newest', f'{newest}')}")
+        faults["source_files"] = error
     return faults
+
+
+_rejects: dict[Store, tuple[Version, list[str]]] = {}
+"""Of the last ledger that was read in each folder, the files of rejected rows that it lists."""
+
+
+def _files_of_rejects(connection: duckdb.DuckDBPyConnection, state: State) -> list[str]:
+    folder, version = state.warehouse.source_files, state.source_files.version
+    known, files = _rejects.get(folder, (None, []))
+    if known != version:
+        rejecting = connection.execute("SELECT fragment FROM source_files WHERE rows_rejected > 0")
+        bronze = state.warehouse.bronze.url
+        files = [f"{bronze}/{rejects_file(fragment)}" for (fragment,) in rejecting.fetchall()]
+        _rejects[folder] = version, files
+    return files
 
 
 @contextmanager
@@ -230,9 +261,12 @@ def readable_errors(what: str = "the tables", remedy: str = HOW_TO_RELOAD) -> It
 
 def configure(connection: duckdb.DuckDBPyConnection, root: Store) -> None:
     """Let a connection show times in Berlin's zone and read the warehouse's files."""
-    connection.execute(f"SET GLOBAL TimeZone = '{TIME_ZONE}'")  # a cursor inherits only global settings
-    connection.execute("SET python_enable_replacements = false")
-    connection.execute("SET parquet_metadata_cache = true")  # a file of a table never changes
+    # A cursor inherits only global settings. A table's file never changes, so its footer can be kept.
+    connection.execute(f"""
+        SET GLOBAL TimeZone = '{TIME_ZONE}';
+        SET GLOBAL python_enable_replacements = false;
+        SET GLOBAL parquet_metadata_cache = true
+    """)
     root.register(connection)
 
 
@@ -242,30 +276,22 @@ def read_parquet_sql(paths: list[str]) -> str:
     return f"read_parquet([{quoted}], hive_partitioning = false)"
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, name: str, paths: list[str]) -> None:
-    if paths:
-        columns = f"COLUMNS(lambda name: name NOT IN {_OF_THE_DETECTOR})"
-        if name == "rejected_rows":  # those without a line number are rows summed up
-            columns += ", if(line_number IS NULL, try_cast(split_part(raw, ' ', 1) AS BIGINT), 1) AS n"
-        if name == "event_rows":
-            columns = "COLUMNS(lambda name: name <> 'incident_id')"
-        if name == "anomalies":  # an earlier release numbered events
-            columns = "* REPLACE (event_id::VARCHAR AS event_id)"
-        rows = f"SELECT {columns} FROM {read_parquet_sql(paths)}"
-    else:
-        typed = (column.split(" ", 1) for column in _COLUMNS[name])
-        rows = f"SELECT {', '.join(f'NULL::{kind} AS {column}' for column, kind in typed)} WHERE false"
-    connection.execute(f"CREATE OR REPLACE VIEW {name} AS {rows}")
+def _rows_sql(name: str, paths: list[str]) -> str:
+    """Return the SQL, in brackets, for the rows of a table's files; it may have none."""
+    if not paths:
+        return f"(SELECT {_columns_sql(name, 'NULL')} WHERE false)"
+    columns = _SELECTED.get(name) or f"COLUMNS('^({'|'.join(_COLUMNS[name])})$')"
+    return f"(SELECT {columns} FROM {read_parquet_sql(paths)})"
 
 
-def _create_view_that_raises(
-    connection: duckdb.DuckDBPyConnection, name: str, fault: DamagedTableError
-) -> None:
-    """Make a view that raises an error whichever of its columns or rows is asked for."""
-    raises = "error('" + str(fault).replace("'", "''") + "')"
-    columns = (column.split(" ", 1) for column in _COLUMNS[name])
-    values = ", ".join(f"{raises}::{kind} AS {column}" for column, kind in columns)
-    connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT {values} FROM range(1) WHERE {raises}::BOOL")
+def _fault_sql(name: str, fault: str) -> str:
+    """Return the SQL, in brackets, that raises an error whichever column or row is asked for."""
+    raises = "error('" + fault.replace("'", "''") + "')"
+    return f"(SELECT {_columns_sql(name, raises)} FROM range(1) WHERE {raises}::BOOL)"
+
+
+def _columns_sql(name: str, value: str) -> str:
+    return ", ".join(f'{value}::{kind} AS "{column}"' for column, kind in _COLUMNS[name].items())
 
 
 def _urls(table: Table | None) -> list[str]:

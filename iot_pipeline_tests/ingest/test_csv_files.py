@@ -133,7 +133,7 @@ def test_the_rows_of_a_month_lie_sorted_by_sensor_and_time(bucket: Bucket) -> No
     bucket.write("data_0.csv", *(row(f"2013-01-01 00:{m:02}:00", OTHER_SENSOR, m) for m in range(60)))
     bucket.write("data_2.csv", *(row(f"2013-01-01 00:{m:02}:00", value=m) for m in range(59, -1, -1)))
     bucket.load()
-    stored = bucket.sql("SELECT sensor_uuid, epoch_us(timestamp) FROM readings")
+    stored = bucket.sql("SELECT sensor_uuid, epoch_us(timestamp) FROM measurements")
     assert len(stored) == 180
     assert all(before < after for before, after in pairwise(stored))
 
