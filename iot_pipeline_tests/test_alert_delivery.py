@@ -243,7 +243,9 @@ def test_what_is_no_longer_anomalous_is_told_with_its_time_in_berlin(
     found.events = ()
     announce(Run("third", succeeded=True), warehouse=warehouse)
     assert sink.titles[1:] == ["Sensors: 1 event is no longer anomalous"]
-    assert "the readings since 2013-11-01 03:00 are no longer taken as anomalous" in sink.text
+    assert (
+        "the readings since 2013-11-01 03:00 are no longer taken as anomalous" in sink.messages[-1]["message"]
+    )
 
 
 def test_a_chat_that_takes_short_messages_only_gets_one_that_is_cut(
