@@ -96,7 +96,7 @@ _VIEWS = {
     "measurements": _NAMED,
     # Most sensors have a reading in the last two months; the others are few, whose row groups are found.
     "last_readings": """
-        WITH readings AS (SELECT sensor_uuid, timestamp, sensor_value FROM measurements),
+        WITH readings AS NOT MATERIALIZED (SELECT sensor_uuid, timestamp, sensor_value FROM measurements),
         newest AS MATERIALIZED (
             SELECT $last FROM readings WHERE timestamp >= make_timestamptz({newest}) GROUP BY sensor_uuid
         ),
