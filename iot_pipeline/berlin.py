@@ -66,6 +66,17 @@ def read_day(text: str, today: date) -> date | None:
     return None if days is None else today - timedelta(days=days)
 
 
+def describe_length(length: timedelta) -> str:
+    """Return how long something took, in the two greatest units that matter; nothing for a moment."""
+    minutes = round(length / timedelta(minutes=1))
+    days, hours = minutes // 1440, minutes // 60 % 24
+    if days:
+        return f"{days:,} d {hours} h" if days < 10 and hours else f"{days:,} d"  # noqa: PLR2004 - as exact as needed
+    if hours:
+        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
+    return f"{minutes} min" if minutes else ""
+
+
 def read_timestamp(text: str) -> Timestamp | None:
     """Read an ISO 8601 date and time with or without an offset; None if the text is not one.
 

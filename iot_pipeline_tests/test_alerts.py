@@ -200,7 +200,7 @@ def test_400_sensors_that_fall_silent_at_once_are_one_incident() -> None:
     assert len(digest.incidents) == 1
     html = " ".join(render_digest(digest, warehouse="/data").split())
     assert "400 sensors at once" in html
-    assert "The strongest is <b>sensor_00000</b>: no readings for 19 hours" in html
+    assert "The strongest is <b>sensor_00000</b>: no readings for 19 h" in html
     assert "Also sensor_00001 (gap), sensor_00002 (gap), sensor_00003 (gap) and 396 more." in html
 
 
@@ -302,7 +302,7 @@ def test_a_message_says_of_an_event_which_sensor_what_kind_when_in_berlin_and_wh
 
 def test_a_gap_says_how_long_there_were_no_readings() -> None:
     html = render(event(kind="gap", start=CLOCK - 31 * HOUR, end=CLOCK - HOUR, mean_residual=None))
-    assert "no readings for 30 hours, 2013-10-31 05:00 to 2013-11-01 11:00" in html
+    assert "no readings for 1 d 6 h, 2013-10-31 05:00 to 2013-11-01 11:00" in html
 
 
 @pytest.mark.parametrize("kind", ["stuck", "variance"])

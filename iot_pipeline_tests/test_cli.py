@@ -381,6 +381,21 @@ def test_load_names_the_files_in_quarantine_and_fails(
     assert good == "Timeseries/good.csv: 1 of 2 rows rejected"
 
 
+def test_a_full_reload_empties_the_table_only_if_that_is_said_as_well(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
+    bucket.write("a.csv", row())
+    bucket.load()
+    bucket.delete("a.csv")
+    assert main(["load", "--only", "timeseries", "--full-reload"]) == 1
+    assert capsys.readouterr().err.endswith("set allow_empty (--allow-empty) too if you want that\n")
+    assert bucket.values() == [1]
+    assert main(["load", "--only", "timeseries", "--full-reload", "--allow-empty"]) == 0
+    assert bucket.values() == []
+
+
 def test_load_stops_where_the_table_has_lost_readings(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,16 +3,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 
 from iot_pipeline.detection import Detection, Event, SensorModel, detect_anomalies
 from iot_pipeline.detection.types import Curve
-from iot_pipeline.report.plot import plot_sensor, render, thin
+from iot_pipeline.report.plot import plot_sensor, render
 from iot_pipeline.samples.series import ANOMALIES
 
 MINUTE = np.timedelta64(1, "m")
@@ -67,43 +64,6 @@ def drawn(panel: Axes, label: str) -> npt.NDArray[np.float64]:
     """Give the points of a labelled line, float64[n, 2]."""
     (line,) = (line for line in panel.lines if str(line.get_label()).startswith(label))
     return np.asarray(line.get_xydata(), dtype=np.float64)
-
-
-@st.composite
-def series(draw: st.DrawFn) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]:
-    count = draw(st.integers(1, 60))
-    seconds = np.sort(draw(arrays(np.int64, count, elements=st.integers(0, 10_000))))
-    values = draw(arrays(np.float64, count, elements=st.floats(-1e9, 1e9)))
-    return START + seconds.astype("timedelta64[s]"), values
-
-
-@given(series(), st.integers(1, 20))
-def test_thinning_keeps_the_extremes_of_every_pixel_column(
-    given_series: tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]], columns: int
-) -> None:
-    times, values = given_series
-    kept = thin(times, values, columns)
-
-    elapsed = (times - times[0]).astype("timedelta64[s]").astype(np.int64)
-    column = np.minimum(elapsed * columns // max(elapsed[-1], 1), columns - 1)
-    for number in np.unique(column):
-        assert values[kept][column[kept] == number].max() == values[column == number].max()
-        assert values[kept][column[kept] == number].min() == values[column == number].min()
-
-
-@given(series(), st.integers(1, 20))
-def test_thinning_keeps_ascending_positions_and_both_ends(
-    given_series: tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]], columns: int
-) -> None:
-    kept = thin(*given_series, columns)
-
-    assert (np.diff(kept) > 0).all()
-    assert (kept[0], kept[-1]) == (0, len(given_series[0]) - 1)
-    assert len(kept) <= 4 * columns
-
-
-def test_thinning_nothing_gives_nothing() -> None:
-    assert len(thin(TIMES[:0], np.empty(0), 10)) == 0
 
 
 def test_a_figure_has_a_panel_of_readings_and_one_of_residuals() -> None:

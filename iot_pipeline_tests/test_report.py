@@ -149,6 +149,11 @@ def test_sensors_are_listed_in_the_order_given_with_their_severity() -> None:
     ]
 
 
+def test_sensors_without_a_model_are_named() -> None:
+    assert "Without readings that could be judged: a, b&lt;." in render(unjudged=["a", "b<"])
+    assert "Without readings" not in render()
+
+
 def test_events_are_listed_by_date_with_the_newest_first_and_how_long_they_lasted() -> None:
     assert rows(render(), "Events") == [
         ["2013-10-27 02:30", "2013-10-27 02:30", "-", "sensor_00001", "spike", "1", "50", "9"],

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from iot_pipeline.alerts.digest import Digest, Told
 from iot_pipeline.alerts.events import Event
+from iot_pipeline.berlin import describe_length
 from iot_pipeline.kinds import in_words, title
 
 MOST_INCIDENTS = 8
@@ -22,7 +23,6 @@ _MARGIN = timedelta(days=1)
 _LONGEST = 300
 """Characters of what a check found."""
 _SECOND = timedelta(seconds=1)
-_SPANS = {"day": timedelta(days=1), "hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
 
 
 def render_digest(digest: Digest, *, warehouse: str, explore_url: str = "") -> str:
@@ -72,7 +72,7 @@ def describe_event(event: Event) -> str:
     """Say what was seen, and when."""
     when = describe_span(event.start, event.end)
     if event.kind == "gap":
-        return f"no readings for {_describe_length(event.end - event.start)}, {when}"
+        return f"no readings for {describe_length(event.end - event.start)}, {when}"
     side = (" too high" if (event.mean_residual or 0) > 0 else " too low") if event.kind in _ONE_SIDED else ""
     readings = "1 reading" if event.n_readings == 1 else f"{event.n_readings:,} readings"
     return (
@@ -86,10 +86,3 @@ def describe_span(start: datetime, end: datetime) -> str:
     if end - start < _SECOND:
         return f"{start:%Y-%m-%d %H:%M}"
     return f"{start:%Y-%m-%d %H:%M} to {end:{'%H:%M' if start.date() == end.date() else '%Y-%m-%d %H:%M'}}"
-
-
-def _describe_length(length: timedelta) -> str:
-    """Write a length of time in the largest unit that it has two of."""
-    unit = next((unit for unit, span in _SPANS.items() if length >= 2 * span), "minute")
-    count = round(length / _SPANS[unit])
-    return f"{count:,} {unit}{'' if count == 1 else 's'}"

@@ -230,7 +230,10 @@ def alerts(*, test: bool) -> None:
     help="Some of mapping,timeseries,anomalies,report; by default all of them.",
 )
 @click.option("--full-reload", is_flag=True, help="Start from nothing: hold only what the source holds now.")
-def load(*, stages: list[str], full_reload: bool) -> None:
+@click.option(
+    "--allow-empty", is_flag=True, help="Let a full reload empty the table if the source has no files."
+)
+def load(*, stages: list[str], full_reload: bool, allow_empty: bool) -> None:
     """Load all new and changed files of the source, judge the sensors and write the report.
 
     It does what Dagster's assets do, without Dagster, as for a cron job. Rows and files that can't be read
@@ -239,7 +242,7 @@ def load(*, stages: list[str], full_reload: bool) -> None:
     """
     from iot_pipeline.cli.loading import load_stages
 
-    if not load_stages(stages, full_reload=full_reload):
+    if not load_stages(stages, full_reload=full_reload, allow_empty=allow_empty):
         click.get_current_context().exit(1)
 
 

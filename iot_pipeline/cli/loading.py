@@ -18,7 +18,7 @@ MOST_NAMED = 10
 """Files of a load, and errors, that are named one by one."""
 
 
-def load_stages(stages: Collection[str], *, full_reload: bool) -> bool:
+def load_stages(stages: Collection[str], *, full_reload: bool, allow_empty: bool) -> bool:
     """Run some of the stages in their order, print what each one did, and a summary.
 
     Returns:
@@ -33,7 +33,7 @@ def load_stages(stages: Collection[str], *, full_reload: bool) -> bool:
         mapping = load_mapping()
         click.echo(f"{mapping.sensors:,} sensors in {mapping.source_key}")
     if "timeseries" in stages:
-        report = load_timeseries(full_reload=full_reload)
+        report = load_timeseries(full_reload=full_reload, allow_empty=allow_empty)
         _describe(report)
         summary["files"] = f"{report.files_new + report.files_changed:,}"
         summary["rows"] = f"{report.rows_loaded:,}"

@@ -10,7 +10,7 @@ from iot_pipeline.explore import _frame, _heat
 from iot_pipeline.explore._browser import Looks
 from iot_pipeline.explore._data import Fleet
 from iot_pipeline.explore._layers import Trace, Window, layers
-from iot_pipeline.explore._thin import IntArray
+from iot_pipeline.thinning import IntArray
 
 
 class OnRange(Protocol):

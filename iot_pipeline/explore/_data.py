@@ -13,8 +13,8 @@ import numpy.typing as npt
 from iot_pipeline.anomalies import annotations
 from iot_pipeline.errors import IotPipelineError
 from iot_pipeline.explore._fleet import Events, severities
-from iot_pipeline.explore._thin import FloatArray, IntArray
 from iot_pipeline.kinds import KINDS as EXPLAINED
+from iot_pipeline.thinning import FloatArray, IntArray
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.annotations import read_maintenance
 from iot_pipeline.warehouse.query import connect, get_measurements

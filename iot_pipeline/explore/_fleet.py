@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from iot_pipeline.explore._thin import FloatArray, IntArray
+from iot_pipeline.thinning import FloatArray, IntArray
 
 _SPARK_BINS = 40
 _SPARK_HEIGHT = 14

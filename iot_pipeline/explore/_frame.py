@@ -12,7 +12,7 @@ import numpy as np
 
 from iot_pipeline.explore._berlin_axis import ticks
 from iot_pipeline.explore._style import Palette
-from iot_pipeline.explore._thin import compress
+from iot_pipeline.thinning import compress
 
 Option = dict[str, Any]
 

@@ -8,7 +8,7 @@ from iot_pipeline.berlin import from_instant
 from iot_pipeline.explore._berlin_axis import ticks
 from iot_pipeline.explore._fleet import Events, heat
 from iot_pipeline.explore._style import Palette
-from iot_pipeline.explore._thin import IntArray
+from iot_pipeline.thinning import IntArray
 
 Option = dict[str, Any]
 

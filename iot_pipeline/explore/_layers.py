@@ -11,7 +11,7 @@ from iot_pipeline.explore._fleet import Events
 from iot_pipeline.explore._frame import residual_ticks
 from iot_pipeline.explore._scale import HUGE, bulk_edges
 from iot_pipeline.explore._style import Palette
-from iot_pipeline.explore._thin import (
+from iot_pipeline.thinning import (
     FloatArray,
     IndexArray,
     IntArray,

@@ -1,15 +1,16 @@
 """The lists beside and below the charts: sensors, one sensor's events, what happened together."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 from nicegui import events, ui
 
-from iot_pipeline.berlin import from_instant
+from iot_pipeline.berlin import describe_length, from_instant
 from iot_pipeline.explore._data import ANNOTATIONS, Fleet
 from iot_pipeline.explore._fleet import Incident, incidents, rank, sparklines
-from iot_pipeline.explore._thin import IntArray
+from iot_pipeline.thinning import IntArray
 
 OnName = Callable[[str], Awaitable[None]]
 _MOST_INCIDENTS = 50
@@ -146,7 +147,7 @@ class SensorPanel:
                 "id": int(event),
                 "start": f"{from_instant(int(found.start[event])):%-d %b %Y %H:%M}",
                 "kind": _words(fleet.kinds[found.kind[event]], found.annotation[event]),
-                "length": duration(int(found.end[event] - found.start[event])),
+                "length": describe_length(timedelta(microseconds=int(found.end[event] - found.start[event]))),
                 "score": f"{found.peak_score[event]:,.1f}",
             }
             for event in found.of(position)
@@ -222,19 +223,8 @@ def _incident_row(fleet: Fleet, number: int, incident: Incident) -> dict[str, An
     return {
         "id": number,
         "start": f"{from_instant(incident.start):%-d %b %Y %H:%M}",
-        "length": duration(incident.end - incident.start),
+        "length": describe_length(timedelta(microseconds=incident.end - incident.start)),
         "sensors": len(incident.sensors),
         "score": f"{incident.peak_score:,.1f}",
         "strongest first": ", ".join(fleet.sensors[position].name for position in incident.sensors[:4]),
     }
-
-
-def duration(microseconds: int) -> str:
-    """Return how long something took, in the two greatest units that matter."""
-    minutes = round(microseconds / 60_000_000)
-    days, hours = minutes // 1440, minutes // 60 % 24
-    if days:
-        return f"{days} d {hours} h" if days < 10 and hours else f"{days} d"  # noqa: PLR2004 - as exact as needed
-    if hours:
-        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
-    return f"{minutes} min" if minutes else ""

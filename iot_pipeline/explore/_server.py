@@ -32,8 +32,9 @@ def serve(host: str = "127.0.0.1", port: int = 8080) -> None:
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
+        why = str(error.strerror).partition(" (")[0]  # what follows is the address once more
         raise ConfigurationError(
-            f"can't listen on {host}:{port} ({error.strerror}): choose another one with --port"
+            f"can't listen on {host}:{port} ({why}): choose another one with --port"
         ) from error
     app.add_middleware(SameOrigin, public_url=settings.explore_url)
     app.add_route(_export.READINGS, _export.answer_readings)

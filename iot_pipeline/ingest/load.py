@@ -135,7 +135,7 @@ def _load(
     if full_reload and not objects and not allow_empty:
         raise ConfigurationError(
             f"a full reload would empty the table, because there are no CSV files in a folder {FOLDER!r} of"
-            f" {source.url}: check IOT_SOURCE, or set allow_empty as well if that is what you want"
+            f" {source.url}: check IOT_SOURCE, or set allow_empty (--allow-empty) too if you want that"
         )
     if not objects:
         logger.warning("no CSV files in a folder %r of %s: check IOT_SOURCE", FOLDER, source.url)

@@ -176,6 +176,9 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
         sensors = rank_sensors(connection).to_arrow_table().to_pandas()
         events = find_events(connection).to_arrow_table().to_pandas()
         incidents = connection.sql("FROM incidents WHERE n_sensors > 1").to_arrow_table().to_pandas()
+        unjudged = connection.sql("""
+            SELECT sensor_name FROM sensors ANTI JOIN sensor_models USING (sensor_name) ORDER BY sensor_name
+        """).fetchall()
         eventful = sensors.loc[sensors["n_events"] > 0, "sensor_name"].head(MOST_SPARKLINES)
         sparklines = read_sparklines(connection, eventful.tolist(), events)
     if sensors.empty:
@@ -207,6 +210,7 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
         pictures=pictures,
         sparklines=sparklines,
         failures=failed,
+        unjudged=[name for (name,) in unjudged],
     )
     _publish(report, "index.html", html.encode())
     told = {"created": created.isoformat(), "event_ids": events["event_id"].tolist()}

@@ -6,16 +6,16 @@ without them, as in a mail client, all is there in the order written.
 
 import base64
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pandas.api.types import is_numeric_dtype
 
-from iot_pipeline.berlin import BERLIN
+from iot_pipeline.berlin import BERLIN, describe_length
 from iot_pipeline.kinds import KINDS, title
 from iot_pipeline.report.sparkline import HEIGHT, WIDTH, Sparkline
 
@@ -61,6 +61,7 @@ def render_report(
     pictures: Mapping[str, bytes],
     sparklines: Mapping[str, Sparkline],
     failures: Mapping[str, str],
+    unjudged: Sequence[str] = (),
     most_events: int = 1000,
 ) -> str:
     """Render the page.
@@ -81,6 +82,7 @@ def render_report(
         pictures: PNG pictures by the names of the sensors to show.
         sparklines: Small pictures by the names of sensors.
         failures: Error messages by the names of the sensors that could not be drawn.
+        unjudged: Names of the sensors that have no model.
         most_events: The maximum number of events listed; the newest.
 
     Returns:
@@ -119,6 +121,7 @@ def render_report(
             for sensor in shown.to_dict("records")
         ],
         sensors=_table(_sensors(sensors, sparklines)),
+        unjudged=unjudged,
         listed=f"{len(listed):,} of {len(events):,}",
         events=_table(_events(listed)),
     )
@@ -190,10 +193,7 @@ class _Length:
     seconds: float
 
     def __str__(self) -> str:
-        minutes = round(self.seconds / 60)
-        days, rest = divmod(minutes, 24 * 60)
-        parts = {"d": days, "h": rest // 60, "min": 0 if days else rest % 60}
-        return " ".join(f"{count:,} {unit}" for unit, count in parts.items() if count) or _NOTHING
+        return describe_length(timedelta(seconds=self.seconds)) or _NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from PIL import Image
 from iot_pipeline.berlin import BERLIN
 from iot_pipeline.detection import Detection
 from iot_pipeline.kinds import title
+from iot_pipeline.thinning import breaks, pixel_columns, thin
 
 FloatArray = npt.NDArray[np.float64]
 TimeArray = npt.NDArray[np.datetime64]
@@ -143,39 +144,27 @@ def colour_of(name: str) -> str:
     return _STYLES[name][0] if name in _STYLES else _MODEL
 
 
-def thin(timestamps: TimeArray, values: FloatArray, columns: int) -> IndexArray:
-    """Choose the readings to draw: the first, last, lowest and highest of each pixel column.
-
-    Args:
-        timestamps: datetime64[n], ascending.
-        values: float64[n], finite.
-        columns: The width of the picture in pixels.
-
-    Returns:
-        intp[m], ascending positions, at most four per column.
-    """
-    column, firsts = _pixel_columns(timestamps, columns)
-    lasts = np.append(firsts[1:], len(values))[: len(firsts)] - 1
-    by_value = np.lexsort((values, column))
-    return np.unique(np.concatenate((firsts, lasts, by_value[firsts], by_value[lasts])))
+def _thin(times: TimeArray, values: FloatArray, columns: int) -> IndexArray:
+    return thin(values, _columns(times, columns))
 
 
-def _pixel_columns(timestamps: TimeArray, columns: int) -> tuple[IndexArray, IndexArray]:
-    """Return each reading's column, and the position of the first reading of each non-empty column."""
-    elapsed = (timestamps - timestamps[:1]).astype(np.float64)
-    column = np.minimum(elapsed * columns / max(elapsed.max(initial=0), 1), columns - 1).astype(np.intp)
-    return column, np.flatnonzero(np.diff(column, prepend=-1))
+def _columns(times: TimeArray, columns: int) -> IndexArray:
+    """Return the position of the first reading in each pixel column, as wide as the readings reach."""
+    instants = times.astype(np.int64)
+    if not len(instants):
+        return np.empty(0, np.intp)
+    return pixel_columns(instants, int(instants[0]), int(instants[-1]), columns)
 
 
 def _thin_line(times: TimeArray, values: FloatArray) -> tuple[TimeArray, FloatArray]:
     """Thin a line, and break it where readings are missing so that it doesn't bridge gaps."""
     if len(times) == 0:
         return times, values
-    chosen = thin(times, values, _COLUMNS)
-    longest = max(12 * np.median(np.diff(times, append=times[-1:])), 2 * (times[-1] - times[0]) / _COLUMNS)
+    chosen = _thin(times, values, _COLUMNS)
+    instants = times.astype(np.int64)
+    gaps = breaks(instants, chosen, float(instants[-1] - instants[0]) / _COLUMNS)
     times, values = times[chosen], values[chosen]
-    breaks = np.flatnonzero(np.diff(times) > longest) + 1
-    return np.insert(times, breaks, times[breaks]), np.insert(values, breaks, np.nan)
+    return np.insert(times, gaps, times[gaps]), np.insert(values, gaps, np.nan)
 
 
 def _unit(expected: FloatArray, noise: FloatArray) -> float:
@@ -201,7 +190,7 @@ def _mark_far(figure: Figure, panel: Axes, times: TimeArray, edges: FloatArray, 
     """Mark the readings beyond the edge with arrows."""
     for sign, marker in ((1, "^"), (-1, "v")):
         here = np.flatnonzero(np.sign(readings) == sign)
-        chosen = here[thin(times[here], edges[here], _COLUMNS // 4)]
+        chosen = here[_thin(times[here], edges[here], _COLUMNS // 4)]
         outwards = ScaledTranslation(0, sign * 9 / 72, figure.dpi_scale_trans)
         panel.plot(
             times[chosen], edges[chosen], marker, color="#333333", ms=7, transform=panel.transData + outwards
@@ -216,7 +205,7 @@ def _draw_model(panel: Axes, times: TimeArray, expected: FloatArray, noise: Floa
     """Draw the model's mean over each pixel column; a faster season would become a solid block."""
     if len(times) == 0:
         return
-    _, firsts = _pixel_columns(times, _COLUMNS)
+    firsts = _columns(times, _COLUMNS)
     mean = np.add.reduceat(expected, firsts) / np.diff(np.append(firsts, len(expected)))
     low = np.minimum.reduceat(expected - 3 * noise, firsts)
     high = np.maximum.reduceat(expected + 3 * noise, firsts)
@@ -229,7 +218,7 @@ def _draw_flags(panel: Axes, times: TimeArray, values: FloatArray, kinds: npt.ND
     for kind in np.unique(kinds[kinds != ""]):
         here = np.flatnonzero(kinds == kind)
         # A marker covers some pixels.
-        chosen = here[thin(times[here], values[here], _COLUMNS // 4)]
+        chosen = here[_thin(times[here], values[here], _COLUMNS // 4)]
         colour, marker = _style(kind)
         label = f"{title(kind)} ({len(here):,})"
         panel.plot(

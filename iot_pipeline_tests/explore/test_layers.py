@@ -11,7 +11,7 @@ from iot_pipeline.explore._data import KINDS, Flags, Judged
 from iot_pipeline.explore._frame import axis_ticks, frame, residual_ticks
 from iot_pipeline.explore._layers import Trace, Window, layers
 from iot_pipeline.explore._style import DARK, LIGHT
-from iot_pipeline.explore._thin import compress
+from iot_pipeline.thinning import compress
 from iot_pipeline_tests.explore.test_fleet import HOUR, events_of
 
 QUARTER = HOUR // 4

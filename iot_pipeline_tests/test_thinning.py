@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iot_pipeline.explore._thin import breaks, compress, one_per_pixel, pixel_columns, thin
+from iot_pipeline.thinning import breaks, compress, one_per_pixel, pixel_columns, thin
 
 readings = st.lists(
     st.tuples(st.integers(0, 10_000), st.floats(-1e308, 1e308)), min_size=1, max_size=200
