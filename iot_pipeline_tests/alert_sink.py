@@ -74,7 +74,7 @@ def running_sink() -> Iterator[Sink]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         sink.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         yield sink
         server.shutdown()

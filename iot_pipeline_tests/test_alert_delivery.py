@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import shutil
 import zlib
 from base64 import b64decode
 from collections.abc import Iterator
@@ -482,6 +483,11 @@ class Nights:
     def __init__(self, bucket: Bucket, instance: dg.DagsterInstance) -> None:
         self.bucket, self.instance = bucket, instance
         self.cursor: str | None = None
+
+    def prepare(self) -> None:
+        """Write ten days of two sensors."""
+        bucket = self.bucket
+        (bucket.source / "Timeseries").mkdir(parents=True)
         mapping = f"sensor_name;sensor_uuid\nsensor_00000;{SENSOR}\nsensor_00001;{OTHER_SENSOR}\n"
         (bucket.source / "mapping.csv").write_text(mapping)
         for uuid in (SENSOR, OTHER_SENSOR):
@@ -504,15 +510,33 @@ class Nights:
         return answer.skip_message or ""
 
 
-@pytest.fixture
-def nights(bucket: Bucket, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nights]:
-    """Return a bucket whose first night is over."""
-    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0)
-    with dg.instance_for_test() as instance:
+@pytest.fixture(scope="module")
+def first_night(tmp_path_factory: pytest.TempPathFactory) -> Bucket:
+    """Return a bucket whose first night is over. Not to be written to."""
+    bucket = Bucket(*(tmp_path_factory.mktemp("first") / name for name in ("source", "warehouse")))
+    with dg.instance_for_test() as instance, running_sink() as sink, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IOT_ALERT_URLS", sink.url)
         nights = Nights(bucket, instance)
+        nights.prepare()
         assert nights.reload().success
         assert nights.look()
         assert sink.messages == []
+    return bucket
+
+
+@pytest.fixture
+def nights(
+    first_night: Bucket, tmp_path: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Nights]:
+    """Return a bucket whose first night is over."""
+    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0)
+    copy = Bucket(
+        shutil.copytree(first_night.source, tmp_path / "source"),
+        shutil.copytree(first_night.warehouse, tmp_path / "warehouse"),
+    )
+    with dg.instance_for_test() as instance:
+        nights = Nights(copy, instance)
+        nights.cursor = datetime.now(UTC).isoformat()
         yield nights
 
 
