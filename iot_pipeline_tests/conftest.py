@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +38,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Don't even import the modules that `make check` leaves out as a whole."""
     leaves_out = "not system" in config.option.markexpr and collection_path.suffix == ".py"
     return (leaves_out and "\npytestmark = pytest.mark.system" in collection_path.read_text()) or None
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run one worker more than there are cores: a third of the time, tests wait for servers and browsers."""
+    return None if "not system" in config.option.markexpr else (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -202,8 +202,8 @@ def test_many_who_write_at_once_lose_nothing(
     def say(number: int) -> str:
         return annotate("hall*", *FOR_EVER, "confirmed", note=str(number), warehouse=bucket.warehouse)
 
-    with ThreadPoolExecutor(6) as threads:
-        ids = list(threads.map(say, range(18)))
+    with ThreadPoolExecutor(4) as threads:
+        ids = list(threads.map(say, range(10)))
     rows = list_annotations(warehouse=bucket.warehouse).to_pylist()
     assert {row["annotation_id"]: row["note"] for row in rows} == {
         said: str(number) for number, said in enumerate(ids)
