@@ -47,10 +47,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a server, as `make check` leaves them out."""
+    """Mark the tests that need a server, as `make check` leaves them out, and put their modules first."""
     for item in items:
         if NEED_A_SERVER.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.system)
+    slow = {item.path for item in items if item.get_closest_marker("system")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def row(time: str = "2013-01-01 12:00:00+01:00", uuid: str = SENSOR, value: object = 1.0) -> str:
