@@ -11,6 +11,17 @@ KINDS = {
 }
 """What each kind means to somebody who looks after the sensors, by the name that the tables use."""
 
+COLOURS = {
+    "spike": "#D55E00",
+    "burst": "#E69F00",
+    "level_shift": "#CC79A7",
+    "stuck": "#000000",
+    "drift": "#009E73",
+    "variance": "#56B4E9",
+    "gap": "#8A6D1B",
+}
+"""Okabe and Ito's palette, which colour-blind people can tell apart; markers differ for print in grey."""
+
 ANNOTATIONS = {
     "false_alarm": "nothing was wrong: an event in this time is neither alerted nor counted",
     "confirmed": "something was wrong: an event in this time is true",

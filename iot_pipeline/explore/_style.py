@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from iot_pipeline.kinds import COLOURS
+
 _SYMBOLS = {
     "spike": "circle",
     "burst": "triangle",
@@ -10,16 +12,6 @@ _SYMBOLS = {
     "drift": "arrow",
     "variance": "roundRect",
     "gap": "pin",
-}
-# Okabe and Ito's palette, which colour-blind people can tell apart; the markers differ for print in grey.
-_KINDS = {
-    "spike": "#D55E00",
-    "burst": "#E69F00",
-    "level_shift": "#CC79A7",
-    "stuck": "#000000",
-    "drift": "#009E73",
-    "variance": "#56B4E9",
-    "gap": "#8A6D1B",
 }
 
 
@@ -73,7 +65,7 @@ LIGHT = Palette(
     model="#0072B2",
     traces=("#5b6b7d", "#a0622d", "#4a7a4a", "#7b5ea7", "#a04a5e", "#3b7f8c"),
     heat=("#f6d7a7", "#f0a35e", "#d9573b", "#8c1d40"),
-    kinds=_KINDS,
+    kinds=COLOURS,
 )
 DARK = Palette(
     ink="#e4e8ed",
@@ -85,5 +77,5 @@ DARK = Palette(
     model="#4aa8f0",
     traces=("#9fb0c3", "#d79a66", "#86b986", "#b59be0", "#dc8a9c", "#7cc0cc"),
     heat=("#5a3d2a", "#a8622f", "#e08a3c", "#ffd27a"),
-    kinds={**_KINDS, "stuck": "#ffffff", "spike": "#ff7f2a", "drift": "#2cc99b", "gap": "#d1ad4c"},
+    kinds={**COLOURS, "stuck": "#ffffff", "spike": "#ff7f2a", "drift": "#2cc99b", "gap": "#d1ad4c"},
 )

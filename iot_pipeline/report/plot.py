@@ -17,7 +17,7 @@ from PIL import Image
 
 from iot_pipeline.berlin import BERLIN
 from iot_pipeline.detection import Detection
-from iot_pipeline.kinds import title
+from iot_pipeline.kinds import COLOURS, title
 from iot_pipeline.thinning import breaks, pixel_columns, thin
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,17 +32,17 @@ _COLOURS = 64
 _LARGEST_RESIDUAL = 3000.0
 _CROWDED = 300.0  # from this residual on there is no room for small ticks
 
-# Okabe and Ito's palette, safe for colour-blind people; the markers differ for printing in grey.
 _MODEL = "#0072B2"
 _READINGS = "#b0b0b0"
-_STYLES = {
-    "spike": ("#D55E00", "o"),
-    "burst": ("#E69F00", "^"),
-    "level_shift": ("#CC79A7", "s"),
-    "stuck": ("#000000", "D"),
-    "drift": ("#009E73", ">"),
-    "variance": ("#56B4E9", "X"),
-    "gap": ("#6B4F00", "v"),
+_OTHER = "#882255"
+_MARKERS = {
+    "spike": "o",
+    "burst": "^",
+    "level_shift": "s",
+    "stuck": "D",
+    "drift": ">",
+    "variance": "X",
+    "gap": "v",
 }
 
 
@@ -99,7 +99,7 @@ def plot_sensor(
         _draw_flags(panel, times, points, detection.kinds[order])
         for event in detection.events:
             if event.start < event.end:
-                panel.axvspan(event.start, event.end, color=_style(event.kind)[0], alpha=0.2, lw=0)
+                panel.axvspan(event.start, event.end, color=COLOURS.get(event.kind, _OTHER), alpha=0.2, lw=0)
         for position in model.breakpoints:
             panel.axvline(position, color="#333333", lw=0.9, ls=(0, (4, 3)), label="breakpoint")
         panel.margins(y=0.08)
@@ -141,7 +141,7 @@ def render(figure: Figure, picture_format: str = "png") -> bytes:
 
 def colour_of(name: str) -> str:
     """Return the colour of a kind of anomaly; the model's colour for any other name."""
-    return _STYLES[name][0] if name in _STYLES else _MODEL
+    return COLOURS.get(name, _MODEL)
 
 
 def _thin(times: TimeArray, values: FloatArray, columns: int) -> IndexArray:
@@ -219,15 +219,11 @@ def _draw_flags(panel: Axes, times: TimeArray, values: FloatArray, kinds: npt.ND
         here = np.flatnonzero(kinds == kind)
         # A marker covers some pixels.
         chosen = here[_thin(times[here], values[here], _COLUMNS // 4)]
-        colour, marker = _style(kind)
         label = f"{title(kind)} ({len(here):,})"
+        colour, marker = COLOURS.get(kind, _OTHER), _MARKERS.get(kind, "*")
         panel.plot(
             times[chosen], values[chosen], marker, ms=6, mec="white", mew=0.4, color=colour, label=label
         )
-
-
-def _style(kind: str) -> tuple[str, str]:
-    return _STYLES.get(kind, ("#882255", "*"))
 
 
 def _label_axes(above: Axes, below: Axes, unit: float, largest_residual: float) -> None:
