@@ -180,7 +180,9 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
             SELECT sensor_name FROM sensors ANTI JOIN sensor_models USING (sensor_name) ORDER BY sensor_name
         """).fetchall()
         if sensors.empty:
-            known = connection.sql("FROM sensors SEMI JOIN measurements USING (sensor_name) LIMIT 1").fetchall()
+            known = connection.sql(
+                "FROM sensors SEMI JOIN measurements USING (sensor_name) LIMIT 1"
+            ).fetchall()
             raise WarehouseNotReadyError(
                 f"no models have been fitted in {opened.url} yet: {HOW_TO_JUDGE}"
                 if known
