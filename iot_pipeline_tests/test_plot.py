@@ -151,6 +151,10 @@ def test_a_name_is_not_read_as_a_formula() -> None:
     assert render(plot_sensor(r"$\frac{", TIMES, *values_and_detection()))
 
 
+def test_a_name_in_a_script_that_the_font_lacks_is_drawn_without_a_warning() -> None:
+    assert render(plot_sensor("温度 1", TIMES, *values_and_detection()))
+
+
 def test_a_picture_is_a_png_of_960_by_600_pixels() -> None:
     picture = render(plot_sensor("sensor_00000", TIMES, *values_and_detection()))
 
