@@ -421,6 +421,24 @@ def test_a_range_can_be_typed(open_tab: Open) -> None:
         expect(tab.page.get_by_text("can't read the time 'yesterday'")).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "ticks"),
+    [
+        ("2015-01-01", "2016-01-01", ["2015", "Mar", "May", "Jul", "Sep", "Nov", "2016"]),
+        ("2013-11-04", "2013-11-07", ["4 Nov", "12:00", "5 Nov", "12:00", "6 Nov", "12:00", "7 Nov"]),
+        ("0001-01-01", "9999-12-31", ["1900", "1950", "2000", "2050", "2100", "2150", "2200"]),
+    ],
+)
+def test_a_range_beyond_the_readings_is_shown_as_it_was_asked_for(
+    open_tab: Open, start: str, end: str, ticks: list[str]
+) -> None:
+    with open_tab(f"sensor=sensor_00001&start={start}&end={end}") as tab:
+        assert tab.ticks == ticks
+        (zoom, *_) = tab.chart("chart.getOption().dataZoom")
+        assert from_instant(int(zoom["startValue"]) * 1000).isoformat()[:10] == max(start, "1900-01-01")
+        assert from_instant(int(zoom["endValue"]) * 1000).isoformat()[:10] == min(end, "2200-01-01")
+
+
 @pytest.mark.parametrize("name", [HOSTILE, CLIMBING])
 def test_a_hostile_name_is_a_name_like_any_other(open_tab: Open, name: str) -> None:
     with open_tab("sensor=sensor_00001") as tab:
