@@ -61,6 +61,7 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
         "type": "value",
         "scale": True,
         "splitNumber": 4,
+        "axisLine": {"onZero": False},
         "splitLine": {"lineStyle": {"color": palette.line}},
         "axisLabel": {"color": palette.soft, "fontSize": size, "hideOverlap": True},
         "axisPointer": {"show": False},

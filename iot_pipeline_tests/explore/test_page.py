@@ -41,6 +41,10 @@ Open = Callable[..., AbstractContextManager[Tab]]
 WEEK = "sensor=sensor_00001&start=2013-06-03&end=2013-06-10"
 AUTUMN = "sensor=sensor_00000&start=2013-10-27T00:00&end=2013-10-28T00:00"
 SPRING = "sensor=sensor_00000&start=2013-03-31T00:00&end=2013-04-01T00:00"
+OVERFLOWS = """selector => {
+    const box = document.querySelector(selector);
+    return box.scrollWidth - box.clientWidth;
+}"""
 LOAD = """
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.ingest import load_timeseries
@@ -265,6 +269,8 @@ def test_a_false_alarm_that_is_said_on_the_page_is_in_the_table_and_on_the_page(
     with open_tab(f"sensor={name}") as tab:
         answer(tab, start, "false alarm", "a door stood open")
         expect(tab.page.locator(".events").get_by_text("false alarm").first).to_be_visible()
+        expect(tab.page.get_by_label("note")).to_have_value("")
+        assert tab.page.evaluate(OVERFLOWS, ".events .q-table__middle") == 0
     said = sql(server, f"SELECT annotation FROM events WHERE event_id = '{event_id}'")
     assert said == [("false_alarm",)]
     assert ("a door stood open",) in sql(server, "SELECT note FROM annotations")
@@ -434,6 +440,7 @@ def test_a_range_beyond_the_readings_is_shown_as_it_was_asked_for(
 ) -> None:
     with open_tab(f"sensor=sensor_00001&start={start}&end={end}") as tab:
         assert tab.ticks == ticks
+        assert not tab.chart("chart.getOption().yAxis[0].axisLine.onZero")
         (zoom, *_) = tab.chart("chart.getOption().dataZoom")
         assert from_instant(int(zoom["startValue"]) * 1000).isoformat()[:10] == max(start, "1900-01-01")
         assert from_instant(int(zoom["endValue"]) * 1000).isoformat()[:10] == min(end, "2200-01-01")
