@@ -137,7 +137,12 @@ def render(figure: Figure, picture_format: str = "png") -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format=picture_format)
     if picture_format == "png":
-        picture = Image.open(buffer).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+        # An octree keeps the colour of a single marker; by default it would be mixed with those of the lines.
+        picture = (
+            Image.open(buffer)
+            .convert("RGB")
+            .quantize(_COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        )
         buffer = io.BytesIO()
         picture.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
