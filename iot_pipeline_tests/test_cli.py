@@ -381,6 +381,23 @@ def test_load_names_the_files_in_quarantine_and_fails(
     assert good == "Timeseries/good.csv: 1 of 2 rows rejected"
 
 
+def test_load_counts_one_as_one(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
+    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    bucket.write("a.csv", row())
+    assert main(["load"]) == 0
+    bucket.delete("a.csv")
+    assert main(["load", "--only", "timeseries"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 sensor in mapping.csv" in lines
+    assert "1 row read: 1 loaded, 0 there already, 0 rejected" in lines
+    assert "1 sensor judged, 1 of them anew" in lines
+    assert "1 file gone from the source; the readings stay" in lines
+
+
 @pytest.mark.parametrize("uuid", [SENSOR, OTHER_SENSOR])
 def test_load_without_a_reading_of_a_known_sensor_says_to_look_at_the_source(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uuid: str

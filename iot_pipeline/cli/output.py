@@ -197,7 +197,7 @@ def _write_table(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
         ]
         pattern = _SEPARATOR.join(aligned)
         file.write("".join(f"{pattern.format(*line).rstrip()}\n" for line in lines).encode())
-    file.write(f"({_counted(total)})\n".encode())
+    file.write(f"({counted(total)})\n".encode())
 
 
 def _show(rows: pa.RecordBatchReader) -> None:
@@ -240,7 +240,7 @@ def _show(rows: pa.RecordBatchReader) -> None:
     console.print(
         f"(the first {SCREEN_ROWS} rows; all of them: -o FILE.csv, or a pipe)"
         if more
-        else f"({_counted(shown.num_rows)})"
+        else f"({counted(shown.num_rows)})"
     )
 
 
@@ -289,5 +289,6 @@ def _text(value: Any) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def _counted(rows: int) -> str:
-    return f"{rows:,} row{'' if rows == 1 else 's'}"
+def counted(number: int, noun: str = "row") -> str:
+    """Return a number with a noun, in the plural where there are several."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
