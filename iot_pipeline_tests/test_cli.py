@@ -16,7 +16,7 @@ from iot_pipeline import get_measurements, report
 from iot_pipeline.cli import cli, main
 from iot_pipeline.kinds import ANNOTATIONS, KINDS
 from iot_pipeline.warehouse import status
-from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
+from iot_pipeline_tests.conftest import OTHER_SENSOR, SAMPLE, SENSOR, Bucket, row
 
 RANGE = ("sensor_00003", "2013-10-05", "2013-10-06")
 
@@ -379,6 +379,38 @@ def test_load_names_the_files_in_quarantine_and_fails(
     bad, good = err.splitlines()
     assert bad.startswith("Timeseries/bad.csv: ")
     assert good == "Timeseries/good.csv: 1 of 2 rows rejected"
+
+
+def test_load_counts_one_as_one(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
+    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    bucket.write("a.csv", row())
+    assert main(["load"]) == 0
+    bucket.delete("a.csv")
+    assert main(["load", "--only", "timeseries"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 sensor in mapping.csv" in lines
+    assert "1 row read: 1 loaded, 0 there already, 0 rejected" in lines
+    assert "1 sensor judged, 1 of them anew" in lines
+    assert "1 file gone from the source; the readings stay" in lines
+
+
+@pytest.mark.parametrize("uuid", [SENSOR, OTHER_SENSOR])
+def test_load_without_a_reading_of_a_known_sensor_says_to_look_at_the_source(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uuid: str
+) -> None:
+    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
+    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    if uuid != SENSOR:
+        bucket.write("a.csv", row(uuid=uuid))
+    assert main(["load"]) == 1
+    assert capsys.readouterr().err == (
+        f"iot-pipeline: no sensor of the mapping has readings in {bucket.warehouse}: check IOT_SOURCE\n"
+    )
 
 
 def test_a_full_reload_empties_the_table_only_if_that_is_said_as_well(

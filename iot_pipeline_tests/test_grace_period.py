@@ -16,6 +16,7 @@ from iot_pipeline import connect
 from iot_pipeline.alerts import Run, announce
 from iot_pipeline.anomalies import annotate, flag_anomalies
 from iot_pipeline.ingest import load_mapping
+from iot_pipeline.report import write_report
 from iot_pipeline.store import DirectoryStore
 from iot_pipeline.warehouse import open_folder
 from iot_pipeline.warehouse.cleanup import remove_files
@@ -152,6 +153,46 @@ def test_what_a_killed_writer_left_is_deleted_after_the_grace_period(bucket: Buc
     assert [path for path in left if path.exists()] == []
 
 
+def test_files_that_somebody_else_keeps_in_the_warehouse_are_never_deleted(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("IOT_GRACE_DAYS", "0")
+    theirs = [
+        bucket.warehouse / folder / name
+        for folder in (*TABLES, "bronze", "annotations", "alerts", "report")
+        for name in ("data1/data_0.csv", "2013/theirs.parquet", "theirs.part")
+    ]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"theirs")
+    for value in (1, 2):
+        load_and_judge(bucket, value)
+        annotate("first", "2013-01-01", "2013-01-02", "confirmed", warehouse=bucket.warehouse)
+        announce(Run(str(value), succeeded=True), warehouse=bucket.warehouse)
+        write_report(warehouse=bucket.warehouse)
+    assert [path for path in theirs if not path.exists()] == []
+    assert set(bucket.values()) == {2}
+    assert (
+        f"{bucket.warehouse}/timeseries holds files of somebody else, like 2013/theirs.parquet, so nothing is"
+        " cleared away there: move them, or set IOT_WAREHOUSE to a place of its own"
+    ) in [record.getMessage() for record in caplog.records]
+
+
+def test_a_bucket_that_is_its_own_warehouse_keeps_its_files(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IOT_GRACE_DAYS", "0")
+    path = bucket.source / "timeseries" / "data1" / "data_0.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(csv_of(row(value=1)))
+    same = Bucket(bucket.source, bucket.source)
+    for _ in range(2):
+        same.load()
+        assert path.exists()
+    assert same.values() == [1]
+    assert same.load().files_missing == 0
+
+
 def test_files_of_an_earlier_report_can_be_removed_by_their_names(tmp_path: Path) -> None:
     eight_days_ago = time.time() - timedelta(days=8).total_seconds()
     for name in ("worst-01.png", "worst-12.png", "new"):
@@ -177,7 +218,7 @@ def test_a_failure_to_delete_old_files_fails_no_load_or_judgement_and_is_tried_a
 
     monkeypatch.setenv("IOT_GRACE_DAYS", "0")
     load_and_judge(bucket, 1)
-    (bucket.warehouse / "bronze" / ".left.part").write_bytes(b"half")
+    (bucket.warehouse / "bronze" / ".left.parquet.0123abcd.part").write_bytes(b"half")
     with monkeypatch.context() as patch:
         patch.setattr(DeltaTable, "vacuum", fail)
         patch.setattr(DirectoryStore, "delete", fail)

@@ -103,6 +103,36 @@ def test_json_has_no_nan_and_no_infinity(capsys: pytest.CaptureFixture[str]) -> 
     assert found == {"n": None, "l": [None, 1.0], "s": {"a": None}, "d": 1.5}
 
 
+def test_json_refuses_two_columns_of_one_name_of_which_one_would_be_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["sql", "SELECT 1 AS x, 2 AS x, 3 AS y", "--format", "json"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "iot-pipeline: JSON can't hold two columns 'x': rename one of them with AS\n"
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "json"])
+def test_a_map_is_written_as_pairs(capsys: pytest.CaptureFixture[str], format_: str) -> None:
+    statement = "SELECT map {'a': TIMESTAMPTZ '2013-10-05 12:00+02:00'} AS x"
+    assert main(["sql", statement, "--format", format_]) == 0
+    out = capsys.readouterr().out
+    pair = '[["a", "2013-10-05T12:00:00+02:00"]]'
+    assert (pair.replace('"', '""') if format_ == "csv" else pair) in out
+
+
+def test_a_table_escapes_what_would_break_a_line_and_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert (
+        main(
+            ["sql", "SELECT 'Wärme' || chr(10) || 'Küche' || chr(9) || '温度 „ok“' AS x", "--format", "table"]
+        )
+        == 0
+    )
+    assert capsys.readouterr().out.splitlines()[1] == r"Wärme\nKüche\t温度 „ok“"
+
+
 def test_no_rows_are_valid_json_csv_and_parquet(tmp_path: Path) -> None:
     for suffix in ("csv", "json", "parquet", "txt"):
         assert main(["sql", f"{MANY} WHERE x < 0", "-o", str(tmp_path / f"rows.{suffix}")]) == 0

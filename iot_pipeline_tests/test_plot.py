@@ -1,3 +1,4 @@
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -5,10 +6,13 @@ import numpy.typing as npt
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.dates import date2num
+from PIL import Image
 
 from iot_pipeline.detection import Detection, Event, SensorModel, detect_anomalies
 from iot_pipeline.detection.types import Curve
+from iot_pipeline.kinds import COLOURS
 from iot_pipeline.report.plot import plot_sensor, render
 from iot_pipeline.samples.series import ANOMALIES
 
@@ -151,11 +155,25 @@ def test_a_name_is_not_read_as_a_formula() -> None:
     assert render(plot_sensor(r"$\frac{", TIMES, *values_and_detection()))
 
 
+def test_a_name_in_a_script_that_the_font_lacks_is_drawn_without_a_warning() -> None:
+    assert render(plot_sensor("温度 1", TIMES, *values_and_detection()))
+
+
 def test_a_picture_is_a_png_of_960_by_600_pixels() -> None:
     picture = render(plot_sensor("sensor_00000", TIMES, *values_and_detection()))
 
     assert picture.startswith(b"\x89PNG")
     assert (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])) == (960, 600)
+
+
+@pytest.mark.parametrize("kind", COLOURS)
+def test_a_single_flagged_reading_has_the_colour_of_its_kind(kind: str) -> None:
+    values, detection = values_and_detection({10: kind})
+    values[10] = 500
+    picture = Image.open(io.BytesIO(render(plot_sensor("sensor_00000", TIMES, values, detection))))
+    found = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
+    wanted = [round(255 * part) for part in to_rgb(COLOURS[kind])]
+    assert np.abs(found - wanted).sum(axis=1).min() <= 6
 
 
 def test_drawing_leaves_no_figure_behind() -> None:

@@ -357,7 +357,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.system
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("width", [1400, 1100, 961, 390])
 def test_the_page_is_as_wide_as_its_window_and_its_text_stands_out(
     page_file: Path, width: int, scheme: Literal["light", "dark"]
 ) -> None:

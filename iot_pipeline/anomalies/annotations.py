@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 from iot_pipeline.anomalies.tables import TIME
 from iot_pipeline.errors import DamagedTableError, UnknownSensorError, WarehouseBusyError
 from iot_pipeline.kinds import ANNOTATIONS as KINDS
-from iot_pipeline.store import UNFINISHED
 from iot_pipeline.warehouse import Warehouse, open_warehouse, readable_write_errors
-from iot_pipeline.warehouse.cleanup import remove_files
+from iot_pipeline.warehouse.cleanup import is_unfinished, remove_files
 from iot_pipeline.warehouse.delta import DataFile, commit
 from iot_pipeline.warehouse.query import Moment, read_moment
 from iot_pipeline.warehouse.state import annotations_tables
@@ -245,7 +244,7 @@ def _append(warehouse: Warehouse, rows: Sequence[dict[str, Any]]) -> list[str]:
             number = latest.last.version.number if latest.last else None
             try:
                 commit(folder, onto=number, schema=ANNOTATIONS, add=[file], replace=())
-                remove_files(folder, lambda name: name.endswith(UNFINISHED))
+                remove_files(folder, is_unfinished)
                 break
             except WarehouseBusyError:
                 if attempt == _ATTEMPTS - 1:

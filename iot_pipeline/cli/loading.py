@@ -6,6 +6,7 @@ from collections.abc import Collection
 import click
 
 from iot_pipeline.anomalies import flag_anomalies
+from iot_pipeline.cli.output import counted
 from iot_pipeline.errors import DamagedTableError, WarehouseNotReadyError
 from iot_pipeline.ingest import LoadReport, load_mapping, load_timeseries
 from iot_pipeline.report import write_report
@@ -31,7 +32,7 @@ def load_stages(stages: Collection[str], *, full_reload: bool, allow_empty: bool
     click.echo(f"Loading {settings.source} into {settings.warehouse}")
     if "mapping" in stages:
         mapping = load_mapping()
-        click.echo(f"{mapping.sensors:,} sensors in {mapping.source_key}")
+        click.echo(f"{counted(mapping.sensors, 'sensor')} in {mapping.source_key}")
     if "timeseries" in stages:
         report = load_timeseries(full_reload=full_reload, allow_empty=allow_empty)
         _describe(report)
@@ -45,7 +46,7 @@ def load_stages(stages: Collection[str], *, full_reload: bool, allow_empty: bool
         before = _events()
         judged = flag_anomalies()
         summary["new events"] = f"{len(_events() - before):,}"
-        click.echo(f"{judged.sensors:,} sensors judged, {judged.sensors_refitted:,} of them anew")
+        click.echo(f"{counted(judged.sensors, 'sensor')} judged, {judged.sensors_refitted:,} of them anew")
         errors += [f"{name} could not be judged: {error}" for name, error in judged.failed.items()]
     if "report" in stages:
         summary["report"] = write_report().page
@@ -58,8 +59,8 @@ def load_stages(stages: Collection[str], *, full_reload: bool, allow_empty: bool
 def _describe(report: LoadReport) -> None:
     click.echo(
         f"{report.files_new:,} new, {report.files_changed:,} changed and"
-        f" {report.files_unchanged:,} unchanged files\n"
-        f"{report.rows_read:,} rows read: {report.rows_loaded:,} loaded,"
+        f" {counted(report.files_unchanged, 'unchanged file')}\n"
+        f"{counted(report.rows_read)} read: {report.rows_loaded:,} loaded,"
         f" {report.rows_duplicate:,} there already, {report.rows_rejected:,} rejected"
     )
     if report.rows_rejected:
@@ -67,7 +68,7 @@ def _describe(report: LoadReport) -> None:
     if report.files_rejected:
         click.echo('The unreadable files: iot-pipeline sql "FROM source_files WHERE error IS NOT NULL"')
     if report.files_missing:
-        click.echo(f"{report.files_missing:,} files are gone from the source; their readings stay")
+        click.echo(f"{counted(report.files_missing, 'file')} gone from the source; the readings stay")
     _name([f"{key}: no CSV file, passed over" for key in report.files_skipped])
     _name([f"{key}: deleted while it was loaded" for key in report.files_vanished])
 

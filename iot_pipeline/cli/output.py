@@ -150,6 +150,9 @@ def _format_times(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedAr
 
 
 def _write_json(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
+    names = rows.schema.names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"JSON can't hold two columns {twice[0]!r}: rename one of them with AS")
     before = "[\n"
     for batch in rows:
         for row in batch.to_pylist():
@@ -169,7 +172,7 @@ def _jsonable(value: Any) -> Any:
             return value.isoformat()
         case dict():
             return {key: _jsonable(part) for key, part in value.items()}
-        case list():
+        case list() | tuple():  # a tuple is an entry of a map
             return [_jsonable(part) for part in value]
         case _:
             return value if isinstance(value, bool | int | float | str | None) else _text(value)
@@ -194,7 +197,7 @@ def _write_table(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
         ]
         pattern = _SEPARATOR.join(aligned)
         file.write("".join(f"{pattern.format(*line).rstrip()}\n" for line in lines).encode())
-    file.write(f"({_counted(total)})\n".encode())
+    file.write(f"({counted(total)})\n".encode())
 
 
 def _show(rows: pa.RecordBatchReader) -> None:
@@ -237,7 +240,7 @@ def _show(rows: pa.RecordBatchReader) -> None:
     console.print(
         f"(the first {SCREEN_ROWS} rows; all of them: -o FILE.csv, or a pipe)"
         if more
-        else f"({_counted(shown.num_rows)})"
+        else f"({counted(shown.num_rows)})"
     )
 
 
@@ -266,7 +269,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Return a value as a single line of text, with control characters escaped."""
+    """Return a value as a single line of text, with control characters escaped and all others as they are."""
     match value:
         case None:
             text = ""
@@ -281,8 +284,11 @@ def _text(value: Any) -> str:
             text = json.dumps(_jsonable(value), ensure_ascii=False)
         case _:
             text = str(value)
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def _counted(rows: int) -> str:
-    return f"{rows:,} row{'' if rows == 1 else 's'}"
+def counted(number: int, noun: str = "row") -> str:
+    """Return a number with a noun, in the plural where there are several."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

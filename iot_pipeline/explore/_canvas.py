@@ -50,12 +50,12 @@ class Chart:
     """Readings, models and residuals of some sensors.
 
     Attributes:
-        extent: The first and the last instant that can be shown.
+        extent: The first and the last instant that has a reading.
     """
 
     def __init__(self, *, on_range: OnRange, on_back: Callable[[], None]) -> None:
         """Put an empty chart where the page is being built."""
-        self.extent = (0, 1)
+        self.extent = self._axis = (0, 1)
         self._looks = Looks()
         self._traces: Sequence[Trace] = ()
         self._on_range = on_range
@@ -68,6 +68,7 @@ class Chart:
         self._traces, self._looks = traces, looks
         found = [trace.judged.instants for trace in traces if len(trace.judged.instants)]
         self.extent = (min(int(i[0]) for i in found), max(int(i[-1]) for i in found)) if found else (0, 1)
+        self._axis = self.extent
         self._element.style(f"height: {_frame.height_of(len(traces))}px")
         _replace_options(
             self._element,
@@ -79,8 +80,10 @@ class Chart:
         narrow, palette = self._looks.narrow, self._looks.palette
         option = layers(self._traces, Window(start, end, self._looks.columns, kinds, palette, bulk))
         if not placed:
+            # What lies beyond all readings is shown empty: ECharts would show what is next to it.
+            self._axis = (min(self.extent[0], start), max(self.extent[1], end))
             option["dataZoom"] = _frame.place_of(start, end)
-        axis = _frame.axis_ticks(start, end, len(self._traces), most=4 if narrow else 9)
+        axis = _frame.time_axes(self._axis, (start, end), len(self._traces), most=4 if narrow else 9)
         _set_option(self._element, axis, option)
 
     def save_png(self) -> None:
@@ -88,7 +91,7 @@ class Chart:
         ui.run_javascript(_SAVE % (self._element.id, json.dumps(self._looks.palette.back)))
 
     async def _zoomed(self, event: events.GenericEventArguments) -> None:
-        left, right = self.extent
+        left, right = self._axis
         start, end, placed = chosen_range(event.args, left / 1000, right / 1000)
         await self._on_range(start * 1000, end * 1000, placed=placed)
 

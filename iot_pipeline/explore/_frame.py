@@ -61,6 +61,7 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
         "type": "value",
         "scale": True,
         "splitNumber": 4,
+        "axisLine": {"onZero": False},
         "splitLine": {"lineStyle": {"color": palette.line}},
         "axisLabel": {"color": palette.soft, "fontSize": size, "hideOverlap": True},
         "axisPointer": {"show": False},
@@ -193,12 +194,13 @@ def residual_ticks(largest: float) -> Option:
     return {"axisTick": {"customValues": places}, "axisLabel": {"customValues": places}}
 
 
-def axis_ticks(start: int, end: int, n_traces: int, *, most: int) -> str:
-    """Return JavaScript of an option: where the time axes have ticks, and what they say."""
-    labels = {instant // 1000: text for instant, text in ticks(start, end, most=most).items()}
+def time_axes(extent: tuple[int, int], shown: tuple[int, int], n_traces: int, *, most: int) -> str:
+    """Return JavaScript of an option: from when to when the time axes go, their ticks, and what these say."""
+    labels = {instant // 1000: text for instant, text in ticks(*shown, most=most).items()}
     places = json.dumps(list(labels))
     axis = (
-        f"{{axisTick: {{customValues: {places}}}, axisLabel: {{customValues: {places},"
+        f"{{min: {extent[0] / 1000}, max: {extent[1] / 1000},"
+        f" axisTick: {{customValues: {places}}}, axisLabel: {{customValues: {places},"
         f" formatter: v => ({json.dumps(labels)})[v]}}}}"
     )
     return f"{{xAxis: [{', '.join([axis] * (n_traces + 1))}]}}"

@@ -293,6 +293,7 @@ class Page:
             ui.notify(str(error), type="negative")
             return
         ui.notify(f"noted: {kind.replace('_', ' ')}")
+        self._sensor.clear_note()
         if await self._refresh():
             await self._open(self._view.to_query())
 

@@ -121,16 +121,19 @@ class SensorPanel:
         self._name = ui.label().classes("sensor-name")
         self._model = ui.label().classes("soft")
         self._reasoning = ui.label()
-        columns = [_column("start"), _column("kind"), _column("length"), _column("score", number=True)]
+        columns = [_column("start"), _column("kind", wrap=True), _column("length")]
+        columns.append(_column("score", number=True))
         self._table = _table(columns, "id", on_event).classes("events")
         with _cell(self._table, "start"):
             _bound("button", textContent="props.value")
         self._about = ui.label().classes("soft")
-        note = ui.input("note").props("dense outlined").classes("full-width")
+        self._note = ui.input("note").props("dense outlined").classes("full-width")
         with ui.row().classes("answers"):
             for kind in ANNOTATIONS:
                 text = kind.replace("_", " ")
-                button = ui.button(text, on_click=lambda kind=kind: on_answer(kind, str(note.value or "")))
+                button = ui.button(
+                    text, on_click=lambda kind=kind: on_answer(kind, str(self._note.value or ""))
+                )
                 button.props("outline dense no-caps")
 
     def show(self, fleet: Fleet, name: str) -> None:
@@ -139,7 +142,8 @@ class SensorPanel:
         sensor = fleet.sensors[position]
         self._name.set_text(name)
         labels = "".join(f" · {value}" for key, value in sensor.labels.items() if key != "sensor_uuid")
-        self._model.set_text(f"{sensor.model or 'not judged yet'} · {sensor.n_readings:,} readings{labels}")
+        readings = f"{sensor.n_readings:,} reading{'' if sensor.n_readings == 1 else 's'}"
+        self._model.set_text(f"{sensor.model or 'not judged yet'} · {readings}{labels}")
         self._reasoning.set_text(sensor.reasoning)
         found = fleet.events
         self._table.rows = [
@@ -153,6 +157,10 @@ class SensorPanel:
             for event in found.of(position)
         ]
         self.choose(None)
+
+    def clear_note(self) -> None:
+        """Empty the field: what it said has been noted, and is about nothing else."""
+        self._note.set_value("")
 
     def choose(self, event: int | None) -> None:
         """Mark the event that is talked about; None for the range that is shown."""
@@ -176,7 +184,7 @@ class Incidents:
             ui.label("Incidents").classes("heading")
             self._summary = ui.label().classes("soft")
         columns = [_column("start"), _column("length"), _column("sensors", number=True)]
-        columns += [_column("score", number=True), _column("strongest first")]
+        columns += [_column("score", number=True), _column("strongest first", wrap=True)]
         self._table = _table(columns, "id", lambda number: on_open(self._found[number])).classes("incidents")
         with _cell(self._table, "start"):
             _bound("button", textContent="props.value")
@@ -214,8 +222,10 @@ def _bound(tag: str, **attributes: str) -> ui.element:
     return element
 
 
-def _column(name: str, *, number: bool = False) -> dict[str, Any]:
+def _column(name: str, *, number: bool = False, wrap: bool = False) -> dict[str, Any]:
     side = {"align": "right", "classes": "number"} if number else {"align": "left"}
+    if wrap:
+        side["classes"] = "wrap"
     return {"name": name, "label": name, "field": name, **side}
 
 

@@ -2,15 +2,18 @@
 
 import re
 from dataclasses import dataclass, replace
+from datetime import datetime
 from urllib.parse import parse_qs, urlencode
 
-from iot_pipeline.berlin import from_instant
+from iot_pipeline.berlin import from_instant, to_instant
 from iot_pipeline.explore._berlin_axis import SECOND
 from iot_pipeline.warehouse.query import read_moment
 
 MOST_SENSORS = 6
 """That can be looked at side by side."""
 _SHORTEST = 10 * 60 * SECOND
+_EARLIEST, _LATEST = (to_instant(datetime(year, 1, 1)) for year in (1900, 2200))  # noqa: DTZ001 - Berlin's
+"""Between which everything happens; near the ends of the calendar there is no Berlin's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class View:
         (scale,) = fields.get("scale", ["all"])[-1:]
         if scale not in {"all", "bulk"}:
             raise ValueError(f"scale must be all or bulk, not {scale!r}")
-        return cls(sensors[:MOST_SENSORS], start, end, bulk=scale == "bulk")
+        return cls(sensors[:MOST_SENSORS], _bounded(start), _bounded(end), bulk=scale == "bulk")
 
     def to_query(self) -> str:
         """Return the part of a link after the question mark; times are Berlin's, with their offset."""
@@ -60,7 +63,7 @@ class View:
         """Look at another range, at least ten minutes of it."""
         missing = max(_SHORTEST - (end - start), 0) / 2
         first, last = round((start - missing) / SECOND), round((end + missing) / SECOND)
-        return replace(self, start=first * SECOND, end=last * SECOND)
+        return replace(self, start=_bounded(first * SECOND), end=_bounded(last * SECOND))
 
     def whole(self) -> "View":
         """Look at all readings."""
@@ -89,6 +92,10 @@ class View:
         start = extent[0] if self.start is None else self.start
         end = extent[1] if self.end is None else self.end
         return (start, end) if start < end else (start, start + _SHORTEST)
+
+
+def _bounded(instant: int | None) -> int | None:
+    return None if instant is None else min(max(instant, _EARLIEST), _LATEST)
 
 
 def _read_time(text: str) -> int:

@@ -5,6 +5,7 @@ of the last readable version of every file.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ from iot_pipeline.store import (
     one_line,
 )
 from iot_pipeline.warehouse import Warehouse, open_warehouse
-from iot_pipeline.warehouse.cleanup import remove_files, remove_old_versions
+from iot_pipeline.warehouse.cleanup import is_unfinished, remove_files, remove_old_versions
 from iot_pipeline.warehouse.delta import commit
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD, Linked, clear_damage, readings_tables
 from iot_pipeline.workers import NO_WORKERS, Workers, open_workers
@@ -42,6 +43,7 @@ PARALLEL_BYTES = 256 * 2**20
 """Less than this is converted faster than worker processes can start."""
 BATCH_FILES = 8
 RELISTINGS = 3
+_FRAGMENT_FILE = re.compile(r"(?P<fragment>[0-9a-f]{32}(-[0-9a-f]{8})?)(\.rejects)?\.parquet")
 
 logger = logging.getLogger(__name__)
 
@@ -323,7 +325,11 @@ def _clean_up(warehouse: Warehouse, fragments: set[str]) -> None:
     for table in (warehouse.timeseries, warehouse.source_files):
         remove_old_versions(table)
     listed_before = cache(partial(listed_fragments, warehouse))  # read only if there is something to delete
-    remove_files(
-        warehouse.bronze,
-        lambda name: (fragment := name.split(".")[0]) not in fragments and fragment not in listed_before(),
-    )
+
+    def is_unwanted(name: str) -> bool:
+        file = _FRAGMENT_FILE.fullmatch(name)
+        if file is None:
+            return is_unfinished(name)
+        return file["fragment"] not in fragments and file["fragment"] not in listed_before()
+
+    remove_files(warehouse.bronze, is_unwanted)

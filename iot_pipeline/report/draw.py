@@ -168,7 +168,7 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
         warehouse: The warehouse's directory or S3 URL; by default the setting's.
 
     Raises:
-        WarehouseNotReadyError: No models have been fitted yet.
+        WarehouseNotReadyError: No models have been fitted yet, or no sensor of the mapping has readings.
         WarehouseError: The disk is full, or another fault in writing. What was written before stays.
     """
     opened = open_warehouse(warehouse)
@@ -179,10 +179,17 @@ def write_report(*, warehouse: str | Path | None = None) -> ReportFiles:
         unjudged = connection.sql("""
             SELECT sensor_name FROM sensors ANTI JOIN sensor_models USING (sensor_name) ORDER BY sensor_name
         """).fetchall()
+        if sensors.empty:
+            known = connection.sql(
+                "FROM sensors SEMI JOIN measurements USING (sensor_name) LIMIT 1"
+            ).fetchall()
+            raise WarehouseNotReadyError(
+                f"no models have been fitted in {opened.url} yet: {HOW_TO_JUDGE}"
+                if known
+                else f"no sensor of the mapping has readings in {opened.url}: check IOT_SOURCE"
+            )
         eventful = sensors.loc[sensors["n_events"] > 0, "sensor_name"].head(MOST_SPARKLINES)
         sparklines = read_sparklines(connection, eventful.tolist(), events)
-    if sensors.empty:
-        raise WarehouseNotReadyError(f"no models have been fitted in {opened.url} yet: {HOW_TO_JUDGE}")
     created, report = datetime.now(UTC), opened.report
     pictures: dict[str, bytes] = {}
     failed: dict[str, str] = {}

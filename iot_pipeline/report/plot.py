@@ -4,6 +4,7 @@ Only draws: loading and detection are done elsewhere.
 """
 
 import io
+import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -131,9 +132,17 @@ def render(figure: Figure, picture_format: str = "png") -> bytes:
     A PNG picture has few colours, which makes it a third as large.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=picture_format)
+    with warnings.catch_warnings():
+        # A sensor may be named in a script that the font lacks: a line per letter in every night's log.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format=picture_format)
     if picture_format == "png":
-        picture = Image.open(buffer).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+        # An octree keeps the colour of a single marker; by default it would be mixed with those of the lines.
+        picture = (
+            Image.open(buffer)
+            .convert("RGB")
+            .quantize(_COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        )
         buffer = io.BytesIO()
         picture.save(buffer, format="png", optimize=True)
     return buffer.getvalue()

@@ -1,14 +1,17 @@
 """Deletes files that no version within the grace period uses, and leftovers of killed processes.
 
-A failure is only a warning: nothing committed is affected, and the next run tries again.
+Files that somebody else keeps there are left alone. A failure is only a warning: nothing committed is
+affected, and the next run tries again.
 """
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 
 from deltalake.exceptions import DeltaError
 
@@ -17,7 +20,16 @@ from iot_pipeline.settings import get_settings
 from iot_pipeline.store import UNFINISHED, Store, one_line
 from iot_pipeline.warehouse.tables import open_table
 
+_DATA_FILE = re.compile(r"(^|/)part-[0-9a-f]{32}\.parquet$")
+_UNFINISHED_FILE = re.compile(rf"(^|/)\.[^/]+\.[0-9a-f]{{8}}{re.escape(UNFINISHED)}$")
+"""What the pipeline calls the files it writes."""
+
 logger = logging.getLogger(__name__)
+
+
+def is_unfinished(name: str) -> bool:
+    """Return whether a file is one that a killed process has not finished."""
+    return bool(_UNFINISHED_FILE.search(name))
 
 
 @contextmanager
@@ -34,18 +46,32 @@ def clearing_away(folder: Store) -> Iterator[None]:
 def remove_old_versions(folder: Store) -> None:
     """Delete a table's files that no version within the grace period uses, and unfinished files.
 
-    Delta counts the period in whole hours, so a file may stay for up to an hour longer.
+    Delta counts the period in whole hours, so a file may stay for up to an hour longer. It deletes whatever
+    it does not know, so it is not asked to where somebody else keeps files.
     """
     with clearing_away(folder):
         table = open_table(folder)
         if table:
-            table.vacuum(
+            vacuum = partial(
+                table.vacuum,
                 retention_hours=math.ceil(_grace_period(folder) / timedelta(hours=1)),
-                dry_run=False,
                 enforce_retention_duration=False,
                 full=True,
             )
-    remove_files(folder, lambda name: name.endswith(UNFINISHED))
+            foreign = sorted(
+                name for name in vacuum(dry_run=True) if not (_DATA_FILE.search(name) or is_unfinished(name))
+            )
+            if foreign:
+                logger.warning(
+                    "%s holds files of somebody else, like %s, so nothing is cleared away there:"
+                    " move them, or set %s to a place of its own",
+                    folder.url,
+                    foreign[0],
+                    folder.setting,
+                )
+            else:
+                vacuum(dry_run=False)
+    remove_files(folder, is_unfinished)
 
 
 def remove_files(folder: Store, is_unwanted: Callable[[str], bool], *, prefix: str = "") -> None:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from iot_pipeline.explore._data import KINDS, Flags, Judged
-from iot_pipeline.explore._frame import axis_ticks, frame, residual_ticks
+from iot_pipeline.explore._frame import frame, residual_ticks, time_axes
 from iot_pipeline.explore._layers import Trace, Window, layers
 from iot_pipeline.explore._style import DARK, LIGHT
 from iot_pipeline.thinning import compress
@@ -144,4 +144,4 @@ def test_no_name_of_a_sensor_becomes_javascript() -> None:
         return []
 
     assert scripts(panels)
-    assert "alert" not in json.dumps(scripts(panels)) + axis_ticks(0, HOUR, 1, most=5)
+    assert "alert" not in json.dumps(scripts(panels)) + time_axes((0, HOUR), (0, HOUR), 1, most=5)

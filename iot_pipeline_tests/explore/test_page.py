@@ -41,6 +41,10 @@ Open = Callable[..., AbstractContextManager[Tab]]
 WEEK = "sensor=sensor_00001&start=2013-06-03&end=2013-06-10"
 AUTUMN = "sensor=sensor_00000&start=2013-10-27T00:00&end=2013-10-28T00:00"
 SPRING = "sensor=sensor_00000&start=2013-03-31T00:00&end=2013-04-01T00:00"
+OVERFLOWS = """selector => {
+    const box = document.querySelector(selector);
+    return box.scrollWidth - box.clientWidth;
+}"""
 LOAD = """
 from iot_pipeline.anomalies import flag_anomalies
 from iot_pipeline.ingest import load_timeseries
@@ -265,6 +269,8 @@ def test_a_false_alarm_that_is_said_on_the_page_is_in_the_table_and_on_the_page(
     with open_tab(f"sensor={name}") as tab:
         answer(tab, start, "false alarm", "a door stood open")
         expect(tab.page.locator(".events").get_by_text("false alarm").first).to_be_visible()
+        expect(tab.page.get_by_label("note")).to_have_value("")
+        assert tab.page.evaluate(OVERFLOWS, ".events .q-table__middle") == 0
     said = sql(server, f"SELECT annotation FROM events WHERE event_id = '{event_id}'")
     assert said == [("false_alarm",)]
     assert ("a door stood open",) in sql(server, "SELECT note FROM annotations")
@@ -419,6 +425,25 @@ def test_a_range_can_be_typed(open_tab: Open) -> None:
         tab.page.get_by_label("from", exact=True).fill("yesterday")
         tab.page.keyboard.press("Enter")
         expect(tab.page.get_by_text("can't read the time 'yesterday'")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "ticks"),
+    [
+        ("2015-01-01", "2016-01-01", ["2015", "Mar", "May", "Jul", "Sep", "Nov", "2016"]),
+        ("2013-11-04", "2013-11-07", ["4 Nov", "12:00", "5 Nov", "12:00", "6 Nov", "12:00", "7 Nov"]),
+        ("0001-01-01", "9999-12-31", ["1900", "1950", "2000", "2050", "2100", "2150", "2200"]),
+    ],
+)
+def test_a_range_beyond_the_readings_is_shown_as_it_was_asked_for(
+    open_tab: Open, start: str, end: str, ticks: list[str]
+) -> None:
+    with open_tab(f"sensor=sensor_00001&start={start}&end={end}") as tab:
+        assert tab.ticks == ticks
+        assert not tab.chart("chart.getOption().yAxis[0].axisLine.onZero")
+        (zoom, *_) = tab.chart("chart.getOption().dataZoom")
+        assert from_instant(int(zoom["startValue"]) * 1000).isoformat()[:10] == max(start, "1900-01-01")
+        assert from_instant(int(zoom["endValue"]) * 1000).isoformat()[:10] == min(end, "2200-01-01")
 
 
 @pytest.mark.parametrize("name", [HOSTILE, CLIMBING])

@@ -48,6 +48,12 @@ def test_a_link_that_cant_be_read_says_why(query: str) -> None:
         View.from_query(query)
 
 
+def test_a_range_ends_within_the_years_that_have_a_clock() -> None:
+    typed = View.from_query("start=0001-01-01&end=9999-12-31")
+    assert typed.to_query() == "start=1900-01-01T00:00%2B01:00&end=2200-01-01T00:00%2B01:00"
+    assert View().between(-(10**17), 10**18) == typed
+
+
 def test_a_range_never_gets_shorter_than_ten_minutes() -> None:
     view = View().between(3_000_000.4, 3_000_001.2)
     assert view.start is not None
