@@ -13,8 +13,7 @@ from iot_pipeline.detection.types import FloatArray
 _SHIFTS = ((1.2, 4), (3.0, 1))
 _SPREAD = 2.5  # the ratio of standard deviations that the test for more noise is made for
 _FALSE_ALARMS = 0.005  # per sensor and test
-_WINDOW = 2048  # readings that are searched at a time for the start of a run, and
-_NEAR = 1024  # for its end
+_WINDOW = 2048  # readings that are searched at a time for the start or the end of a run
 _MARGIN = 25  # readings around an event within which its ends are sought
 LONGEST_BURST = 100
 _CLIP = 30.0  # standard deviations, beyond which a reading tells no more about a run
@@ -60,47 +59,34 @@ def page_runs(gains: FloatArray, threshold: float, stride: int = 1) -> list[tupl
         (start, stop, climb) of each run.
     """
     total = np.concatenate(([0.0], np.cumsum(gains)))[::stride].copy()
+    upside_down = -total
     runs = []
-    begin = start = 0
-    while begin < len(total) - 1:
-        part = total[begin : begin + _WINDOW + 1]
-        lowest = np.minimum.accumulate(np.minimum(part, total[start]))
-        crossed = part - lowest > threshold
-        cross = int(np.argmax(crossed))
-        if not crossed[cross]:
-            if lowest[-1] < total[start]:
-                start = begin + int(np.argmin(part))
-            begin += _WINDOW
-            continue
-        if lowest[cross] < total[start]:
-            start = begin + int(np.argmin(part[: cross + 1]))
-        stop = _summit(total, begin + cross, threshold)
+    stop = 0
+    while stop < len(total) - 1:
+        start, crossing = _least_before_climb(total, stop, threshold)
+        if crossing == len(total):
+            break
+        stop, _ = _least_before_climb(upside_down, crossing, threshold)
         runs.append((start * stride, stop * stride, float(total[stop] - total[start])))
-        begin = start = stop
     return runs
 
 
-def _summit(total: FloatArray, begin: int, threshold: float) -> int:
-    """Find where a sum is greatest before it falls by the threshold."""
-    summit = begin
+def _least_before_climb(total: FloatArray, begin: int, threshold: float) -> tuple[int, int]:
+    """Find where a sum is least before it has climbed by the threshold, and where it has; else its length."""
+    least = begin
     while begin < len(total):
-        part = total[begin : begin + _NEAR]
-        highest = np.maximum.accumulate(np.maximum(part, total[summit]))
-        fallen = highest - part > threshold
-        fall = int(np.argmax(fallen))
-        seen = part[: fall + 1] if fallen[fall] else part
-        best = int(np.argmax(seen))
-        if seen[best] > total[summit]:
-            summit = begin + best
-        if fallen[fall]:
-            break
-        begin += _NEAR
-    return summit
-
-
-def collective_threshold(n: int) -> float:
-    """Give the evidence that a run among n readings needs."""
-    return float(np.log(2.0 * n / _FALSE_ALARMS)) + 1.0
+        part = total[begin : begin + _WINDOW]
+        lowest = np.minimum.accumulate(np.minimum(part, total[least]))
+        climbed = part - lowest > threshold
+        crossing = int(np.argmax(climbed))
+        seen = part[: crossing + 1] if climbed[crossing] else part
+        place = int(np.argmin(seen))
+        if seen[place] < total[least]:
+            least = begin + place
+        if climbed[crossing]:
+            return least, begin + crossing
+        begin += _WINDOW
+    return least, len(total)
 
 
 def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list[Run]:
@@ -112,7 +98,7 @@ def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list
         deflation: By how much sums of scores vary more than independent ones.
     """
     n = len(scores)
-    threshold = collective_threshold(n)
+    threshold = float(np.log(2.0 * n / _FALSE_ALARMS)) + 1.0
     # One reading alone must not make a run: its gain is bounded to less than half of the threshold.
     spread_gain = 1.0 - _SPREAD**-2
     bound = np.sqrt((0.4 * threshold + np.log(_SPREAD)) * 2.0 / spread_gain)

@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 
 from iot_pipeline.detection.blocks import Blocks
+from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.trends import Trend, capped_bic, fit_robustly, huber_weights
-from iot_pipeline.detection.types import BoolArray, Curve, FloatArray
+from iot_pipeline.detection.types import Curve, FloatArray
 
 _NODES = 256  # the dynamic program is quadratic in their number
 _PENALTY = 3.9  # per segment, in units of ln(nodes)
@@ -77,14 +78,8 @@ def _segment(cost: FloatArray, penalty: float, shortest: int) -> list[int]:
     return edges[::-1]
 
 
-def find_breaks(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Break]:
-    """Find where the trend bends or jumps; what returns within 1.8 % of the span is an event and ignored.
-
-    Args:
-        blocks: The blocks, B of them.
-        x: float64, shape (n,), the readings' time in [-1, 1], ascending.
-        values: float64, shape (n,), the readings.
-    """
+def _find_breaks(blocks: Blocks, readings: Readings, values: FloatArray) -> list[Break]:
+    """Find where the trend bends or jumps; what returns within 1.8 % of the span is an event and ignored."""
     group = -(-len(blocks.x) // _NODES)
     count = len(blocks.x) // group
     weight = (blocks.error[: count * group] ** -2.0).reshape(count, group)
@@ -121,7 +116,7 @@ def find_breaks(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Break
         _switch(
             (float(node_x[last]) - half, float(node_x[first]) + half),
             (costs.line(start_a, stop_a), costs.line(start_b, stop_b)),
-            x,
+            readings.x,
             values,
         )
         for (start_a, stop_a, _, last), (start_b, stop_b, first, _) in pairwise(regimes)
@@ -164,16 +159,6 @@ def _design(x: FloatArray, breaks: list[Break]) -> FloatArray:
     return np.column_stack(columns)
 
 
-def _straddling(blocks: Blocks, x: FloatArray, breaks: list[Break]) -> BoolArray:
-    """Mark the blocks that hold readings from both sides of a jump, bool[B]."""
-    first, last = x[blocks.index[:, 0]], x[blocks.index[:, -1]]
-    mixed = np.zeros(len(first), dtype=bool)
-    for each in breaks:
-        if each.jump:
-            mixed |= (first < each.x) & (each.x < last)
-    return mixed
-
-
 def _curve(
     x: FloatArray, level: FloatArray, weights: FloatArray, breaks: list[Break], *, flat: bool
 ) -> Curve:
@@ -197,40 +182,42 @@ def _curve(
     return Curve(knots, fit.predict(knots))
 
 
-def piecewise_trends(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Trend]:
+def piecewise_trends(blocks: Blocks, readings: Readings, values: FloatArray) -> list[Trend]:
     """Fit lines between breakpoints, and levels where all breakpoints are jumps.
 
     Args:
-        blocks: The blocks, B of them.
-        x: float64, shape (n,), the readings' time in [-1, 1], ascending.
-        values: float64, shape (n,), the readings.
+        blocks: B of them.
+        readings: n of them.
+        values: float64, shape (n,), theirs without what repeats.
 
     Returns:
         The candidates; none where no breakpoint is found.
     """
     # An event at an end draws a bend to itself.
-    breaks = [
-        each for each in find_breaks(blocks, x, values) if each.jump or abs(each.x) < 1.0 - 2.0 * _REGIME
-    ]
+    inside = 1.0 - 2.0 * _REGIME
+    breaks = [each for each in _find_breaks(blocks, readings, values) if each.jump or abs(each.x) < inside]
     if not breaks or np.min(np.diff([-1.0, *(each.x for each in breaks), 1.0])) < _CLOSEST:
         return []
-    error = np.where(_straddling(blocks, x, breaks), np.inf, blocks.error)
+    jumps = [each.x for each in breaks if each.jump]
+    # A block that holds readings from both sides of a jump tells of neither.
+    first, last = readings.x[blocks.index[:, [0, -1]]].T
+    straddling = np.any([(first < jump) & (jump < last) for jump in jumps], axis=0)
+    error = np.where(straddling, np.inf, blocks.error)
     design = _design(blocks.x, breaks)
     away = (blocks.level - design @ fit_robustly(design, blocks.level, error)) / error
     weights = error**-2.0 * huber_weights(away)
     trends = []
-    for flat in (False, True) if all(each.jump for each in breaks) else (False,):
+    for flat in (False, True) if len(jumps) == len(breaks) else (False,):
         curve = _curve(blocks.x, blocks.level, weights, breaks, flat=flat)
-        fitted = curve(blocks.x)
-        jumps = sum(each.jump for each in breaks)
-        size = 1 + 2 * len(breaks) if flat else 2 + 2 * len(breaks) + jumps
+        rest = blocks.level - curve(blocks.x)
+        size = 1 + 2 * len(breaks) if flat else 2 + 2 * len(breaks) + len(jumps)
         trends.append(
             Trend(
                 name="steps" if flat else "piecewise linear" + (" with jumps" if jumps else ""),
                 evaluate=curve,
-                criterion=capped_bic((blocks.level - fitted) / error, size),
+                criterion=capped_bic(rest / error, size),
                 size=size,
-                fitted=fitted,
+                away=rest / blocks.error,
                 parameters=(("segments", float(len(breaks) + 1)),),
                 breaks=tuple(each.x for each in breaks),
             )
