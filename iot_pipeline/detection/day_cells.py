@@ -3,6 +3,7 @@
 import numpy as np
 
 from iot_pipeline.detection.cycles import DAY
+from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.types import FloatArray, IntArray
 
 _CELLS = (8, 96)  # a day has at least and at most
@@ -11,29 +12,24 @@ _FEW = 20.0  # readings at a time of the week, which count as much as all days' 
 _LONG = 2 * DAY  # a longer pause is shortened
 
 
-def without_pauses(seconds: FloatArray) -> FloatArray:
-    """Shorten pauses of more than two days to less, and keep the time of the day; float64[n], ascending."""
-    steps = np.diff(seconds, prepend=0.0)
-    if steps.max() <= _LONG:
-        return seconds
-    shortened: FloatArray = seconds - np.cumsum(np.where(steps > _LONG, (steps // DAY - 1.0) * DAY, 0.0))
-    return shortened
-
-
 class DayCells:
-    """Readings divided by day and by time of the day."""
+    """Readings divided by day and by time of the day.
 
-    def __init__(self, seconds: FloatArray, step: float) -> None:
-        """Divide readings.
+    Attributes:
+        seconds: float64, shape (n,), their time; pauses of more than two days are shortened to less, and the
+            time of the day is kept.
+    """
 
-        Args:
-            seconds: float64, shape (n,), ascending, without long pauses.
-            step: The usual time between two readings, in seconds.
-        """
-        parts = int(np.clip(round(DAY / max(step, 1e-6)), *_CELLS))
-        self._shape = int(seconds[-1] // DAY) + 1, parts
+    def __init__(self, readings: Readings) -> None:
+        """Divide n readings."""
+        steps = np.diff(readings.seconds, prepend=0.0)
+        self.seconds = readings.seconds
+        if steps.max() > _LONG:
+            self.seconds = self.seconds - np.cumsum(np.where(steps > _LONG, (steps // DAY - 1.0) * DAY, 0.0))
+        parts = int(np.clip(round(DAY / max(readings.step, 1e-6)), *_CELLS))
+        self._shape = int(self.seconds[-1] // DAY) + 1, parts
         self._cell: IntArray = np.minimum(
-            (seconds * (parts / DAY)).astype(np.intp), self._shape[0] * parts - 1
+            (self.seconds * (parts / DAY)).astype(np.intp), self._shape[0] * parts - 1
         )
         self._count = self._totals(None)
         self._counts: dict[int, tuple[FloatArray, ...]] = {}

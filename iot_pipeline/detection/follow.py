@@ -6,7 +6,7 @@ import numpy as np
 
 from iot_pipeline.detection.autoregression import Prediction, predict
 from iot_pipeline.detection.cycles import DAY
-from iot_pipeline.detection.day_cells import DayCells, without_pauses
+from iot_pipeline.detection.day_cells import DayCells
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
     LONGEST_BURST,
@@ -42,14 +42,12 @@ class Innovations:
     Attributes:
         prediction: Where the readings before lead.
         scale: float64, shape (n,), the local standard deviation of the innovations.
-        seconds: float64, shape (n,), the readings' time without long pauses.
-        cells: Their days and times of the day.
+        cells: The readings' days and times of the day.
         floor: The least that `scale` can be.
     """
 
     prediction: Prediction
     scale: FloatArray
-    seconds: FloatArray
     cells: DayCells
     floor: float
 
@@ -68,7 +66,7 @@ class Innovations:
 
 @dataclass(frozen=True, eq=False)
 class Followed:
-    """The verdict on readings judged by innovations; in scaled units.
+    """The verdict on n readings judged by innovations; in scaled units.
 
     Attributes:
         scores: float64, shape (n,), the deviation of a Gaussian reading as rare as this one, or as what it
@@ -87,25 +85,19 @@ class Followed:
 
 
 def find_innovations(readings: Readings) -> Innovations:
-    """Predict each reading, and tell how large its innovation usually is at its time of the day and week.
-
-    Args:
-        readings: n of them, many.
-    """
-    seconds = without_pauses(readings.seconds)
-    cells = DayCells(seconds, readings.step)
+    """Predict many readings, and tell how large innovations usually are at their time of the day and week."""
+    cells = DayCells(readings)
     prediction = predict(readings)
-    scale = _local_scale(prediction, cells, readings.floor)
-    return Innovations(prediction, scale, seconds, cells, readings.floor)
+    size = np.abs(prediction.innovations)
+    usual = float(np.median(sampled(size))) or float(size.mean())
+    bounded = np.minimum(size, _CLIP * usual)
+    local = cells.local_mean(bounded, hours=2, pseudo=(50.0, 10.0))
+    scale = np.sqrt(np.pi / 2) * np.maximum(local, _FLOOR * float(bounded.mean()))
+    return Innovations(prediction, np.maximum(scale, readings.floor), cells, readings.floor)
 
 
 def follow(readings: Readings, found: Innovations) -> Followed:
-    """Find patches between two edges, edges alone, runs of repeats and slow shapes.
-
-    Args:
-        readings: n of them, many.
-        found: Their innovations.
-    """
+    """Find patches between two edges, edges alone, runs of repeats and slow shapes in readings."""
     prediction, scale, cells = found.prediction, found.scale, found.cells
     innovations = prediction.innovations
     tail = calibrated((innovations / scale)[prediction.usable])
@@ -127,7 +119,7 @@ def follow(readings: Readings, found: Innovations) -> Followed:
         claim(slice(patch.start, patch.stop), _kind(patch), patch.evidence)
     for run in less_where_usual(stuck_runs(readings.values, lambda: cells), len(rest)):
         claim(slice(run.start, run.stop), "stuck", run.evidence)
-    claim(slice(None), "drift", slow_evidence(found.seconds, calm, readings.step))
+    claim(slice(None), "drift", slow_evidence(cells.seconds, calm, readings.step))
     rate = _PER_STEP * float(np.log(_USUAL_STEP / max(readings.step, 1e-3)))
     evidence = np.maximum(evidence - rate, 0.0)
     evidence, runs, doubt = _tempered(evidence, kinds)
@@ -138,16 +130,6 @@ def follow(readings: Readings, found: Innovations) -> Followed:
     missed = innovations - np.convolve(heights, prediction.filter)[: len(rest)]
     expected = readings.values - heights - missed
     return Followed(deviations(evidence), expected, scale, runs, doubt)
-
-
-def _local_scale(prediction: Prediction, cells: DayCells, floor: float) -> FloatArray:
-    """Give the standard deviation of the innovations at their time of the day in the weeks around."""
-    size = np.abs(prediction.innovations)
-    usual = float(np.median(sampled(size))) or float(size.mean())
-    bounded = np.minimum(size, _CLIP * usual)
-    local = cells.local_mean(bounded, hours=2, pseudo=(50.0, 10.0))
-    scale: FloatArray = np.sqrt(np.pi / 2) * np.maximum(local, _FLOOR * float(bounded.mean()))
-    return np.maximum(scale, floor)
 
 
 def _kind(patch: Patch) -> str:
