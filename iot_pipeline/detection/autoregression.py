@@ -46,7 +46,7 @@ def fit_autoregression(values: FloatArray, usable: BoolArray, order: int) -> Flo
     gram = design @ design.T
     gram[np.diag_indices(order + 1)] *= 1.0 + 1e-9
     gram[np.diag_indices(order + 1)] += 1e-9
-    return np.asarray(np.linalg.solve(gram, design @ values[rows]), dtype=np.float64)
+    return np.linalg.solve(gram, design @ values[rows])
 
 
 def predict(readings: Readings) -> Prediction:

@@ -86,13 +86,11 @@ def _over_days(rows: FloatArray) -> FloatArray:
     total = np.concatenate((np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)))
     day = np.arange(len(rows))
     last = np.minimum(day + _DAYS + 1, len(rows))
-    sums: FloatArray = np.maximum(total[last] - total[np.maximum(day - _DAYS, 0)] - rows, 0.0)
-    return sums
+    return np.maximum(total[last] - total[np.maximum(day - _DAYS, 0)] - rows, 0.0)
 
 
 def _over_hours(rows: FloatArray, cells: int) -> FloatArray:
     """Sum the cells around each time of the day; the day is a circle."""
     ring = np.concatenate((rows[:, -cells:], rows, rows[:, :cells]), axis=1)
     total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(ring, axis=1)), axis=1)
-    sums: FloatArray = total[:, 2 * cells + 1 :] - total[:, : rows.shape[1]]
-    return sums
+    return total[:, 2 * cells + 1 :] - total[:, : rows.shape[1]]

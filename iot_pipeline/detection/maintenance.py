@@ -64,8 +64,7 @@ def detect_outside(timestamps: npt.ArrayLike, values: npt.ArrayLike, maintenance
 def _within(instants: npt.NDArray[np.int64], maintenance: Intervals) -> BoolArray:
     starts, ends = np.array(maintenance, dtype=np.int64).reshape(-1, 2).T
     before = np.searchsorted(starts, instants, side="right") - 1
-    within: BoolArray = (before >= 0) & (instants <= np.append(ends, 0)[before])
-    return within
+    return (before >= 0) & (instants <= np.append(ends, 0)[before])
 
 
 def _real_gaps(times: TimeArray, maintenance: Intervals) -> set[np.datetime64]:

@@ -164,7 +164,7 @@ def _gaussian_scores(size: FloatArray, freedom: float, scale: float) -> FloatArr
 
 
 def neighbour_correlation(rest: FloatArray) -> float:
-    """Correlate neighbouring readings without their rhythm, float64[n], around a line in each part of them."""
+    """Correlate neighbouring readings without their rhythm, float64[n], around a line in each part."""
     rows = _parts(rest)
     line = np.linspace(-1.0, 1.0, rows.shape[1])
     slope = rows @ line / (line @ line)
@@ -229,7 +229,8 @@ def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
     outliers = 1 + np.flatnonzero(jumps & (rest[1:-1] * rest[2:] < 0))
     cleaned = z.copy()
     cleaned[outliers] -= rest[outliers]
-    return z - np.convolve(cleaned, predict)[: len(z)]
+    white: FloatArray = z - np.convolve(cleaned, predict)[: len(z)]
+    return white
 
 
 def inflation(z: FloatArray, free: BoolArray) -> float:

@@ -49,12 +49,8 @@ def calibrated(z: FloatArray, evidence: float = _FAR[2]) -> Tail:
         z: float64, shape (n,), deviations of either sign.
         evidence: What the far quantile counts; more for what comes in few independent pieces.
     """
-    near, far = (
-        float(np.sqrt(usual * max(own, 1e-9)))
-        for own, (_, usual, _) in zip(
-            np.quantile(sampled(np.abs(z)), (_NEAR[0], _FAR[0])), (_NEAR, _FAR), strict=True
-        )
-    )
+    own = np.quantile(sampled(np.abs(z)), (_NEAR[0], _FAR[0]))
+    near, far = np.sqrt(np.maximum(own, 1e-9) * (_NEAR[1], _FAR[1])).tolist()
     return Tail(near, max(far, _APART * near), evidence)
 
 
