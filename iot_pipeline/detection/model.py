@@ -79,7 +79,7 @@ def fit_model(readings: Readings, rhythm: Rhythm) -> Fit:
         left, left_by_clock = (np.sum(_clipped(rough - each, _ROUGHLY) ** 2) for each in (season, by_clock))
         if len(values) * np.log(left / max(left_by_clock, 1e-300)) > _CLEARLY:
             changes, season = summers, by_clock
-    blocks = condense(readings.x, values - season, readings.floor)
+    blocks = condense(readings, values - season)
 
     trends = smooth_trends(blocks, np.pi * readings.span / YEAR)
     if not trends[0].is_adequate():
@@ -98,7 +98,7 @@ def fit_model(readings: Readings, rhythm: Rhythm) -> Fit:
 
 def _find_periods(readings: Readings) -> tuple[tuple[float, ...], FloatArray]:
     """Find what repeats, and what is left of the values without a trend that takes no part of it away."""
-    seconds, values = readings.seconds, readings.values
+    values = readings.values
     index = block_index(len(values))
     centres, medians = readings.x[index].mean(axis=1), row_medians(values[index])
 
@@ -108,12 +108,12 @@ def _find_periods(readings: Readings) -> tuple[tuple[float, ...], FloatArray]:
     days, weeks = int(readings.span // DAY), int(readings.span // WEEK)
     rough = without_trend(min(days, _COARSE) if days >= A_FEW_DAYS else _COARSE)  # no night is a trend
     clipped = _clipped(rough, _ROUGHLY)
-    periods = find_periods(seconds, clipped, readings.step)
-    if A_FEW_DAYS <= days < MANY_DAYS and DAY not in periods and repeats(seconds, clipped, DAY):
+    periods = find_periods(readings, clipped)
+    if A_FEW_DAYS <= days < MANY_DAYS and DAY not in periods and repeats(readings, clipped, DAY):
         periods = (DAY,)
     if weeks and (WEEK in periods or periods == (DAY,)):
         by_week = without_trend(min(weeks, _COARSE))  # no weekend is a trend
-        if WEEK not in periods and repeats(seconds, _clipped(by_week, _ROUGHLY), WEEK):
+        if WEEK not in periods and repeats(readings, _clipped(by_week, _ROUGHLY), WEEK):
             periods = (DAY, WEEK)
         rough = by_week if WEEK in periods else rough
     return periods, rough
@@ -130,22 +130,14 @@ def _fit_season(
 ) -> tuple[tuple[Cycle, ...], FloatArray | float]:
     """Fit the cycles to residuals that are clipped around the last fit, until little is clipped any more.
 
-    Args:
-        readings: n of them.
-        residual: float64, shape (n,), free of trend.
-        periods: In seconds.
-        season: float64, shape (n,), what is known of the cycles before.
-        deviations: Where to clip, in robust standard deviations.
-        changes: Of the clock that the cycles follow, in seconds.
-
-    Returns:
-        The cycles and their sum at the readings.
+    Clips at so many robust standard deviations around `season`, what is known of the cycles before. Returns
+    the cycles and their sum at the readings.
     """
     cycles: tuple[Cycle, ...] = ()
     for _ in range(_TURNS if periods else 0):
         rest = residual - season
         clipped = _clipped(rest, deviations)
-        cycles = fit_cycles(readings.seconds, season + clipped, periods, readings.step, changes)
+        cycles = fit_cycles(readings, season + clipped, periods, changes)
         season = np.add.reduce([cycle(readings.seconds) for cycle in cycles]) if cycles else 0.0
         if np.count_nonzero(clipped != rest) < _MUCH * len(rest):
             break
