@@ -1,12 +1,11 @@
 """Collective anomalies: runs of readings that are anomalous together."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from iot_pipeline.detection.day_cells import DayCells
-from iot_pipeline.detection.prepare import sampled
+from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.types import FloatArray
 
 # The tests for a shifted mean: the shift in standard deviations, and how coarse a search does for such runs.
@@ -205,17 +204,18 @@ def _line(y: FloatArray) -> tuple[float, float, float]:
     return mean, slope, (n * mean**2 + across * slope**2) / 2
 
 
-def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells], limit: float = 0.0) -> list[Run]:
+def stuck_runs(readings: Readings, cells: DayCells | None = None, limit: float = 0.0) -> list[Run]:
     """Tell of each run of equal values how rare it is among the sensor's own repeats, here and at this hour.
 
     A repeat is as likely as repeats are nearby, or as after another repeat, whichever is more: a frozen river
     repeats itself. Then lengths are geometric (Erdos & Renyi, "On a new law of large numbers", 1970).
 
     Args:
-        values: float64, shape (n,), in the order of time.
-        day_cells: Divides the readings by day and time of the day, where there is anything to judge.
+        readings: n of them.
+        cells: Their days and times of the day; made where there is anything to judge.
         limit: The evidence that at least one run must be able to have; else there are none.
     """
+    values = readings.values
     n = len(values)
     equal = np.diff(values, prepend=np.nan) == 0
     starts = np.flatnonzero(~equal)
@@ -229,7 +229,7 @@ def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells], limit: flo
     again = np.maximum(bounded - 2, 0).sum() / (np.sum(bounded - 1) + max(_FEW_REPEATS * n, 20.0))
     if (lengths.max() - 1) * -np.log(max(again, 1.0 / n)) <= limit:
         return []
-    cells = day_cells()
+    cells = cells or DayCells(readings)
     twice = equal & np.append(False, equal[:-1])
     nearby, nearby_twice = (
         cells.local_mean(each.astype(np.float64), hours=4, pseudo=(20.0, 20.0)) for each in (equal, twice)

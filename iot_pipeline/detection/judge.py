@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-from iot_pipeline.detection.day_cells import DayCells
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
     LARGEST_SHARE,
@@ -118,7 +117,7 @@ def _stuck(readings: Readings) -> list[Run]:
     """Find runs of equal values that chance doesn't explain."""
     n = len(readings.values)
     limit = float(np.log(n / _STUCK_BY_CHANCE))
-    runs = stuck_runs(readings.values, lambda: DayCells(readings), limit)
+    runs = stuck_runs(readings, None, limit)
     found = [run for run in runs if run.evidence > limit]
     if sum(run.stop - run.start for run in found) > LARGEST_SHARE * n:
         found = [run for run in less_where_usual(runs, n) if run.evidence > limit]

@@ -19,8 +19,6 @@ _MOST_STEPS = 6  # of the 8 steps from the bend to the jump
 _CLEARLY = 10.0  # the gain in log-likelihood that a jump is worth
 _JUMP_WIDTH = 2e-6  # of the span; narrower than a step between two of 105,000 readings
 _CLOSEST = 1e-4  # of half the span: nearer breakpoints make no lines between them
-
-
 Line = tuple[float, float]  # intercept and slope
 
 
@@ -40,11 +38,9 @@ class _SegmentCosts:
     """
 
     def __init__(self, x: FloatArray, y: FloatArray, weight: FloatArray) -> None:
-        self._sums = [
-            np.concatenate(([0.0], np.cumsum(weight * term)))
-            for term in (np.ones_like(x), x, x * x, y, x * y, y * y)
-        ]
-        s, sx, sxx, sy, sxy, syy = (sums[None, :] - sums[:, None] for sums in self._sums)
+        terms = weight * np.array((np.ones_like(x), x, x * x, y, x * y, y * y))
+        self._sums = np.pad(np.cumsum(terms, axis=1), ((0, 0), (1, 0)))
+        s, sx, sxx, sy, sxy, syy = self._sums[:, None, :] - self._sums[:, :, None]
         tiny = 1e-12 * max(float(weight.max()), 1e-300)
         s = np.maximum(s, tiny)
         across = np.maximum(sxx - sx**2 / s, tiny * 1e-6)
@@ -53,7 +49,7 @@ class _SegmentCosts:
 
     def line(self, i: int, j: int) -> Line:
         """Fit a line to the nodes i to j - 1."""
-        s, sx, sxx, sy, sxy, _ = (sums[j] - sums[i] for sums in self._sums)
+        s, sx, sxx, sy, sxy, _ = self._sums[:, j] - self._sums[:, i]
         determinant = max(s * sxx - sx**2, 1e-12 * s * s) or 1.0
         return float(sxx * sy - sx * sxy) / determinant, float(s * sxy - sx * sy) / determinant
 
@@ -110,16 +106,11 @@ def _find_breaks(blocks: Blocks, readings: Readings, values: FloatArray) -> list
     for start, stop in pairwise(edges):
         live = start + np.flatnonzero(kept[start:stop])
         if len(live) >= regime - 1:
-            regimes.append((start, stop, int(live[0]), int(live[-1])))
+            regimes.append((costs.line(start, stop), node_x[live[0]], node_x[live[-1]]))
     half = 0.75 / count * (node_x[-1] - node_x[0])
     return [
-        _switch(
-            (float(node_x[last]) - half, float(node_x[first]) + half),
-            (costs.line(start_a, stop_a), costs.line(start_b, stop_b)),
-            readings.x,
-            values,
-        )
-        for (start_a, stop_a, _, last), (start_b, stop_b, first, _) in pairwise(regimes)
+        _switch((float(end) - half, float(begin) + half), (before, after), readings.x, values)
+        for (before, _, end), (after, begin, _) in pairwise(regimes)
     ]
 
 
