@@ -16,11 +16,7 @@ def fit_autoregression(values: FloatArray, usable: BoolArray, order: int) -> Flo
     """Fit coefficients and a constant by least squares, float64[order + 1], the latest reading's first.
 
     Source: conditional least squares (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 7.1).
-
-    Args:
-        values: float64, shape (n,), without outliers.
-        usable: bool, shape (n,), the readings that are to be predicted; none of the first `order`.
-        order: How many readings predict the next.
+    What is to be predicted is `usable`, bool[n]; none of the first `order` values is.
     """
     rows = np.flatnonzero(usable)
     if len(rows) > _ROWS:

@@ -59,10 +59,7 @@ def condense(readings: Readings, values: FloatArray) -> Blocks:
 
     Source: Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964);
     the standard error is that of an M-estimate (Huber & Ronchetti, "Robust Statistics", 2009, chapter 3).
-
-    Args:
-        readings: n of them.
-        values: float64, shape (n,), theirs without what repeats.
+    The values, float64[n], are those of the readings without what repeats.
     """
     index = block_index(len(values))
     xs, ys = readings.x[index], values[index]

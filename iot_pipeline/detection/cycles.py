@@ -33,11 +33,8 @@ def find_periods(readings: Readings, residual: FloatArray) -> tuple[float, ...]:
 
     The test against an exponentially distributed background is Fisher's ("Tests of significance in harmonic
     analysis", Proc. R. Soc. A 125, 1929); the local median as background allows for red noise. Irregular
-    readings are put on the grid of their median step.
-
-    Args:
-        readings: n of them.
-        residual: float64, shape (n,), their values without slow trend and outliers.
+    readings are put on the grid of their median step. The residual, float64[n], is free of slow trend and of
+    outliers.
     """
     n, span = len(residual), readings.span
     step = max(readings.step, span / (4 * n))
@@ -77,12 +74,8 @@ def repeats(readings: Readings, residual: FloatArray, period: float) -> bool:
     In short spans no spectrum tells. Analysis of variance over the periods that are nearly complete (Fisher,
     "Statistical Methods for Research Workers", 1925): what varies from period to period is the yardstick. The
     memory of the noise takes degrees of freedom away (Greenhouse & Geisser, "On methods in the analysis of
-    profile data", Psychometrika 24, 1959); from one quarter of a day to the next it is forgotten.
-
-    Args:
-        readings: n of them.
-        residual: float64, shape (n,), their values without outliers and what changes from period to period.
-        period: That of a day or a week.
+    profile data", Psychometrika 24, 1959); from one quarter of a day to the next it is forgotten. The
+    residual, float64[n], is free of what changes from period to period, and of outliers.
     """
     parts, turns, fewest = _PARTS[period]
     count = int(readings.span // period)

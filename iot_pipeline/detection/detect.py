@@ -6,16 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from iot_pipeline.detection import explain
 from iot_pipeline.detection.events import Run
-from iot_pipeline.detection.explain import (
-    CLOSELY,
-    NO_CURVE,
-    counted,
-    model_name,
-    model_parameters,
-    reasoning,
-    reasoning_of_innovations,
-)
 from iot_pipeline.detection.follow import Innovations, find_innovations, follow
 from iot_pipeline.detection.judge import judge
 from iot_pipeline.detection.model import Fit, find_rhythm, fit_model
@@ -85,11 +77,12 @@ def _judged(readings: Readings) -> _Verdict:
     if n >= _ENOUGH and abs(correlation) >= _CLOSELY:
         innovations = find_innovations(readings)
         if not innovations.are_gaussian():
-            return _by_innovations(readings, innovations, (CLOSELY, rhythm.cycles, correlation))
+            return _by_innovations(readings, innovations, explain.CLOSELY, rhythm.cycles, correlation)
     fit = fit_model(readings, rhythm)
     verdict = _by_residuals(readings, fit)
     if verdict.model.misfit and n >= _FEWEST_FOLLOWED:
-        return _by_innovations(readings, find_innovations(readings), (NO_CURVE, fit.cycles, correlation))
+        innovations = find_innovations(readings)
+        return _by_innovations(readings, innovations, explain.NO_CURVE, fit.cycles, correlation)
     return verdict
 
 
@@ -106,7 +99,7 @@ def _too_few(readings: Readings) -> _Verdict:
         trend=Curve(np.zeros(1), np.array([level])),
         noise=Curve(np.zeros(1), np.array([sd])),
     )
-    words = f"{counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance."
+    words = f"{explain.counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance."
     return _Verdict(np.zeros(n), np.full(n, level), [], model, lambda _: words)
 
 
@@ -115,12 +108,12 @@ def _by_residuals(readings: Readings, fit: Fit) -> _Verdict:
     verdict = judge(readings, z, fit, rhythm=noise_cycle is not None)
     half = readings.span / 2
     model = SensorModel(
-        name=model_name(fit),
+        name=explain.model_name(fit),
         breakpoints=tuple(
             readings.origin + np.timedelta64(round((place + 1.0) * half * 1e6), "us")
             for place in fit.trends[0].breaks
         ),
-        parameters=model_parameters(fit, readings.span, readings.scale),
+        parameters=explain.model_parameters(fit, readings.span, readings.scale),
         noise_sd=float(np.median(noise.y)) * readings.scale,
         tail_freedom=verdict.freedom,
         autocorrelation=verdict.autocorrelation,
@@ -137,7 +130,7 @@ def _by_residuals(readings: Readings, fit: Fit) -> _Verdict:
         expected=_in_units(readings, fit.expected),
         runs=verdict.runs,
         model=model,
-        words=lambda events: reasoning(fit, verdict, events),
+        words=lambda events: explain.reasoning(fit, verdict, events),
     )
 
 
@@ -157,16 +150,16 @@ def _noise(readings: Readings, fit: Fit) -> tuple[Curve, Cycle | None, FloatArra
 
 
 def _by_innovations(
-    readings: Readings, innovations: Innovations, why: tuple[str, Sequence[Cycle], float]
+    readings: Readings, innovations: Innovations, why: str, cycles: Sequence[Cycle], correlation: float
 ) -> _Verdict:
     followed = follow(readings, innovations)
     expected = _in_units(readings, followed.expected)
     noise = np.minimum(followed.noise, _LARGEST / readings.scale) * readings.scale
     model = SensorModel(
         name="autoregression",
-        parameters=(("residual_autocorrelation", why[2]),),
+        parameters=(("residual_autocorrelation", correlation),),
         noise_sd=float(np.median(sampled(noise))),
-        autocorrelation=why[2],
+        autocorrelation=correlation,
         n_points=len(noise),
         misfit=followed.doubt > 1.0,
         origin=readings.origin,
@@ -179,7 +172,7 @@ def _by_innovations(
         expected=expected,
         runs=followed.runs,
         model=model,
-        words=lambda events: reasoning_of_innovations(*why, followed, events),
+        words=lambda events: explain.reasoning_of_innovations(why, cycles, correlation, followed, events),
     )
 
 

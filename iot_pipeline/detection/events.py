@@ -55,7 +55,7 @@ def page_runs(gains: FloatArray, threshold: float, stride: int = 1) -> list[tupl
         stride: Look at every n-th sum only; the ends are as coarse.
 
     Returns:
-        (start, stop, climb) of each run.
+        Start, stop and climb of each run.
     """
     total = np.concatenate(([0.0], np.cumsum(gains)))[::stride].copy()
     upside_down = -total
@@ -96,8 +96,7 @@ def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list
         z: float64, shape (n,), residuals in local standard deviations.
         deflation: By how much sums of scores vary more than independent ones.
     """
-    n = len(scores)
-    threshold = float(np.log(2.0 * n / _FALSE_ALARMS)) + 1.0
+    threshold = float(np.log(2.0 * len(scores) / _FALSE_ALARMS)) + 1.0
     # One reading alone must not make a run: its gain is bounded to less than half of the threshold.
     spread_gain = 1.0 - _SPREAD**-2
     bound = np.sqrt((0.4 * threshold + np.log(_SPREAD)) * 2.0 / spread_gain)
@@ -112,9 +111,8 @@ def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list
     for start, stop, climb in _merged(found):
         run = _sharpened(scores, z, start, stop, climb)
         first = max(run.start, runs[-1].stop if runs else 0)
-        last = min(run.stop, n)
-        if last > first:
-            runs.append(Run(first, last, run.kind, run.evidence))
+        if run.stop > first:
+            runs.append(replace(run, start=first))
     return runs
 
 
@@ -204,7 +202,7 @@ def _line(y: FloatArray) -> tuple[float, float, float]:
     return mean, slope, (n * mean**2 + across * slope**2) / 2
 
 
-def stuck_runs(readings: Readings, cells: DayCells | None = None, limit: float = 0.0) -> list[Run]:
+def stuck_runs(readings: Readings, cells: DayCells | None = None, *, limit: float = 0.0) -> list[Run]:
     """Tell of each run of equal values how rare it is among the sensor's own repeats, here and at this hour.
 
     A repeat is as likely as repeats are nearby, or as after another repeat, whichever is more: a frozen river

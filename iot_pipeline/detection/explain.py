@@ -38,7 +38,7 @@ def model_parameters(fit: Fit, span: float, scale: float) -> tuple[tuple[str, fl
 
     Args:
         fit: The fitted model.
-        span: The sensor's span in seconds.
+        span: In seconds.
         scale: The unit of the scaled values.
     """
     half = span / 2 / DAY
@@ -68,15 +68,7 @@ def reasoning(fit: Fit, verdict: Verdict, events: Sequence[Event]) -> str:
 def reasoning_of_innovations(
     why: str, cycles: Sequence[Cycle], correlation: float, verdict: Followed, events: Sequence[Event]
 ) -> str:
-    """Say likewise of a sensor that is judged by innovations.
-
-    Args:
-        why: `CLOSELY` or `NO_CURVE`.
-        cycles: What repeats.
-        correlation: That of neighbouring readings.
-        verdict: What was found on its innovations.
-        events: What is flagged.
-    """
+    """Say likewise of a sensor that is judged by innovations, and why it is: `CLOSELY` or `NO_CURVE`."""
     how = "judged by how far a reading jumps from where the last eight lead"
     course = f"Wanders{_rhythm(cycles)}, and {why}: {how}"
     if verdict.doubt > 1.0:

@@ -117,7 +117,7 @@ def _stuck(readings: Readings) -> list[Run]:
     """Find runs of equal values that chance doesn't explain."""
     n = len(readings.values)
     limit = float(np.log(n / _STUCK_BY_CHANCE))
-    runs = stuck_runs(readings, None, limit)
+    runs = stuck_runs(readings, limit=limit)
     found = [run for run in runs if run.evidence > limit]
     if sum(run.stop - run.start for run in found) > LARGEST_SHARE * n:
         found = [run for run in less_where_usual(runs, n) if run.evidence > limit]
@@ -157,14 +157,10 @@ def _outside(runs: list[Run], free: BoolArray) -> BoolArray:
 
 
 def point_runs(scores: FloatArray, free: BoolArray) -> list[Run]:
-    """Find single readings at a false discovery rate; neighbours make one run.
+    """Find single Gaussian scores that stand out among the free ones, float64[n] and bool[n].
 
-    Sources: Benjamini & Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57 (1995),
-    after a test of the whole by Simes, Biometrika 73 (1986).
-
-    Args:
-        scores: float64, shape (n,), Gaussian scores.
-        free: bool, shape (n,), the readings that may be flagged.
+    Neighbours make one run. Sources: Benjamini & Hochberg, "Controlling the false discovery rate", J. R.
+    Statist. Soc. B 57 (1995), after a test of the whole by Simes, Biometrika 73 (1986).
     """
     size = np.abs(scores)
     far = np.flatnonzero(free & (size > _NEAREST))

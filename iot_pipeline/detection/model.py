@@ -16,7 +16,7 @@ YEAR = 365.25 * DAY
 _COARSE = 24  # parts of the span whose medians make a first trend
 _TURNS = 8
 _CLEARLY = 10.0  # the gain in log-likelihood, doubled, from which cycles follow summer time
-_ROUGHLY, _CLOSELY = 4.0, 2.5  # deviations at which readings are clipped before and after the trend is known
+_WIDE, _NARROW = 4.0, 2.5  # deviations at which readings are clipped before and after the trend is known
 _MUCH = 0.08  # the share of clipped readings up to which a cycle is believed
 _NODES = 2048  # of a smooth trend's polygon
 _NO_CHANGES = np.empty(0)  # of the clock
@@ -61,7 +61,7 @@ class Fit:
 def find_rhythm(readings: Readings) -> Rhythm:
     """Find what repeats, and fit it to what a coarse trend leaves."""
     periods, rough = _find_periods(readings)
-    return Rhythm(periods, rough, *_fit_season(readings, rough, periods, deviations=_ROUGHLY))
+    return Rhythm(periods, rough, *_fit_season(readings, rough, periods, deviations=_WIDE))
 
 
 def fit_model(readings: Readings, rhythm: Rhythm) -> Fit:
@@ -75,8 +75,8 @@ def fit_model(readings: Readings, rhythm: Rhythm) -> Fit:
     changes = _NO_CHANGES
     summers = clock_changes(readings.origin, readings.span) if rhythm.cycles else changes
     if len(summers):
-        _, by_clock = _fit_season(readings, rough, periods, deviations=_ROUGHLY, changes=summers)
-        left, left_by_clock = (np.sum(_clipped(rough - each, _ROUGHLY) ** 2) for each in (season, by_clock))
+        _, by_clock = _fit_season(readings, rough, periods, deviations=_WIDE, changes=summers)
+        left, left_by_clock = (np.sum(_clipped(rough - each, _WIDE) ** 2) for each in (season, by_clock))
         if len(values) * np.log(left / max(left_by_clock, 1e-300)) > _CLEARLY:
             changes, season = summers, by_clock
     blocks = condense(readings, values - season)
@@ -91,7 +91,7 @@ def fit_model(readings: Readings, rhythm: Rhythm) -> Fit:
         curve = Curve(grid, curve(grid))
     trend = curve(readings.x)
     cycles, season = _fit_season(
-        readings, values - trend, periods, season, deviations=_CLOSELY, changes=changes
+        readings, values - trend, periods, season, deviations=_NARROW, changes=changes
     )
     return Fit(trends, curve, cycles, blocks, trend + season)
 
@@ -107,13 +107,13 @@ def _find_periods(readings: Readings) -> tuple[tuple[float, ...], FloatArray]:
 
     days, weeks = int(readings.span // DAY), int(readings.span // WEEK)
     rough = without_trend(min(days, _COARSE) if days >= A_FEW_DAYS else _COARSE)  # no night is a trend
-    clipped = _clipped(rough, _ROUGHLY)
+    clipped = _clipped(rough, _WIDE)
     periods = find_periods(readings, clipped)
     if A_FEW_DAYS <= days < MANY_DAYS and DAY not in periods and repeats(readings, clipped, DAY):
         periods = (DAY,)
     if weeks and (WEEK in periods or periods == (DAY,)):
         by_week = without_trend(min(weeks, _COARSE))  # no weekend is a trend
-        if WEEK not in periods and repeats(readings, _clipped(by_week, _ROUGHLY), WEEK):
+        if WEEK not in periods and repeats(readings, _clipped(by_week, _WIDE), WEEK):
             periods = (DAY, WEEK)
         rough = by_week if WEEK in periods else rough
     return periods, rough

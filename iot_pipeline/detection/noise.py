@@ -82,7 +82,7 @@ def scale_cycle(seconds: FloatArray, z: FloatArray, cycles: tuple[Cycle, ...]) -
         cycles: What repeats in the readings; the noise follows the longest that is a day or a week.
 
     Returns:
-        The logarithm of the factor of the standard deviation; None where there is no such profile.
+        The logarithm of the standard deviation's factor; None where there is no such profile.
     """
     for cycle in sorted(cycles, key=lambda cycle: -cycle.period):
         if cycle.period not in _SCALE_PARTS:
@@ -111,13 +111,8 @@ def tail_freedom(z: FloatArray) -> tuple[float, float]:
     """Fit a Student t to the core of standardised residuals; a Gaussian unless it is significantly better.
 
     Maximum likelihood of the truncated distribution on cells (Lange, Little & Taylor, "Robust statistical
-    modeling using the t distribution", JASA 84, 1989).
-
-    Args:
-        z: float64, shape (n,), without events.
-
-    Returns:
-        The degrees of freedom, infinite for a Gaussian, and the scale of the distribution in units of z.
+    modeling using the t distribution", JASA 84, 1989). Returns the degrees of freedom, infinite for a
+    Gaussian, and the scale of the distribution in units of z.
     """
     size = np.abs(z)
     cells = (size[size < _CORE] * (_CELLS / _CORE)).astype(np.intp)
@@ -176,12 +171,8 @@ def memory(z: FloatArray) -> FloatArray:
     """Fit an autoregression to standardised residuals; empty unless neighbours are clearly correlated.
 
     Source: the Yule-Walker equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
-
-    Args:
-        z: float64, shape (n,), clipped, zero within events.
-
-    Returns:
-        The coefficients of the preceding readings, float64[p], the latest first.
+    Residuals, float64[n], are clipped, and zero within events. Returns the coefficients of the preceding
+    readings, float64[p], the latest first.
     """
     rows = _parts(z)
     correlation = _correlations(rows, _LAGS, usual=1.0)
@@ -237,11 +228,8 @@ def inflation(z: FloatArray, free: BoolArray) -> float:
     """Tell by how much sums of scores vary more than independent ones would; 1 where insignificant.
 
     The variance of block means over that of independent readings (Geyer, "Practical Markov chain Monte
-    Carlo", Statistical Science 7, 1992), for blocks of several lengths, by their 90th percentile.
-
-    Args:
-        z: float64, shape (n,), clipped scores.
-        free: bool, shape (n,), outside events.
+    Carlo", Statistical Science 7, 1992), for blocks of several lengths, by their 90th percentile. Scores,
+    float64[n], are clipped; those that are free lie outside events.
     """
     kept = z[free]
     result = 1.0

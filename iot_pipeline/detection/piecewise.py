@@ -174,15 +174,9 @@ def _curve(
 
 
 def piecewise_trends(blocks: Blocks, readings: Readings, values: FloatArray) -> list[Trend]:
-    """Fit lines between breakpoints, and levels where all breakpoints are jumps.
+    """Fit lines between breakpoints, and levels where all breakpoints are jumps; none without a breakpoint.
 
-    Args:
-        blocks: B of them.
-        readings: n of them.
-        values: float64, shape (n,), theirs without what repeats.
-
-    Returns:
-        The candidates; none where no breakpoint is found.
+    The values, float64[n], are those of the readings without what repeats.
     """
     # An event at an end draws a bend to itself.
     inside = 1.0 - 2.0 * _REGIME

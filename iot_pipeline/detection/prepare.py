@@ -50,14 +50,7 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
     """Drop what is not finite, sort by time and scale by the median absolute deviation.
 
     Centring by the median and scaling by the MAD is Hampel's proposal (Hampel, "The influence curve and its
-    role in robust estimation", JASA 69, 1974).
-
-    Args:
-        times: datetime64[us], shape (n,); NaT is dropped.
-        values: float64, shape (n,); NaN and infinities are dropped.
-
-    Returns:
-        The usable readings; there may be none.
+    role in robust estimation", JASA 69, 1974). NaT, NaN and infinities are dropped; nothing may be left.
     """
     usable: BoolArray = np.isfinite(values) & ~np.isnat(times)
     order: IntArray = np.flatnonzero(usable)

@@ -55,9 +55,5 @@ def calibrated(z: FloatArray, evidence: float = _FAR[2]) -> Tail:
 
 
 def deviations(evidence: FloatArray) -> FloatArray:
-    """Give the distance, in standard deviations, at which a Gaussian reading is as rare on either side.
-
-    Args:
-        evidence: float64, of any shape, -ln p; not negative.
-    """
+    """Give how many standard deviations off, on either side, a Gaussian reading has this evidence, -ln p."""
     return np.asarray(np.interp(evidence, _GRID, _DEVIATIONS), dtype=np.float64)

@@ -90,18 +90,10 @@ def huber_weights(away: FloatArray) -> FloatArray:
 
 
 def fit_robustly(design: FloatArray, level: FloatArray, error: FloatArray) -> FloatArray:
-    """Fit by iteratively reweighted least squares with Huber's weights.
+    """Fit coefficients, float64[p], by iteratively reweighted least squares with Huber's weights.
 
     Source: Holland & Welsch, "Robust regression using iteratively reweighted least-squares", Communications
-    in Statistics A 6 (1977).
-
-    Args:
-        design: float64, shape (B, p).
-        level: float64, shape (B,).
-        error: float64, shape (B,).
-
-    Returns:
-        The coefficients, float64[p].
+    in Statistics A 6 (1977). The design is float64[B, p].
     """
     precision = error**-2.0
     coefficients = _solve(design, level, precision)
@@ -115,12 +107,7 @@ def fit_robustly(design: FloatArray, level: FloatArray, error: FloatArray) -> Fl
 
 
 def smooth_trends(blocks: Blocks, year: float) -> list[Trend]:
-    """Fit the smooth candidates to the blocks and rank them, the best first.
-
-    Args:
-        blocks: B of them.
-        year: The angular frequency of the year in time in [-1, 1].
-    """
+    """Fit the smooth candidates and rank them, the best first; `year` is its angular frequency in x."""
     count = len(blocks.x)
     names = ("constant", "linear", "quadratic", "cubic")[: max(1, count // 4)]
     trends = _ranked([_fitted(name, _polynomial(degree), blocks) for degree, name in enumerate(names)])
