@@ -35,7 +35,7 @@ class DayCells:
         self._counts: dict[int, tuple[FloatArray, ...]] = {}
 
     def local_mean(self, values: FloatArray, *, hours: int, pseudo: tuple[float, float]) -> FloatArray:
-        """Average over the ten days before and after, without the day itself: no event hides itself.
+        """Average over the ten days around, without the day itself: no event hides itself; float64[n].
 
         Means of few readings are drawn towards those of many: that of a time of the week to that of all days,
         this one to that of all hours, and this one to that of the whole (empirical Bayes: Efron & Morris,
@@ -45,9 +45,6 @@ class DayCells:
             values: float64, shape (n,).
             hours: How many cells before and after belong to a time of the day.
             pseudo: With how many readings the mean of the whole counts, and that of all hours.
-
-        Returns:
-            float64, shape (n,).
         """
         total = self._totals(values)
         whole = total.sum() / max(self._count.sum(), 1.0)

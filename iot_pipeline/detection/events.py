@@ -43,19 +43,12 @@ class Run:
         return float(np.sqrt(2.0 * self.evidence))
 
 
-def page_runs(gains: FloatArray, threshold: float, stride: int = 1) -> list[tuple[int, int, float]]:
-    """Find the runs in which log-likelihood ratios add up beyond a threshold, by Page's test.
+def _page_runs(gains: FloatArray, threshold: float, stride: int = 1) -> list[tuple[int, int, float]]:
+    """Find the runs in which log-likelihood ratios add up beyond a threshold: start, stop and climb of each.
 
     A run starts where the sum was least, and ends where it was greatest before it fell by the threshold.
-    Source: Page, "Continuous inspection schemes", Biometrika 41 (1954).
-
-    Args:
-        gains: float64, shape (n,), negative on average for regular readings.
-        threshold: How far the sum has to climb.
-        stride: Look at every n-th sum only; the ends are as coarse.
-
-    Returns:
-        Start, stop and climb of each run.
+    Source: Page, "Continuous inspection schemes", Biometrika 41 (1954). Gains, float64[n], are negative on
+    average for regular readings; only every n-th sum is looked at by a stride of n, and ends are as coarse.
     """
     total = np.concatenate(([0.0], np.cumsum(gains)))[::stride].copy()
     upside_down = -total
@@ -101,12 +94,12 @@ def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list
     spread_gain = 1.0 - _SPREAD**-2
     bound = np.sqrt((0.4 * threshold + np.log(_SPREAD)) * 2.0 / spread_gain)
     gains = np.minimum(scores**2, bound**2) * (spread_gain / (2 * deflation)) - np.log(_SPREAD) / deflation
-    found = page_runs(gains, threshold, 4)
+    found = _page_runs(gains, threshold, 4)
     for shift, stride in _SHIFTS:
         bound = 0.45 * threshold / shift + shift / 2
         for sign in (1.0, -1.0):
             gains = np.minimum(sign * scores, bound) * (shift / deflation) - shift**2 / (2 * deflation)
-            found += page_runs(gains, threshold, stride)
+            found += _page_runs(gains, threshold, stride)
     runs: list[Run] = []
     for start, stop, climb in _merged(found):
         run = _sharpened(scores, z, start, stop, climb)

@@ -34,12 +34,9 @@ def model_name(fit: Fit) -> str:
 
 
 def model_parameters(fit: Fit, span: float, scale: float) -> tuple[tuple[str, float], ...]:
-    """Describe the model by (name, value) pairs, times in days and heights in the unit of the values.
+    """Describe the model by (name, value) pairs: times in days, heights in the unit of the values.
 
-    Args:
-        fit: The fitted model.
-        span: In seconds.
-        scale: The unit of the scaled values.
+    The span is in seconds, the scale is what scaled values are multiplied by.
     """
     half = span / 2 / DAY
     pairs = []
