@@ -62,16 +62,14 @@ def find_patches(
     heights, gains = _common_steps(innovations[both], scale[both], opposite, tail)
     passed = np.flatnonzero(gains > _PRICE + np.log(away))
     rest = innovations.copy()
-    taken: set[int] = set()
     patches = []
     # The clearest first, and each takes out of the innovations what it has put in.
     for pair in passed[np.argsort(-gains[passed], kind="stable")]:
         start, stop, height = int(both[0, pair]), int(both[1, pair]), float(heights[pair])
         ends = [start, stop]
         # Where a clearer pair accounts for a part of these edges, nothing is left to explain.
-        if taken & set(ends) or not np.array_equal(rest[ends], innovations[ends]):
+        if not np.array_equal(rest[ends], innovations[ends]):
             continue
-        taken |= set(ends)
         part = rest[start : stop + len(filter_) - 1]
         part -= height * np.convolve(np.ones(stop - start), filter_)[: len(part)]
         patches.append(Patch(start, stop, height, float(gains[pair]) - _DISCOUNT))
