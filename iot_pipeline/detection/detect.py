@@ -25,7 +25,7 @@ _KIND = "<U11"  # as long as "level_shift"
 
 
 @dataclass(frozen=True, eq=False)
-class _Verdict:
+class _Outcome:
     """The verdict on n usable readings in the order of time.
 
     Attributes:
@@ -68,7 +68,7 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     return _aligned(times, raw, readings.order, _judged(readings))
 
 
-def _judged(readings: Readings) -> _Verdict:
+def _judged(readings: Readings) -> _Outcome:
     n = len(readings.values)
     if n < _FEWEST or readings.span <= 0:
         return _too_few(readings)
@@ -86,7 +86,7 @@ def _judged(readings: Readings) -> _Verdict:
     return verdict
 
 
-def _too_few(readings: Readings) -> _Verdict:
+def _too_few(readings: Readings) -> _Outcome:
     """Answer for less than 24 readings or all at one time: their median, and no flags."""
     n = len(readings.values)
     level = readings.centre if n else np.nan
@@ -100,10 +100,10 @@ def _too_few(readings: Readings) -> _Verdict:
         noise=Curve(np.zeros(1), np.array([sd])),
     )
     words = f"{explain.counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance."
-    return _Verdict(np.zeros(n), np.full(n, level), [], model, lambda _: words)
+    return _Outcome(np.zeros(n), np.full(n, level), [], model, lambda _: words)
 
 
-def _by_residuals(readings: Readings, fit: Fit) -> _Verdict:
+def _by_residuals(readings: Readings, fit: Fit) -> _Outcome:
     noise, noise_cycle, z = _noise(readings, fit)
     verdict = judge(readings, z, fit, rhythm=noise_cycle is not None)
     half = readings.span / 2
@@ -125,7 +125,7 @@ def _by_residuals(readings: Readings, fit: Fit) -> _Verdict:
         noise=Curve((noise.x + 1.0) * half, readings.scale * noise.y),
         noise_cycle=noise_cycle,
     )
-    return _Verdict(
+    return _Outcome(
         scores=_raised(np.abs(verdict.scores), verdict.runs),
         expected=_in_units(readings, fit.expected),
         runs=verdict.runs,
@@ -151,7 +151,7 @@ def _noise(readings: Readings, fit: Fit) -> tuple[Curve, Cycle | None, FloatArra
 
 def _by_innovations(
     readings: Readings, innovations: Innovations, why: str, cycles: Sequence[Cycle], correlation: float
-) -> _Verdict:
+) -> _Outcome:
     followed = follow(readings, innovations)
     expected = _in_units(readings, followed.expected)
     noise = np.minimum(followed.noise, _LARGEST / readings.scale) * readings.scale
@@ -167,7 +167,7 @@ def _by_innovations(
         trend=Curve(readings.seconds, expected),
         noise=Curve(readings.seconds, noise),
     )
-    return _Verdict(
+    return _Outcome(
         scores=_raised(followed.scores, [run for run in followed.runs if run.kind == "gap"]),
         expected=expected,
         runs=followed.runs,
@@ -192,7 +192,7 @@ def _in_units(readings: Readings, scaled: FloatArray) -> FloatArray:
 
 
 def _aligned(
-    times: TimeArray, values: FloatArray, order: npt.NDArray[np.intp], verdict: _Verdict
+    times: TimeArray, values: FloatArray, order: npt.NDArray[np.intp], verdict: _Outcome
 ) -> Detection:
     """Put the verdict on the sorted readings back into the order of the input."""
     scores, expected = np.full((2, len(times)), np.nan)

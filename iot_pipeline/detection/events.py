@@ -72,9 +72,8 @@ def _least_before_climb(total: FloatArray, begin: int, threshold: float) -> tupl
         climbed = part - lowest > threshold
         crossing = int(np.argmax(climbed))
         seen = part[: crossing + 1] if climbed[crossing] else part
-        place = int(np.argmin(seen))
-        if seen[place] < total[least]:
-            least = begin + place
+        if lowest[len(seen) - 1] < total[least]:
+            least = begin + int(np.argmin(seen))
         if climbed[crossing]:
             return least, begin + crossing
         begin += _WINDOW

@@ -108,7 +108,7 @@ def _course(fit: Fit) -> str:
 
 
 def _bend(height: FloatArray, verb: str) -> str:
-    """Say how a smooth curve runs, whose moves back count where they are large enough."""
+    """Say how a smooth curve runs; a small move back is none."""
     ahead, inner = np.diff(height), height[1:-1]
     away = np.minimum(np.abs(inner - height[0]), np.abs(inner - height[-1]))
     turns = np.flatnonzero((ahead[:-1] * ahead[1:] < 0) & (away > _A_TURN * np.ptp(height)))

@@ -55,21 +55,21 @@ def find_patches(
         pairs.append((first[near], second[near]))
     if not pairs:
         return [], innovations
-    both = np.concatenate(pairs, axis=1)
-    away = both[1] - both[0]
+    ends = np.concatenate(pairs, axis=1)
+    away = ends[1] - ends[0]
     back = np.minimum(np.cumsum(filter_) - 1.0, -_LEAST_RETURN)  # an edge's opposite after so many readings
     opposite = back[np.minimum(away, len(back) - 1)]
-    heights, gains = _common_steps(innovations[both], scale[both], opposite, tail)
+    heights, gains = _common_steps(innovations[ends], scale[ends], opposite, tail)
     passed = np.flatnonzero(gains > _PRICE + np.log(away))
     rest = innovations.copy()
     patches = []
     # The clearest first, and each takes out of the innovations what it has put in.
     for pair in passed[np.argsort(-gains[passed], kind="stable")]:
-        start, stop, height = int(both[0, pair]), int(both[1, pair]), float(heights[pair])
-        ends = [start, stop]
+        start, stop = ends[:, pair].tolist()
         # Where a clearer pair accounts for a part of these edges, nothing is left to explain.
-        if not np.array_equal(rest[ends], innovations[ends]):
+        if rest[start] != innovations[start] or rest[stop] != innovations[stop]:
             continue
+        height = float(heights[pair])
         part = rest[start : stop + len(filter_) - 1]
         part -= height * np.convolve(np.ones(stop - start), filter_)[: len(part)]
         patches.append(Patch(start, stop, height, float(gains[pair]) - _DISCOUNT))
