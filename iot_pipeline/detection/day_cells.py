@@ -12,20 +12,23 @@ _FEW = 20.0  # readings at a time of the week, which count as much as all days' 
 _LONG = 2 * DAY  # a longer pause is shortened
 
 
+def _without_pauses(seconds: FloatArray) -> FloatArray:
+    """Shorten pauses of more than two days to less, and keep the time of the day; float64[n], ascending."""
+    steps = np.diff(seconds, prepend=0.0)
+    long = steps > _LONG
+    return seconds - np.cumsum(np.where(long, (steps // DAY - 1.0) * DAY, 0.0)) if long.any() else seconds
+
+
 class DayCells:
     """Readings divided by day and by time of the day.
 
     Attributes:
-        seconds: float64, shape (n,), their time; pauses of more than two days are shortened to less, and the
-            time of the day is kept.
+        seconds: float64, shape (n,), their time without long pauses.
     """
 
     def __init__(self, readings: Readings) -> None:
         """Divide n readings."""
-        steps = np.diff(readings.seconds, prepend=0.0)
-        self.seconds = readings.seconds
-        if steps.max() > _LONG:
-            self.seconds = self.seconds - np.cumsum(np.where(steps > _LONG, (steps // DAY - 1.0) * DAY, 0.0))
+        self.seconds = _without_pauses(readings.seconds)
         parts = int(np.clip(round(DAY / max(readings.step, 1e-6)), *_CELLS))
         self._shape = int(self.seconds[-1] // DAY) + 1, parts
         self._cell: IntArray = np.minimum(
