@@ -37,7 +37,7 @@ PARTS: dict[str, Part] = {
     "first guess of calm blocks": {"judge._calm": lambda z, _: np.ones(len(z), dtype=bool)},
     "collective tests": {"judge.collective_runs": lambda *_: []},
     "single readings": {"judge.point_runs": lambda *_: []},
-    "stuck, on residuals": {"judge.stuck_runs": lambda *_: []},
+    "stuck, on residuals": {"judge.stuck_runs": lambda *_, **__: []},
     "innovations": {"detect._ENOUGH": 10**9, "detect._FEWEST_FOLLOWED": 10**9},
     "residuals of Gaussian steps": {"follow.Innovations.are_gaussian": lambda _: False},
     "times of the day": {"day_cells.DayCells.local_mean": lambda _, v, **__: np.full(len(v), v.mean())},

@@ -1,7 +1,5 @@
 """Predict each reading from the ones before it; what the prediction misses by is its innovation."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from iot_pipeline.detection.prepare import Readings
@@ -14,30 +12,11 @@ _OUTLIER = 5.0  # usual changes; a reading that lies so far off has no say in th
 _PAUSE = 6.0  # usual steps, after which the readings before predict nothing
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """One-step predictions of n readings.
-
-    Attributes:
-        innovations: float64, shape (n,), reading minus prediction in scaled units.
-        usable: bool, shape (n,), whether as many readings as are needed precede without a pause.
-        filter: float64, shape (p + 1,), turns readings into innovations: 1, minus the coefficients.
-    """
-
-    innovations: FloatArray
-    usable: BoolArray
-    filter: FloatArray
-
-
 def fit_autoregression(values: FloatArray, usable: BoolArray, order: int) -> FloatArray:
     """Fit coefficients and a constant by least squares, float64[order + 1], the latest reading's first.
 
     Source: conditional least squares (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 7.1).
-
-    Args:
-        values: float64, shape (n,), without outliers.
-        usable: bool, shape (n,), the readings that are to be predicted; none of the first `order`.
-        order: How many readings predict the next.
+    What is to be predicted is `usable`, bool[n]; none of the first `order` values is.
     """
     rows = np.flatnonzero(usable)
     if len(rows) > _ROWS:
@@ -46,16 +25,17 @@ def fit_autoregression(values: FloatArray, usable: BoolArray, order: int) -> Flo
     gram = design @ design.T
     gram[np.diag_indices(order + 1)] *= 1.0 + 1e-9
     gram[np.diag_indices(order + 1)] += 1e-9
-    return np.asarray(np.linalg.solve(gram, design @ values[rows]), dtype=np.float64)
+    return np.linalg.solve(gram, design @ values[rows])
 
 
-def predict(readings: Readings) -> Prediction:
-    """Predict each reading from the eight before it; soon after a pause, by the one before it.
+def predict(readings: Readings) -> tuple[FloatArray, BoolArray, FloatArray]:
+    """Predict each of many readings from the eight before it; soon after a pause, by the one before it.
 
     The second fit sees neither readings that lie far from the first one's prediction nor those after them.
 
-    Args:
-        readings: n of them, many times eight.
+    Returns:
+        The innovations, float64[n], reading minus prediction in scaled units; whether as many readings as are
+        needed precede without a pause, bool[n]; what turns readings into innovations, float64[p + 1].
     """
     values = readings.values
     pause = np.diff(readings.seconds, prepend=-readings.step) > _PAUSE * readings.step
@@ -71,4 +51,4 @@ def predict(readings: Readings) -> Prediction:
         rest = np.convolve(values, filter_)[: len(values)] - coefficients[-1]
         outliers = np.cumsum(np.abs(rest) > bound)
         fitted[ORDER:] = outliers[ORDER:] == np.append(0, outliers[:-1])[:-ORDER]
-    return Prediction(np.where(usable, rest, change), usable, filter_)
+    return np.where(usable, rest, change), usable, filter_

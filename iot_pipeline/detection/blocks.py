@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.types import FloatArray, IntArray
 
 _BLOCKS = 512
@@ -53,19 +54,15 @@ def row_medians(rows: FloatArray) -> FloatArray:
     return (upper + lower) / 2
 
 
-def condense(x: FloatArray, values: FloatArray, floor: float) -> Blocks:
+def condense(readings: Readings, values: FloatArray) -> Blocks:
     """Give each block's level: the median, the local slope removed, then two Huber steps.
 
     Source: Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964);
     the standard error is that of an M-estimate (Huber & Ronchetti, "Robust Statistics", 2009, chapter 3).
-
-    Args:
-        x: float64, shape (n,), time in [-1, 1], ascending.
-        values: float64, shape (n,).
-        floor: The smallest standard deviation that a reading can have.
+    The values, float64[n], are those of the readings without what repeats.
     """
-    index = block_index(len(x))
-    xs, ys = x[index], values[index]
+    index = block_index(len(values))
+    xs, ys = readings.x[index], values[index]
     centre = xs.mean(axis=1)
     level = row_medians(ys)
     slope = np.zeros_like(level)
@@ -73,7 +70,7 @@ def condense(x: FloatArray, values: FloatArray, floor: float) -> Blocks:
     np.divide(rise, run, out=slope[1:-1], where=run > 0)
     slope[[0, -1]] = slope[[1, -2]] if len(slope) > 1 else 0.0
     deviation = ys - level[:, None] - slope[:, None] * (xs - centre[:, None])
-    spread = np.maximum(1.4826 * row_medians(np.abs(deviation)), floor)
+    spread = np.maximum(1.4826 * row_medians(np.abs(deviation)), readings.floor)
     bound = _HUBER * spread[:, None]
     shift = np.zeros((len(level), 1))
     for _ in range(2):
@@ -82,7 +79,7 @@ def condense(x: FloatArray, values: FloatArray, floor: float) -> Blocks:
         shift += clipped.sum(axis=1, keepdims=True) / inside
     level = level + shift[:, 0]
     error = np.sqrt(index.shape[1] * np.mean(clipped**2, axis=1)) / inside[:, 0]
-    return Blocks(index, centre, level, _calibrated(level, np.maximum(error, floor), index.shape[1]))
+    return Blocks(index, centre, level, _calibrated(level, np.maximum(error, readings.floor), index.shape[1]))
 
 
 def _calibrated(level: FloatArray, error: FloatArray, size: int) -> FloatArray:

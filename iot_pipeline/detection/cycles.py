@@ -1,12 +1,12 @@
 """Find and fit what repeats within days and weeks: sinusoids, or the profile of a day or a week."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from scipy import fft, special
 
 from iot_pipeline.detection.blocks import row_medians
+from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.summer_time import clock_seconds
 from iot_pipeline.detection.types import Cycle, FloatArray
 
@@ -28,37 +28,30 @@ _FEWEST_PARTS = 8
 _COVERED = 0.8  # the share of the parts that must hold readings
 
 
-def find_periods(seconds: FloatArray, residual: FloatArray, step: float) -> tuple[float, ...]:
+def find_periods(readings: Readings, residual: FloatArray) -> tuple[float, ...]:
     """Find the periods that stand far above the spectrum around them, in seconds, at most two.
 
     The test against an exponentially distributed background is Fisher's ("Tests of significance in harmonic
     analysis", Proc. R. Soc. A 125, 1929); the local median as background allows for red noise. Irregular
-    readings are put on the grid of their median step.
-
-    Args:
-        seconds: float64, shape (n,), ascending.
-        residual: float64, shape (n,), free of slow trend and of outliers.
-        step: The usual time between two readings, in seconds.
+    readings are put on the grid of their median step. The residual, float64[n], is free of slow trend and of
+    outliers.
     """
-    n, span = len(seconds), float(seconds[-1])
-    step = max(step, span / (4 * n))
-    cells = np.rint(seconds / step).astype(np.intp)
-    count = np.bincount(cells)
-    grid = np.bincount(cells, weights=residual) / np.maximum(count, 1)
+    n, span = len(residual), readings.span
+    step = max(readings.step, span / (4 * n))
+    cells = np.rint(readings.seconds / step).astype(np.intp)
+    grid = np.bincount(cells, weights=residual) / np.maximum(np.bincount(cells), 1)
     length = fft.next_fast_len(len(grid), real=True)
     power = np.abs(fft.rfft(grid, length)) ** 2
-    frequency = np.arange(len(power)) / (length * step)
-
-    whole = len(power) // _BAND * _BAND
-    if not whole:
+    power = power[: len(power) // _BAND * _BAND]
+    if not len(power):
         return ()
-    middle = row_medians(power[:whole].reshape(-1, _BAND))
+    frequency = np.arange(len(power)) / (length * step)
+    middle = row_medians(power.reshape(-1, _BAND))
     background = np.maximum(np.repeat(middle, _BAND), 1e-12 * float(power.max()) + 1e-300) / np.log(2)
-    ratio = power[:whole] / background
+    ratio = power / background
     # A line leaks into its neighbours, and they may stand out more where the next band is quieter.
-    ratio[1:-1][power[1 : whole - 1] < np.maximum(power[: whole - 2], power[2:whole])] = 0.0
-    ratio[frequency[:whole] < _FEWEST_TURNS / span] = 0.0
-    ratio[frequency[:whole] > 1 / (4 * step)] = 0.0
+    ratio[1:-1][power[1:-1] < np.maximum(power[:-2], power[2:])] = 0.0
+    ratio[(frequency < _FEWEST_TURNS / span) | (frequency > 1 / (4 * step))] = 0.0
 
     periods: list[float] = []
     for _ in range(_MOST_CYCLES):
@@ -68,29 +61,25 @@ def find_periods(seconds: FloatArray, residual: FloatArray, step: float) -> tupl
             break
         period = _calendar_period(frequency[peak], span)
         if not period:
-            period = 2 * np.pi / _refine(seconds, residual, 2 * np.pi * frequency[peak])
+            period = 2 * np.pi / _refine(readings.seconds, residual, 2 * np.pi * frequency[peak])
         periods.append(period)
-        turns = frequency[:whole] * period
+        turns = frequency * period
         ratio[np.abs(turns - np.rint(turns)) < 2.5 * period / span] = 0.0
     return tuple(periods)
 
 
-def repeats(seconds: FloatArray, residual: FloatArray, period: float) -> bool:
+def repeats(readings: Readings, residual: FloatArray, period: float) -> bool:
     """Say whether the hours of a day differ, or the days of a week by more than the time of day.
 
     In short spans no spectrum tells. Analysis of variance over the periods that are nearly complete (Fisher,
     "Statistical Methods for Research Workers", 1925): what varies from period to period is the yardstick. The
     memory of the noise takes degrees of freedom away (Greenhouse & Geisser, "On methods in the analysis of
-    profile data", Psychometrika 24, 1959); from one quarter of a day to the next it is forgotten.
-
-    Args:
-        seconds: float64, shape (n,), ascending.
-        residual: float64, shape (n,), free of what changes from period to period, and of outliers.
-        period: That of a day or a week.
+    profile data", Psychometrika 24, 1959); from one quarter of a day to the next it is forgotten. The
+    residual, float64[n], is free of what changes from period to period, and of outliers.
     """
     parts, turns, fewest = _PARTS[period]
-    count = int(seconds[-1] // period)
-    cells = np.minimum((seconds * (parts / period)).astype(np.intp), count * parts)
+    count = int(readings.span // period)
+    cells = np.minimum((readings.seconds * (parts / period)).astype(np.intp), count * parts)
     size = np.bincount(cells, minlength=count * parts + 1)[:-1].reshape(count, parts)
     total = np.bincount(cells, residual, count * parts + 1)[:-1].reshape(count, parts)
     mostly = (size > 0).mean(axis=1) >= _COVERED
@@ -125,14 +114,11 @@ def _calendar_period(frequency: float, span: float) -> float:
 def _refine(seconds: FloatArray, residual: FloatArray, omega: float) -> float:
     """Sharpen a frequency by the drift of its phase over the span (Kay, IEEE Trans. ASSP 37, 1989)."""
     chunk = np.minimum((seconds / seconds[-1] * 16).astype(np.intp), 15)
-    times = np.bincount(chunk, weights=seconds, minlength=16) / np.maximum(
-        np.bincount(chunk, minlength=16), 1
-    )
+    times = np.bincount(chunk, seconds, 16) / np.maximum(np.bincount(chunk, minlength=16), 1)
     for _ in range(2):
         angle = omega * seconds
-        wave = np.bincount(chunk, residual * np.cos(angle), 16) - 1j * np.bincount(
-            chunk, residual * np.sin(angle), 16
-        )
+        real, imaginary = (np.bincount(chunk, residual * part, 16) for part in (np.cos(angle), np.sin(angle)))
+        wave = real - 1j * imaginary
         weight = np.abs(wave)
         if not weight.any():
             break
@@ -143,34 +129,28 @@ def _refine(seconds: FloatArray, residual: FloatArray, omega: float) -> float:
 
 
 def fit_cycles(
-    seconds: FloatArray,
-    residual: FloatArray,
-    periods: tuple[float, ...],
-    step: float,
-    clock_changes: FloatArray,
+    readings: Readings, residual: FloatArray, periods: tuple[float, ...], clock_changes: FloatArray
 ) -> tuple[Cycle, ...]:
     """Fit one cycle after the other, each to what the earlier ones leave.
 
     Args:
-        seconds: float64, shape (n,).
-        residual: float64, shape (n,), free of trend, outliers clipped.
+        readings: n of them.
+        residual: float64, shape (n,), their values without trend, outliers clipped.
         periods: In seconds, the strongest first.
-        step: The usual time between two readings, in seconds.
         clock_changes: In seconds, those that days and weeks follow.
     """
     cycles = []
     for period in periods:
         changes = clock_changes if period in {DAY, WEEK} else np.empty(0)
-        cycle = _fit_cycle(clock_seconds(seconds, changes), residual, period, step)
-        if cycle:
-            cycle = replace(cycle, clock_changes=changes)
-            cycles.append(cycle)
+        table = _fit_cycle(clock_seconds(readings.seconds, changes), residual, period, readings.step)
+        if table is not None:
+            cycles.append(Cycle(period, table, changes))
             if period != periods[-1]:
-                residual = residual - cycle(seconds)
+                residual = residual - cycles[-1](readings.seconds)
     return tuple(cycles)
 
 
-def _fit_cycle(seconds: FloatArray, residual: FloatArray, period: float, step: float) -> Cycle | None:
+def _fit_cycle(seconds: FloatArray, residual: FloatArray, period: float, step: float) -> FloatArray | None:
     """Fit a repeating curve to the means of the parts of the folded period; None where nothing repeats.
 
     Harmonics or the means themselves, whichever has the least BIC (Schwarz, "Estimating the dimension of a
@@ -194,7 +174,7 @@ def _fit_cycle(seconds: FloatArray, residual: FloatArray, period: float, step: f
         criterion = float(count @ (mean - at_parts) ** 2) / variance + size * np.log(n)
         if criterion < best:
             best, table = criterion, curve
-    return None if table is None else Cycle(period, table - table.mean())
+    return None if table is None else table - table.mean()
 
 
 def _harmonics(count: FloatArray, mean: FloatArray, variance: float) -> tuple[int, FloatArray]:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from iot_pipeline.detection.cycles import DAY
+from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.types import FloatArray, IntArray
 
 _CELLS = (8, 96)  # a day has at least and at most
@@ -11,35 +12,33 @@ _FEW = 20.0  # readings at a time of the week, which count as much as all days' 
 _LONG = 2 * DAY  # a longer pause is shortened
 
 
-def without_pauses(seconds: FloatArray) -> FloatArray:
+def _without_pauses(seconds: FloatArray) -> FloatArray:
     """Shorten pauses of more than two days to less, and keep the time of the day; float64[n], ascending."""
     steps = np.diff(seconds, prepend=0.0)
-    if steps.max() <= _LONG:
-        return seconds
-    shortened: FloatArray = seconds - np.cumsum(np.where(steps > _LONG, (steps // DAY - 1.0) * DAY, 0.0))
-    return shortened
+    long = steps > _LONG
+    return seconds - np.cumsum(np.where(long, (steps // DAY - 1.0) * DAY, 0.0)) if long.any() else seconds
 
 
 class DayCells:
-    """Readings divided by day and by time of the day."""
+    """Readings divided by day and by time of the day.
 
-    def __init__(self, seconds: FloatArray, step: float) -> None:
-        """Divide readings.
+    Attributes:
+        seconds: float64, shape (n,), their time without long pauses.
+    """
 
-        Args:
-            seconds: float64, shape (n,), ascending, without long pauses.
-            step: The usual time between two readings, in seconds.
-        """
-        parts = int(np.clip(round(DAY / max(step, 1e-6)), *_CELLS))
-        self._shape = int(seconds[-1] // DAY) + 1, parts
+    def __init__(self, readings: Readings) -> None:
+        """Divide n readings."""
+        self.seconds = _without_pauses(readings.seconds)
+        parts = int(np.clip(round(DAY / max(readings.step, 1e-6)), *_CELLS))
+        self._shape = int(self.seconds[-1] // DAY) + 1, parts
         self._cell: IntArray = np.minimum(
-            (seconds * (parts / DAY)).astype(np.intp), self._shape[0] * parts - 1
+            (self.seconds * (parts / DAY)).astype(np.intp), self._shape[0] * parts - 1
         )
         self._count = self._totals(None)
         self._counts: dict[int, tuple[FloatArray, ...]] = {}
 
     def local_mean(self, values: FloatArray, *, hours: int, pseudo: tuple[float, float]) -> FloatArray:
-        """Average over the ten days before and after, without the day itself: no event hides itself.
+        """Average over the ten days around, without the day itself: no event hides itself; float64[n].
 
         Means of few readings are drawn towards those of many: that of a time of the week to that of all days,
         this one to that of all hours, and this one to that of the whole (empirical Bayes: Efron & Morris,
@@ -49,9 +48,6 @@ class DayCells:
             values: float64, shape (n,).
             hours: How many cells before and after belong to a time of the day.
             pseudo: With how many readings the mean of the whole counts, and that of all hours.
-
-        Returns:
-            float64, shape (n,).
         """
         total = self._totals(values)
         whole = total.sum() / max(self._count.sum(), 1.0)
@@ -90,13 +86,11 @@ def _over_days(rows: FloatArray) -> FloatArray:
     total = np.concatenate((np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)))
     day = np.arange(len(rows))
     last = np.minimum(day + _DAYS + 1, len(rows))
-    sums: FloatArray = np.maximum(total[last] - total[np.maximum(day - _DAYS, 0)] - rows, 0.0)
-    return sums
+    return np.maximum(total[last] - total[np.maximum(day - _DAYS, 0)] - rows, 0.0)
 
 
 def _over_hours(rows: FloatArray, cells: int) -> FloatArray:
     """Sum the cells around each time of the day; the day is a circle."""
     ring = np.concatenate((rows[:, -cells:], rows, rows[:, :cells]), axis=1)
     total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(ring, axis=1)), axis=1)
-    sums: FloatArray = total[:, 2 * cells + 1 :] - total[:, : rows.shape[1]]
-    return sums
+    return total[:, 2 * cells + 1 :] - total[:, : rows.shape[1]]

@@ -1,34 +1,19 @@
 """The detector from end to end: prepare, fit, judge, and give the verdict in the order of the input."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from iot_pipeline.detection import explain
 from iot_pipeline.detection.events import Run
-from iot_pipeline.detection.explain import (
-    CLOSELY,
-    NO_CURVE,
-    counted,
-    model_name,
-    model_parameters,
-    reasoning,
-    reasoning_of_innovations,
-)
 from iot_pipeline.detection.follow import Innovations, find_innovations, follow
 from iot_pipeline.detection.judge import judge
 from iot_pipeline.detection.model import Fit, find_rhythm, fit_model
 from iot_pipeline.detection.noise import local_scale, neighbour_correlation, scale_cycle
 from iot_pipeline.detection.prepare import Readings, prepare, sampled
-from iot_pipeline.detection.types import (
-    Curve,
-    Cycle,
-    Detection,
-    Event,
-    FloatArray,
-    SensorModel,
-    TimeArray,
-)
+from iot_pipeline.detection.types import Curve, Cycle, Detection, Event, FloatArray, SensorModel, TimeArray
 
 _FEWEST = 24  # readings; fewer get a level and no flags
 _CLOSELY = 0.3  # the correlation of neighbouring readings from which they may be judged by innovations,
@@ -40,12 +25,22 @@ _KIND = "<U11"  # as long as "level_shift"
 
 
 @dataclass(frozen=True, eq=False)
-class _Noise:
-    """The noise around the fitted curve in scaled units: over time in [-1, 1], and its daily rhythm."""
+class _Outcome:
+    """The verdict on n usable readings in the order of time.
 
-    curve: Curve
-    rhythm: Cycle | None
-    z: FloatArray
+    Attributes:
+        scores: float64, shape (n,).
+        expected: float64, shape (n,), in the unit of the values.
+        runs: The anomalies.
+        model: The regular behaviour, without its reasoning.
+        words: The reasoning, given the events.
+    """
+
+    scores: FloatArray
+    expected: FloatArray
+    runs: list[Run]
+    model: SensorModel
+    words: Callable[[Sequence[Event]], str]
 
 
 def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detection:
@@ -70,97 +65,101 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     if times.ndim != 1 or times.shape != raw.shape:
         raise ValueError(f"timestamps {times.shape} and values {raw.shape} are no vectors of the same length")
     readings = prepare(times, raw)
-    n = len(readings.values)
-    span = float(readings.seconds[-1]) if n else 0.0
-    if n < _FEWEST or span <= 0:
-        return _too_few(times, raw, readings)
+    return _aligned(times, raw, readings.order, _judged(readings))
 
-    x = readings.seconds * (2.0 / span) - 1.0
-    rhythm = find_rhythm(readings, x)
+
+def _judged(readings: Readings) -> _Outcome:
+    n = len(readings.values)
+    if n < _FEWEST or readings.span <= 0:
+        return _too_few(readings)
+    rhythm = find_rhythm(readings)
     correlation = neighbour_correlation(rhythm.rough - rhythm.season)
     if n >= _ENOUGH and abs(correlation) >= _CLOSELY:
         innovations = find_innovations(readings)
         if not innovations.are_gaussian():
-            why = CLOSELY
-            return _judged_by_innovations(
-                times, raw, readings, innovations, (why, rhythm.cycles, correlation)
-            )
-    fit = fit_model(readings, x, rhythm)
-    result = _judged_by_residuals(times, raw, readings, fit, _noise(readings, x, fit))
-    if result.model.misfit and n >= _FEWEST_FOLLOWED:
+            return _by_innovations(readings, innovations, explain.CLOSELY, rhythm.cycles, correlation)
+    fit = fit_model(readings, rhythm)
+    verdict = _by_residuals(readings, fit)
+    if verdict.model.misfit and n >= _FEWEST_FOLLOWED:
         innovations = find_innovations(readings)
-        return _judged_by_innovations(times, raw, readings, innovations, (NO_CURVE, fit.cycles, correlation))
-    return result
+        return _by_innovations(readings, innovations, explain.NO_CURVE, fit.cycles, correlation)
+    return verdict
 
 
-def _noise(readings: Readings, x: FloatArray, fit: Fit) -> _Noise:
-    """Measure the noise around the curve, and by it the residuals."""
-    n = len(x)
-    residual = readings.values - fit.expected
-    floor = max(readings.floor, _PRECISION * float(np.max(np.abs(fit.curve.y))))
-    unbiased = residual * np.sqrt(n / max(n - fit.trends[0].size, 1))
-    curve = local_scale(x, unbiased, fit.blocks.index, floor)
-    rhythm = scale_cycle(readings.seconds, residual / curve(x), fit.cycles)
-    if rhythm:
-        loudness = np.exp(rhythm(readings.seconds))
-        curve = local_scale(x, unbiased / loudness, fit.blocks.index, floor)
-        residual = residual / loudness
-    return _Noise(curve, rhythm, residual / curve(x))
-
-
-def _judged_by_residuals(
-    times: TimeArray, raw: FloatArray, readings: Readings, fit: Fit, noise: _Noise
-) -> Detection:
-    x = readings.seconds * (2.0 / readings.seconds[-1]) - 1.0
-    verdict = judge(readings, x, noise.z, fit, rhythm=noise.rhythm is not None)
-    span = float(readings.seconds[-1])
-    half = span / 2
+def _too_few(readings: Readings) -> _Outcome:
+    """Answer for less than 24 readings or all at one time: their median, and no flags."""
+    n = len(readings.values)
+    level = readings.centre if n else np.nan
+    sd = 1.4826 * float(np.median(np.abs(readings.values))) * readings.scale if n else np.nan
     model = SensorModel(
-        name=model_name(fit),
+        name="constant" if n else "none",
+        noise_sd=sd,
+        n_points=n,
+        origin=readings.origin,
+        trend=Curve(np.zeros(1), np.array([level])),
+        noise=Curve(np.zeros(1), np.array([sd])),
+    )
+    words = f"{explain.counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance."
+    return _Outcome(np.zeros(n), np.full(n, level), [], model, lambda _: words)
+
+
+def _by_residuals(readings: Readings, fit: Fit) -> _Outcome:
+    noise, noise_cycle, z = _noise(readings, fit)
+    verdict = judge(readings, z, fit, rhythm=noise_cycle is not None)
+    half = readings.span / 2
+    model = SensorModel(
+        name=explain.model_name(fit),
         breakpoints=tuple(
             readings.origin + np.timedelta64(round((place + 1.0) * half * 1e6), "us")
             for place in fit.trends[0].breaks
         ),
-        parameters=model_parameters(fit, span, readings.scale),
-        noise_sd=float(np.median(noise.curve.y)) * readings.scale,
+        parameters=explain.model_parameters(fit, readings.span, readings.scale),
+        noise_sd=float(np.median(noise.y)) * readings.scale,
         tail_freedom=verdict.freedom,
         autocorrelation=verdict.autocorrelation,
-        n_points=len(x),
+        n_points=len(z),
         misfit=verdict.misfit,
         origin=readings.origin,
         trend=Curve((fit.curve.x + 1.0) * half, _in_units(readings, fit.curve.y)),
         cycles=tuple(replace(cycle, table=cycle.table * readings.scale) for cycle in fit.cycles),
-        noise=Curve((noise.curve.x + 1.0) * half, readings.scale * noise.curve.y),
-        noise_cycle=noise.rhythm,
+        noise=Curve((noise.x + 1.0) * half, readings.scale * noise.y),
+        noise_cycle=noise_cycle,
     )
-    detection = _aligned(
-        times,
-        raw,
-        readings,
+    return _Outcome(
         scores=_raised(np.abs(verdict.scores), verdict.runs),
         expected=_in_units(readings, fit.expected),
         runs=verdict.runs,
         model=model,
+        words=lambda events: explain.reasoning(fit, verdict, events),
     )
-    words = reasoning(fit, detection.events, verdict)
-    return replace(detection, model=replace(model, reasoning=words))
 
 
-def _judged_by_innovations(
-    times: TimeArray,
-    raw: FloatArray,
-    readings: Readings,
-    innovations: Innovations,
-    why: tuple[str, tuple[Cycle, ...], float],
-) -> Detection:
+def _noise(readings: Readings, fit: Fit) -> tuple[Curve, Cycle | None, FloatArray]:
+    """Measure the noise around the curve over time, its daily rhythm, and by both the residuals."""
+    n = len(readings.x)
+    residual = readings.values - fit.expected
+    floor = max(readings.floor, _PRECISION * float(np.max(np.abs(fit.curve.y))))
+    unbiased = residual * np.sqrt(n / max(n - fit.trends[0].size, 1))
+    curve = local_scale(readings.x, unbiased, fit.blocks.index, floor)
+    rhythm = scale_cycle(readings.seconds, residual / curve(readings.x), fit.cycles)
+    if rhythm:
+        loudness = np.exp(rhythm(readings.seconds))
+        curve = local_scale(readings.x, unbiased / loudness, fit.blocks.index, floor)
+        residual = residual / loudness
+    return curve, rhythm, residual / curve(readings.x)
+
+
+def _by_innovations(
+    readings: Readings, innovations: Innovations, why: str, cycles: Sequence[Cycle], correlation: float
+) -> _Outcome:
     followed = follow(readings, innovations)
     expected = _in_units(readings, followed.expected)
     noise = np.minimum(followed.noise, _LARGEST / readings.scale) * readings.scale
     model = SensorModel(
         name="autoregression",
-        parameters=(("residual_autocorrelation", why[2]),),
+        parameters=(("residual_autocorrelation", correlation),),
         noise_sd=float(np.median(sampled(noise))),
-        autocorrelation=why[2],
+        autocorrelation=correlation,
         n_points=len(noise),
         misfit=followed.doubt > 1.0,
         origin=readings.origin,
@@ -168,17 +167,13 @@ def _judged_by_innovations(
         trend=Curve(readings.seconds, expected),
         noise=Curve(readings.seconds, noise),
     )
-    detection = _aligned(
-        times,
-        raw,
-        readings,
+    return _Outcome(
         scores=_raised(followed.scores, [run for run in followed.runs if run.kind == "gap"]),
         expected=expected,
         runs=followed.runs,
         model=model,
+        words=lambda events: explain.reasoning_of_innovations(why, cycles, correlation, followed, events),
     )
-    words = reasoning_of_innovations(*why, detection.events, followed)
-    return replace(detection, model=replace(model, reasoning=words))
 
 
 def _raised(scores: FloatArray, runs: list[Run]) -> FloatArray:
@@ -197,31 +192,20 @@ def _in_units(readings: Readings, scaled: FloatArray) -> FloatArray:
 
 
 def _aligned(
-    times: TimeArray,
-    values: FloatArray,
-    readings: Readings,
-    *,
-    scores: FloatArray,
-    expected: FloatArray,
-    runs: list[Run],
-    model: SensorModel,
+    times: TimeArray, values: FloatArray, order: npt.NDArray[np.intp], verdict: _Outcome
 ) -> Detection:
     """Put the verdict on the sorted readings back into the order of the input."""
-    order = readings.order
-    scores_in_time, expected_in_time = scores, expected
-    scores = np.full(len(times), np.nan)
-    scores[order] = scores_in_time
-    expected = np.full(len(times), np.nan)
-    expected[order] = expected_in_time
+    scores, expected = np.full((2, len(times)), np.nan)
+    scores[order], expected[order] = verdict.scores, verdict.expected
     if len(order) < len(times):
         dated = np.flatnonzero(np.isnan(expected) & ~np.isnat(times))
-        expected[dated] = model.expected_at(times[dated])
+        expected[dated] = verdict.model.expected_at(times[dated])
     ids = np.full(len(times), -1, dtype=np.intp)
     kinds = np.zeros(len(times), dtype=_KIND)
     events: list[Event] = []
     # The first reading after a gap tells of the gap, whatever else it is.
-    after_gaps = [run.start for run in runs if run.kind == "gap"]
-    for run in runs:
+    after_gaps = [run.start for run in verdict.runs if run.kind == "gap"]
+    for run in verdict.runs:
         members = np.arange(run.start, run.stop)
         place = order[members if run.kind == "gap" else np.setdiff1d(members, after_gaps)]
         place = place[ids[place] < 0]
@@ -240,6 +224,7 @@ def _aligned(
                 mean_residual=_mean_residual(values[place], expected[place]),
             )
         )
+    model = replace(verdict.model, reasoning=verdict.words(events))
     return Detection(ids >= 0, scores, expected, kinds, ids, tuple(events), model)
 
 
@@ -247,28 +232,3 @@ def _mean_residual(values: FloatArray, expected: FloatArray) -> float:
     """Average deviations that may be as large as a number can be."""
     half = np.sum((values / 2 - expected / 2) / len(values))
     return float(np.clip(half, -_LARGEST / 2, _LARGEST / 2) * 2)
-
-
-def _too_few(times: TimeArray, raw: FloatArray, readings: Readings) -> Detection:
-    """Answer for less than 24 readings or all at one time: their median, and no flags."""
-    n = len(readings.values)
-    level = readings.centre if n else np.nan
-    sd = 1.4826 * float(np.median(np.abs(readings.values))) * readings.scale if n else np.nan
-    model = SensorModel(
-        name="constant" if n else "none",
-        noise_sd=sd,
-        n_points=n,
-        reasoning=f"{counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance.",
-        origin=readings.origin,
-        trend=Curve(np.zeros(1), np.array([level])),
-        noise=Curve(np.zeros(1), np.array([sd])),
-    )
-    return _aligned(
-        times,
-        raw,
-        readings,
-        scores=np.zeros(n),
-        expected=np.full(n, level),
-        runs=[],
-        model=model,
-    )

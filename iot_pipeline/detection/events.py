@@ -1,20 +1,18 @@
 """Collective anomalies: runs of readings that are anomalous together."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from iot_pipeline.detection.day_cells import DayCells
-from iot_pipeline.detection.prepare import sampled
+from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.types import FloatArray
 
 # The tests for a shifted mean: the shift in standard deviations, and how coarse a search does for such runs.
 _SHIFTS = ((1.2, 4), (3.0, 1))
 _SPREAD = 2.5  # the ratio of standard deviations that the test for more noise is made for
 _FALSE_ALARMS = 0.005  # per sensor and test
-_WINDOW = 2048  # readings that are searched at a time for the start of a run, and
-_NEAR = 1024  # for its end
+_WINDOW = 2048  # readings that are searched at a time for the start or the end of a run
 _MARGIN = 25  # readings around an event within which its ends are sought
 LONGEST_BURST = 100
 _CLIP = 30.0  # standard deviations, beyond which a reading tells no more about a run
@@ -45,62 +43,41 @@ class Run:
         return float(np.sqrt(2.0 * self.evidence))
 
 
-def page_runs(gains: FloatArray, threshold: float, stride: int = 1) -> list[tuple[int, int, float]]:
-    """Find the runs in which log-likelihood ratios add up beyond a threshold, by Page's test.
+def _page_runs(gains: FloatArray, threshold: float, stride: int = 1) -> list[tuple[int, int, float]]:
+    """Find the runs in which log-likelihood ratios add up beyond a threshold: start, stop and climb of each.
 
     A run starts where the sum was least, and ends where it was greatest before it fell by the threshold.
-    Source: Page, "Continuous inspection schemes", Biometrika 41 (1954).
-
-    Args:
-        gains: float64, shape (n,), negative on average for regular readings.
-        threshold: How far the sum has to climb.
-        stride: Look at every n-th sum only; the ends are as coarse.
-
-    Returns:
-        (start, stop, climb) of each run.
+    Source: Page, "Continuous inspection schemes", Biometrika 41 (1954). Gains, float64[n], are negative on
+    average for regular readings; only every n-th sum is looked at by a stride of n, and ends are as coarse.
     """
     total = np.concatenate(([0.0], np.cumsum(gains)))[::stride].copy()
+    upside_down = -total
     runs = []
-    begin = start = 0
-    while begin < len(total) - 1:
-        part = total[begin : begin + _WINDOW + 1]
-        lowest = np.minimum.accumulate(np.minimum(part, total[start]))
-        crossed = part - lowest > threshold
-        cross = int(np.argmax(crossed))
-        if not crossed[cross]:
-            if lowest[-1] < total[start]:
-                start = begin + int(np.argmin(part))
-            begin += _WINDOW
-            continue
-        if lowest[cross] < total[start]:
-            start = begin + int(np.argmin(part[: cross + 1]))
-        stop = _summit(total, begin + cross, threshold)
+    stop = 0
+    while stop < len(total) - 1:
+        start, crossing = _least_before_climb(total, stop, threshold)
+        if crossing == len(total):
+            break
+        stop, _ = _least_before_climb(upside_down, crossing, threshold)
         runs.append((start * stride, stop * stride, float(total[stop] - total[start])))
-        begin = start = stop
     return runs
 
 
-def _summit(total: FloatArray, begin: int, threshold: float) -> int:
-    """Find where a sum is greatest before it falls by the threshold."""
-    summit = begin
+def _least_before_climb(total: FloatArray, begin: int, threshold: float) -> tuple[int, int]:
+    """Find where a sum is least before it has climbed by the threshold, and where it has; else its length."""
+    least = begin
     while begin < len(total):
-        part = total[begin : begin + _NEAR]
-        highest = np.maximum.accumulate(np.maximum(part, total[summit]))
-        fallen = highest - part > threshold
-        fall = int(np.argmax(fallen))
-        seen = part[: fall + 1] if fallen[fall] else part
-        best = int(np.argmax(seen))
-        if seen[best] > total[summit]:
-            summit = begin + best
-        if fallen[fall]:
-            break
-        begin += _NEAR
-    return summit
-
-
-def collective_threshold(n: int) -> float:
-    """Give the evidence that a run among n readings needs."""
-    return float(np.log(2.0 * n / _FALSE_ALARMS)) + 1.0
+        part = total[begin : begin + _WINDOW]
+        lowest = np.minimum.accumulate(np.minimum(part, total[least]))
+        climbed = part - lowest > threshold
+        crossing = int(np.argmax(climbed))
+        seen = part[: crossing + 1] if climbed[crossing] else part
+        if lowest[len(seen) - 1] < total[least]:
+            least = begin + int(np.argmin(seen))
+        if climbed[crossing]:
+            return least, begin + crossing
+        begin += _WINDOW
+    return least, len(total)
 
 
 def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list[Run]:
@@ -111,25 +88,23 @@ def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list
         z: float64, shape (n,), residuals in local standard deviations.
         deflation: By how much sums of scores vary more than independent ones.
     """
-    n = len(scores)
-    threshold = collective_threshold(n)
+    threshold = float(np.log(2.0 * len(scores) / _FALSE_ALARMS)) + 1.0
     # One reading alone must not make a run: its gain is bounded to less than half of the threshold.
     spread_gain = 1.0 - _SPREAD**-2
     bound = np.sqrt((0.4 * threshold + np.log(_SPREAD)) * 2.0 / spread_gain)
     gains = np.minimum(scores**2, bound**2) * (spread_gain / (2 * deflation)) - np.log(_SPREAD) / deflation
-    found = page_runs(gains, threshold, 4)
+    found = _page_runs(gains, threshold, 4)
     for shift, stride in _SHIFTS:
         bound = 0.45 * threshold / shift + shift / 2
         for sign in (1.0, -1.0):
             gains = np.minimum(sign * scores, bound) * (shift / deflation) - shift**2 / (2 * deflation)
-            found += page_runs(gains, threshold, stride)
+            found += _page_runs(gains, threshold, stride)
     runs: list[Run] = []
     for start, stop, climb in _merged(found):
         run = _sharpened(scores, z, start, stop, climb)
         first = max(run.start, runs[-1].stop if runs else 0)
-        last = min(run.stop, n)
-        if last > first:
-            runs.append(Run(first, last, run.kind, run.evidence))
+        if run.stop > first:
+            runs.append(replace(run, start=first))
     return runs
 
 
@@ -219,17 +194,18 @@ def _line(y: FloatArray) -> tuple[float, float, float]:
     return mean, slope, (n * mean**2 + across * slope**2) / 2
 
 
-def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells], limit: float = 0.0) -> list[Run]:
+def stuck_runs(readings: Readings, cells: DayCells | None = None, *, limit: float = 0.0) -> list[Run]:
     """Tell of each run of equal values how rare it is among the sensor's own repeats, here and at this hour.
 
     A repeat is as likely as repeats are nearby, or as after another repeat, whichever is more: a frozen river
     repeats itself. Then lengths are geometric (Erdos & Renyi, "On a new law of large numbers", 1970).
 
     Args:
-        values: float64, shape (n,), in the order of time.
-        day_cells: Divides the readings by day and time of the day, where there is anything to judge.
+        readings: n of them.
+        cells: Their days and times of the day; made where there is anything to judge.
         limit: The evidence that at least one run must be able to have; else there are none.
     """
+    values = readings.values
     n = len(values)
     equal = np.diff(values, prepend=np.nan) == 0
     starts = np.flatnonzero(~equal)
@@ -243,7 +219,7 @@ def stuck_runs(values: FloatArray, day_cells: Callable[[], DayCells], limit: flo
     again = np.maximum(bounded - 2, 0).sum() / (np.sum(bounded - 1) + max(_FEW_REPEATS * n, 20.0))
     if (lengths.max() - 1) * -np.log(max(again, 1.0 / n)) <= limit:
         return []
-    cells = day_cells()
+    cells = cells or DayCells(readings)
     twice = equal & np.append(False, equal[:-1])
     nearby, nearby_twice = (
         cells.local_mean(each.astype(np.float64), hours=4, pseudo=(20.0, 20.0)) for each in (equal, twice)

@@ -14,19 +14,12 @@ from iot_pipeline.detection.follow import Followed
 from iot_pipeline.detection.judge import Verdict
 from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.types import Cycle, Event, FloatArray
+from iot_pipeline.kinds import title
 
 CLOSELY = "follows itself too closely for a fixed curve"
 NO_CURVE = "fits no curve: too many readings lie off the best one"
 _RULE = 3.0  # the rule of thumb that chance is compared with
-_NOUNS = {
-    "spike": ("spike", "spikes"),
-    "burst": ("burst", "bursts"),
-    "level_shift": ("level shift", "level shifts"),
-    "drift": ("drift", "drifts"),
-    "variance": ("noisy stretch", "noisy stretches"),
-    "stuck": ("stuck value", "stuck values"),
-}
-_WITH_A_HEIGHT = {"spike", "burst", "level_shift", "drift"}
+_NOUNS = {"stuck": "stuck value", "variance": "noisy stretch"}  # others are called as their kind is
 _CYCLES = {DAY: "daily", WEEK: "weekly"}
 _A_TURN = 0.02  # of a curve's height; a smaller move back is none
 
@@ -41,12 +34,9 @@ def model_name(fit: Fit) -> str:
 
 
 def model_parameters(fit: Fit, span: float, scale: float) -> tuple[tuple[str, float], ...]:
-    """Describe the model by (name, value) pairs, times in days and heights in the unit of the values.
+    """Describe the model by (name, value) pairs: times in days, heights in the unit of the values.
 
-    Args:
-        fit: The fitted model.
-        span: The sensor's span in seconds.
-        scale: The unit of the scaled values.
+    The span is in seconds, the scale is what scaled values are multiplied by.
     """
     half = span / 2 / DAY
     pairs = []
@@ -57,20 +47,15 @@ def model_parameters(fit: Fit, span: float, scale: float) -> tuple[tuple[str, fl
             pairs.append(("time_constant_days", half / abs(value)))
         else:
             pairs.append((name, value))
-    for cycle in fit.cycles:
-        hours = cycle.period / 3600
-        pairs.append((f"amplitude_{hours:.4g}h", float(np.ptp(cycle.table)) / 2 * scale))
-    return tuple(pairs)
+    heights = [
+        (f"amplitude_{cycle.period / 3600:.4g}h", float(np.ptp(cycle.table)) / 2 * scale)
+        for cycle in fit.cycles
+    ]
+    return (*pairs, *heights)
 
 
-def reasoning(fit: Fit, events: Sequence[Event], verdict: Verdict) -> str:
-    """Say what a sensor does and what doesn't fit, in words; then in figures why.
-
-    Args:
-        fit: The fitted curve.
-        events: What is flagged.
-        verdict: What was found on the curve's residuals.
-    """
+def reasoning(fit: Fit, verdict: Verdict, events: Sequence[Event]) -> str:
+    """Say what a sensor does and which events don't fit, in words; then in figures why."""
     course = f"{_course(fit)}{_rhythm(fit.cycles)}"
     if verdict.misfit:
         course += ". That doesn't describe the sensor well, so only stuck values and gaps are looked for"
@@ -78,23 +63,20 @@ def reasoning(fit: Fit, events: Sequence[Event], verdict: Verdict) -> str:
 
 
 def reasoning_of_innovations(
-    why: str, cycles: Sequence[Cycle], correlation: float, events: Sequence[Event], verdict: Followed
+    why: str, cycles: Sequence[Cycle], correlation: float, verdict: Followed, events: Sequence[Event]
 ) -> str:
-    """Say likewise of a sensor that is judged by innovations.
-
-    Args:
-        why: `CLOSELY` or `NO_CURVE`.
-        cycles: What repeats.
-        correlation: That of neighbouring readings.
-        events: What is flagged.
-        verdict: What was found on its innovations.
-    """
+    """Say likewise of a sensor that is judged by innovations, and why it is: `CLOSELY` or `NO_CURVE`."""
     how = "judged by how far a reading jumps from where the last eight lead"
     course = f"Wanders{_rhythm(cycles)}, and {why}: {how}"
     if verdict.doubt > 1.0:
         course += f". It jumps a lot, so every deviation counts {verdict.doubt:g} times less"
     figures = f"a reading and the next correlate at {correlation:.2f} around a line and the rhythm"
     return _said(course, events, verdict.runs, figures)
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things, such as "1 reading" or "3 readings"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _said(course: str, events: Sequence[Event], runs: Sequence[Run], figures: str) -> str:
@@ -126,26 +108,15 @@ def _course(fit: Fit) -> str:
 
 
 def _bend(height: FloatArray, verb: str) -> str:
-    """Say how a smooth curve runs."""
-    turns = _turns(height)
-    if not turns:
+    """Say how a smooth curve runs; a small move back is none."""
+    ahead, inner = np.diff(height), height[1:-1]
+    away = np.minimum(np.abs(inner - height[0]), np.abs(inner - height[-1]))
+    turns = np.flatnonzero((ahead[:-1] * ahead[1:] < 0) & (away > _A_TURN * np.ptp(height)))
+    if not len(turns):
         return f"{verb} along a smooth curve"
-    first, second = ("Climbs", "falls") if turns[0] > 0 else ("Falls", "climbs")
+    first, second = ("Climbs", "falls") if ahead[turns[0]] > 0 else ("Falls", "climbs")
     back = f" and {first.lower()} again" if len(turns) > 1 else ""
     return f"{first}, then {second}{back}, along a smooth curve"
-
-
-def _turns(height: FloatArray) -> list[int]:
-    """Find where a curve turns: 1 at a summit, -1 at the bottom."""
-    least = _A_TURN * float(np.ptp(height))
-    inner = height[1:-1]
-    ahead = np.diff(height)
-    turning = np.flatnonzero(ahead[:-1] * ahead[1:] < 0)
-    return [
-        int(np.sign(ahead[i]))
-        for i in turning
-        if min(abs(inner[i] - height[0]), abs(inner[i] - height[-1])) > least
-    ]
 
 
 def _times(count: int) -> str:
@@ -169,10 +140,10 @@ def _what_does_not_fit(events: Sequence[Event]) -> str:
     if others:
         flagged = sum(event.n_points for event in others)
         verb = "doesn't" if flagged == 1 else "don't"
-        counts = Counter(event.kind for event in others).most_common()
-        kinds = _joined([_number(count, *_NOUNS[kind]) for kind, count in counts])
+        *many, last = [_number(*each) for each in Counter(event.kind for event in others).most_common()]
+        kinds = f"{', '.join(many)} and {last}" if many else last
         clearest = max(others, key=lambda event: event.peak_score)
-        which = "" if len(others) == 1 else f"; the clearest is a {_NOUNS[clearest.kind][0]}"
+        which = "" if len(others) == 1 else f"; the clearest is a {_noun(clearest.kind)}"
         sentences.append(
             f"{counted(flagged, 'reading')} {verb} fit: {kinds}{which} {_when(clearest)}{_height(clearest)}."
         )
@@ -183,12 +154,13 @@ def _what_does_not_fit(events: Sequence[Event]) -> str:
     return " ".join(sentences)
 
 
-def _joined(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+def _noun(kind: str) -> str:
+    return _NOUNS.get(kind, title(kind))
 
 
-def _number(count: int, singular: str, plural: str) -> str:
-    return f"one {singular}" if count == 1 else f"{count:,} {plural}"
+def _number(kind: str, count: int) -> str:
+    noun = _noun(kind)
+    return f"one {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
 def _when(event: Event) -> str:
@@ -205,7 +177,7 @@ def _duration(event: Event) -> str:
 
 
 def _height(event: Event) -> str:
-    if event.kind not in _WITH_A_HEIGHT:
+    if event.kind in {"stuck", "variance"}:
         return ""
     side = "above" if event.mean_residual > 0 else "below"
     return f", {abs(event.mean_residual):.3g} {side} what was expected"
@@ -227,16 +199,8 @@ def _why_these_readings(verdict: Verdict) -> str:
     n = len(verdict.scores)
     beyond = int(np.count_nonzero(np.abs(verdict.scores) > _RULE))
     chance = 2 * n * float(special.ndtr(-_RULE))
-    tails = (
-        ""
-        if np.isinf(verdict.freedom)
-        else f", given its heavy tails (Student t, {verdict.freedom:g} degrees)"
-    )
+    heavy = f", given its heavy tails (Student t, {verdict.freedom:g} degrees)"
+    tails = "" if np.isinf(verdict.freedom) else heavy
     return (
         f"of {n:,} readings {beyond:,} lie beyond 3 sd of the noise{tails}, and {chance:,.0f} would by chance"
     )
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a number of things, such as "1 reading" or "3 readings"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

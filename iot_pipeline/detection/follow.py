@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.autoregression import Prediction, predict
+from iot_pipeline.detection.autoregression import predict
 from iot_pipeline.detection.cycles import DAY
-from iot_pipeline.detection.day_cells import DayCells, without_pauses
+from iot_pipeline.detection.day_cells import DayCells
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
     LONGEST_BURST,
@@ -19,7 +19,7 @@ from iot_pipeline.detection.patches import Patch, find_patches, heights_of
 from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.slow import slow_evidence
 from iot_pipeline.detection.tails import calibrated, deviations
-from iot_pipeline.detection.types import FloatArray, IntArray
+from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
 
 LIMIT = 12.5  # of the evidence; about one alarm in a thousand hours
 _FAR_OUT = 0.98  # a quantile,
@@ -40,18 +40,20 @@ class Innovations:
     """What n readings bring that those before don't foretell; in scaled units.
 
     Attributes:
-        prediction: Where the readings before lead.
+        values: float64, shape (n,), reading minus prediction.
+        usable: bool, shape (n,), whether as many readings as are needed precede without a pause.
+        filter: float64, shape (p + 1,), turns readings into innovations.
         scale: float64, shape (n,), the local standard deviation of the innovations.
-        seconds: float64, shape (n,), the readings' time without long pauses.
-        cells: Their days and times of the day.
-        floor: The least that `scale` can be.
+        floor: The least that it can be.
+        cells: The readings' days and times of the day.
     """
 
-    prediction: Prediction
+    values: FloatArray
+    usable: BoolArray
+    filter: FloatArray
     scale: FloatArray
-    seconds: FloatArray
-    cells: DayCells
     floor: float
+    cells: DayCells
 
     def are_gaussian(self) -> bool:
         """Say whether they scatter as Gaussian noise does, which no coarse resolution hides.
@@ -59,8 +61,8 @@ class Innovations:
         Then a curve with noise around it, which may remember its past, describes the sensor. Few events are
         rarer than the quantile that tells.
         """
-        prediction, scale = self.prediction, sampled(self.scale)
-        size = np.abs(sampled(prediction.innovations) / scale)[sampled(prediction.usable)]
+        scale = sampled(self.scale)
+        size = np.abs(sampled(self.values) / scale)[sampled(self.usable)]
         fine = float(np.median(scale)) > _FINE * self.floor
         away = float(np.quantile(size, _FAR_OUT)) / max(float(np.median(size)), 1e-12)
         return fine and _GAUSSIAN[0] < away < _GAUSSIAN[1]
@@ -68,7 +70,7 @@ class Innovations:
 
 @dataclass(frozen=True, eq=False)
 class Followed:
-    """The verdict on readings judged by innovations; in scaled units.
+    """The verdict on n readings judged by innovations; in scaled units.
 
     Attributes:
         scores: float64, shape (n,), the deviation of a Gaussian reading as rare as this one, or as what it
@@ -87,32 +89,25 @@ class Followed:
 
 
 def find_innovations(readings: Readings) -> Innovations:
-    """Predict each reading, and tell how large its innovation usually is at its time of the day and week.
-
-    Args:
-        readings: n of them, many.
-    """
-    seconds = without_pauses(readings.seconds)
-    cells = DayCells(seconds, readings.step)
-    prediction = predict(readings)
-    scale = _local_scale(prediction, cells, readings.floor)
-    return Innovations(prediction, scale, seconds, cells, readings.floor)
+    """Predict many readings, and tell how large innovations usually are at their time of the day and week."""
+    cells = DayCells(readings)
+    values, usable, filter_ = predict(readings)
+    size = np.abs(values)
+    usual = float(np.median(sampled(size))) or float(size.mean())
+    bounded = np.minimum(size, _CLIP * usual)
+    local = cells.local_mean(bounded, hours=2, pseudo=(50.0, 10.0))
+    scale = np.sqrt(np.pi / 2) * np.maximum(local, _FLOOR * float(bounded.mean()))
+    return Innovations(values, usable, filter_, np.maximum(scale, readings.floor), readings.floor, cells)
 
 
 def follow(readings: Readings, found: Innovations) -> Followed:
-    """Find patches between two edges, edges alone, runs of repeats and slow shapes.
-
-    Args:
-        readings: n of them, many.
-        found: Their innovations.
-    """
-    prediction, scale, cells = found.prediction, found.scale, found.cells
-    innovations = prediction.innovations
-    tail = calibrated((innovations / scale)[prediction.usable])
+    """Find patches between two edges, edges alone, runs of repeats and slow shapes in readings."""
+    scale = found.scale
+    tail = calibrated((found.values / scale)[found.usable])
     longest = int(DAY / max(readings.step, 1.0))
-    patches, rest = find_patches(innovations, scale, prediction.filter, tail, longest)
+    patches, rest = find_patches(found.values, scale, found.filter, tail, longest)
     calm = readings.values - heights_of(patches, len(rest))
-    edges = np.minimum(tail(rest / scale), tail(innovations / scale))
+    edges = np.minimum(tail(rest / scale), tail(found.values / scale))
 
     # An event has two edges: a reading counts as much as its own or as the next one, whichever is more.
     evidence = np.maximum(edges, np.append(edges[1:], 0.0))
@@ -125,9 +120,9 @@ def follow(readings: Readings, found: Innovations) -> Followed:
 
     for patch in patches:
         claim(slice(patch.start, patch.stop), _kind(patch), patch.evidence)
-    for run in less_where_usual(stuck_runs(readings.values, lambda: cells), len(rest)):
+    for run in less_where_usual(stuck_runs(readings, found.cells), len(rest)):
         claim(slice(run.start, run.stop), "stuck", run.evidence)
-    claim(slice(None), "drift", slow_evidence(found.seconds, calm, readings.step))
+    claim(slice(None), "drift", slow_evidence(found.cells.seconds, calm, readings.step))
     rate = _PER_STEP * float(np.log(_USUAL_STEP / max(readings.step, 1e-3)))
     evidence = np.maximum(evidence - rate, 0.0)
     evidence, runs, doubt = _tempered(evidence, kinds)
@@ -135,19 +130,9 @@ def follow(readings: Readings, found: Innovations) -> Followed:
     # What is expected follows everything but what is flagged.
     flagged = [patch for patch in patches if (patch.evidence - rate) / doubt**2 > LIMIT]
     heights = heights_of(flagged, len(rest))
-    missed = innovations - np.convolve(heights, prediction.filter)[: len(rest)]
+    missed = found.values - np.convolve(heights, found.filter)[: len(rest)]
     expected = readings.values - heights - missed
     return Followed(deviations(evidence), expected, scale, runs, doubt)
-
-
-def _local_scale(prediction: Prediction, cells: DayCells, floor: float) -> FloatArray:
-    """Give the standard deviation of the innovations at their time of the day in the weeks around."""
-    size = np.abs(prediction.innovations)
-    usual = float(np.median(sampled(size))) or float(size.mean())
-    bounded = np.minimum(size, _CLIP * usual)
-    local = cells.local_mean(bounded, hours=2, pseudo=(50.0, 10.0))
-    scale: FloatArray = np.sqrt(np.pi / 2) * np.maximum(local, _FLOOR * float(bounded.mean()))
-    return np.maximum(scale, floor)
 
 
 def _kind(patch: Patch) -> str:

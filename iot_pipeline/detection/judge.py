@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-from iot_pipeline.detection.day_cells import DayCells, without_pauses
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
     LARGEST_SHARE,
@@ -54,18 +53,17 @@ class Verdict:
     misfit: bool
 
 
-def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdict:
+def judge(readings: Readings, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdict:
     """Test standardised residuals, first by the noise of all readings, then by that outside the events found.
 
     Args:
         readings: n of them.
-        x: float64, shape (n,), their time in [-1, 1].
         z: float64, shape (n,), residuals in local standard deviations.
         fit: The model.
         rhythm: Whether the noise is louder at some times of the day or the week, as where people come and
             go. No two days are alike there, so all days tell how much sums of readings vary.
     """
-    starts = np.concatenate(([0], np.searchsorted(x, fit.trends[0].breaks)))
+    starts = np.concatenate(([0], np.searchsorted(readings.x, fit.trends[0].breaks)))
     index = fit.blocks.index
     stuck = _stuck(readings)
     testable = _outside(stuck, np.ones(len(z), dtype=bool))
@@ -75,9 +73,10 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
     for _ in range(2):
         core = np.where(regular, np.clip(z, -_CORE, _CORE), 0.0)
         coefficients = memory(core)
-        white = whiten(z, coefficients)
+        white = z
         if len(coefficients):
-            white = white / local_scale(x, white, index, _TINY)(x)
+            white = whiten(z, coefficients)
+            white = white / local_scale(readings.x, white, index, _TINY)(readings.x)
             # Nothing comes before the first reading, and a break may lie a reading or two beside the jump:
             # what comes before it may excuse what comes after, but not accuse it.
             after = starts[:, None] + np.arange(-1, len(coefficients) + 1)
@@ -96,7 +95,7 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
         regular = _outside(collective, testable)
 
     points = point_runs(scores, regular)
-    misfit = _too_many(collective, points, len(z), trusted=fit.adequate)
+    misfit = _too_many(collective, points, len(z), trusted=fit.trends[0].is_adequate())
     found = [] if misfit else _united(collective, points)
     runs = sorted([*stuck, *found, *gap_runs(readings.seconds)], key=lambda run: run.start)
     correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
@@ -106,11 +105,7 @@ def judge(readings: Readings, x: FloatArray, z: FloatArray, fit: Fit, *, rhythm:
 def _too_many(collective: list[Run], points: list[Run], n: int, *, trusted: bool) -> bool:
     """Say whether so much of n readings would be flagged that the model explains too little.
 
-    Args:
-        collective: The events found.
-        points: The single readings found.
-        n: How many readings there are.
-        trusted: Whether the trend leaves nothing but noise and events.
+    A model is trusted more whose trend leaves nothing but noise and events.
     """
     single = sum(run.stop - run.start for run in points)
     flagged = single + sum(run.stop - run.start for run in collective)
@@ -122,9 +117,7 @@ def _stuck(readings: Readings) -> list[Run]:
     """Find runs of equal values that chance doesn't explain."""
     n = len(readings.values)
     limit = float(np.log(n / _STUCK_BY_CHANCE))
-    runs = stuck_runs(
-        readings.values, lambda: DayCells(without_pauses(readings.seconds), readings.step), limit
-    )
+    runs = stuck_runs(readings, limit=limit)
     found = [run for run in runs if run.evidence > limit]
     if sum(run.stop - run.start for run in found) > LARGEST_SHARE * n:
         found = [run for run in less_where_usual(runs, n) if run.evidence > limit]
@@ -164,14 +157,10 @@ def _outside(runs: list[Run], free: BoolArray) -> BoolArray:
 
 
 def point_runs(scores: FloatArray, free: BoolArray) -> list[Run]:
-    """Find single readings at a false discovery rate; neighbours make one run.
+    """Find single Gaussian scores that stand out among the free ones, float64[n] and bool[n].
 
-    Sources: Benjamini & Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57 (1995),
-    after a test of the whole by Simes, Biometrika 73 (1986).
-
-    Args:
-        scores: float64, shape (n,), Gaussian scores.
-        free: bool, shape (n,), the readings that may be flagged.
+    Neighbours make one run. Sources: Benjamini & Hochberg, "Controlling the false discovery rate", J. R.
+    Statist. Soc. B 57 (1995), after a test of the whole by Simes, Biometrika 73 (1986).
     """
     size = np.abs(scores)
     far = np.flatnonzero(free & (size > _NEAREST))

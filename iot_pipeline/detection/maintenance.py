@@ -33,22 +33,23 @@ def detect_outside(timestamps: npt.ArrayLike, values: npt.ArrayLike, maintenance
         return detect_anomalies(timestamps, values)
     times: TimeArray = np.asarray(timestamps, dtype="datetime64[us]")
     readings = np.asarray(values, dtype=np.float64)
-    within = _within(times.astype(np.int64), maintenance)
+    instants = times.astype(np.int64)
+    within = np.zeros(len(times), dtype=bool)
+    for start, end in maintenance:
+        within |= (start <= instants) & (instants <= end)
     kept = np.flatnonzero(~within)
     found = detect_anomalies(times[kept], readings[kept])
     real = _real_gaps(times[kept][np.isfinite(readings[kept])], maintenance)
     stays = np.array([event.kind != "gap" or event.end in real for event in found.events], dtype=bool)
-    numbers = np.append(
-        np.where(stays, np.cumsum(stays) - 1, -1), -1
-    )  # the last one is of what isn't flagged
+    numbers = np.append(np.where(stays, np.cumsum(stays) - 1, -1), -1)  # the last: of what isn't flagged
     ids: IntArray = np.full(len(times), -1, dtype=np.intp)
     ids[kept] = numbers[found.event_ids]
-    scores, expected = np.full(len(times), np.nan), np.full(len(times), np.nan)
+    scores, expected = np.full((2, len(times)), np.nan)
     scores[kept], expected[kept] = found.scores, found.expected
     if within.any() and len(kept):
         expected[within] = found.model.expected_at(times[within])
     kinds = np.zeros(len(times), dtype=found.kinds.dtype)
-    kinds[kept] = np.where(numbers[found.event_ids] >= 0, found.kinds, "")
+    kinds[kept] = np.where(ids[kept] >= 0, found.kinds, "")
     return replace(
         found,
         flags=ids >= 0,
@@ -59,13 +60,6 @@ def detect_outside(timestamps: npt.ArrayLike, values: npt.ArrayLike, maintenance
         events=tuple(event for event, stay in zip(found.events, stays, strict=True) if stay),
         model=replace(found.model, reasoning=found.model.reasoning + _left_out(within, stays)),
     )
-
-
-def _within(instants: npt.NDArray[np.int64], maintenance: Intervals) -> BoolArray:
-    starts, ends = np.array(maintenance, dtype=np.int64).reshape(-1, 2).T
-    before = np.searchsorted(starts, instants, side="right") - 1
-    within: BoolArray = (before >= 0) & (instants <= np.append(ends, 0)[before])
-    return within
 
 
 def _real_gaps(times: TimeArray, maintenance: Intervals) -> set[np.datetime64]:

@@ -9,15 +9,17 @@ from iot_pipeline.detection.cycles import A_FEW_DAYS, DAY, MANY_DAYS, WEEK, find
 from iot_pipeline.detection.piecewise import piecewise_trends
 from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.summer_time import clock_changes
-from iot_pipeline.detection.trends import Trend, is_adequate, smooth_trends
+from iot_pipeline.detection.trends import Trend, smooth_trends
 from iot_pipeline.detection.types import Curve, Cycle, FloatArray
 
 YEAR = 365.25 * DAY
 _COARSE = 24  # parts of the span whose medians make a first trend
 _TURNS = 8
 _CLEARLY = 10.0  # the gain in log-likelihood, doubled, from which cycles follow summer time
+_WIDE, _NARROW = 4.0, 2.5  # deviations at which readings are clipped before and after the trend is known
 _MUCH = 0.08  # the share of clipped readings up to which a cycle is believed
 _NODES = 2048  # of a smooth trend's polygon
+_NO_CHANGES = np.empty(0)  # of the clock
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,6 @@ class Fit:
         trends: All candidates, the chosen one first.
         curve: The chosen trend.
         cycles: What repeats, over seconds.
-        adequate: Whether the trend leaves nothing but noise and a few events on the blocks.
         blocks: The blocks that the trend was fitted to.
         expected: float64, shape (n,), the model at the readings.
     """
@@ -53,78 +54,66 @@ class Fit:
     trends: list[Trend]
     curve: Curve
     cycles: tuple[Cycle, ...]
-    adequate: bool
     blocks: Blocks
     expected: FloatArray
 
 
-def find_rhythm(readings: Readings, x: FloatArray) -> Rhythm:
-    """Find what repeats, and fit it to what a coarse trend leaves.
-
-    Args:
-        readings: n of them.
-        x: float64, shape (n,), their time in [-1, 1].
-    """
-    periods, rough = _find_periods(readings, x)
-    cycles, season = _fit_season(readings, rough, periods, deviations=4.0, changes=np.empty(0))
-    return Rhythm(periods, rough, cycles, season)
+def find_rhythm(readings: Readings) -> Rhythm:
+    """Find what repeats, and fit it to what a coarse trend leaves."""
+    periods, rough = _find_periods(readings)
+    return Rhythm(periods, rough, *_fit_season(readings, rough, periods, deviations=_WIDE))
 
 
-def fit_model(readings: Readings, x: FloatArray, rhythm: Rhythm) -> Fit:
+def fit_model(readings: Readings, rhythm: Rhythm) -> Fit:
     """Fit the trend to what the cycles leave, and the cycles once more to what the trend leaves.
 
     Such turns are backfitting (Hastie & Tibshirani, "Generalized Additive Models", 1990). Piecewise lines are
     tried only where no smooth trend is adequate. Days and weeks follow UTC, or the clock that goes ahead in
     summer where that fits clearly better.
-
-    Args:
-        readings: n of them.
-        x: float64, shape (n,), their time in [-1, 1].
-        rhythm: What repeats in them.
     """
-    seconds, values = readings.seconds, readings.values
-    periods, rough, season = rhythm.periods, rhythm.rough, rhythm.season
-    changes = np.empty(0)
-    summers = clock_changes(readings.origin, float(seconds[-1])) if rhythm.cycles else changes
+    values, periods, rough, season = readings.values, rhythm.periods, rhythm.rough, rhythm.season
+    changes = _NO_CHANGES
+    summers = clock_changes(readings.origin, readings.span) if rhythm.cycles else changes
     if len(summers):
-        _, by_clock = _fit_season(readings, rough, periods, deviations=4.0, changes=summers)
-        left, left_by_clock = (np.sum(_clipped(rough - each, 4.0) ** 2) for each in (season, by_clock))
+        _, by_clock = _fit_season(readings, rough, periods, deviations=_WIDE, changes=summers)
+        left, left_by_clock = (np.sum(_clipped(rough - each, _WIDE) ** 2) for each in (season, by_clock))
         if len(values) * np.log(left / max(left_by_clock, 1e-300)) > _CLEARLY:
             changes, season = summers, by_clock
-    blocks = condense(x, values - season, readings.floor)
+    blocks = condense(readings, values - season)
 
-    year = np.pi * float(seconds[-1]) / YEAR
-    trends = smooth_trends(blocks.x, blocks.level, blocks.error, year)
-    if not is_adequate((blocks.level - trends[0].fitted) / blocks.error):
-        trends += piecewise_trends(blocks, x, values - season)
+    trends = smooth_trends(blocks, np.pi * readings.span / YEAR)
+    if not trends[0].is_adequate():
+        trends += piecewise_trends(blocks, readings, values - season)
         trends.sort(key=lambda trend: trend.criterion)
     curve = trends[0].evaluate
     if not isinstance(curve, Curve):
         grid = np.linspace(-1.0, 1.0, _NODES + 1)
         curve = Curve(grid, curve(grid))
-    adequate = is_adequate((blocks.level - trends[0].fitted) / blocks.error)
-    trend = curve(x)
-    cycles, season = _fit_season(readings, values - trend, periods, season, deviations=2.5, changes=changes)
-    return Fit(trends, curve, cycles, adequate, blocks, trend + season)
+    trend = curve(readings.x)
+    cycles, season = _fit_season(
+        readings, values - trend, periods, season, deviations=_NARROW, changes=changes
+    )
+    return Fit(trends, curve, cycles, blocks, trend + season)
 
 
-def _find_periods(readings: Readings, x: FloatArray) -> tuple[tuple[float, ...], FloatArray]:
+def _find_periods(readings: Readings) -> tuple[tuple[float, ...], FloatArray]:
     """Find what repeats, and what is left of the values without a trend that takes no part of it away."""
-    seconds, values = readings.seconds, readings.values
-    index = block_index(len(x))
-    centres, medians = x[index].mean(axis=1), row_medians(values[index])
+    values = readings.values
+    index = block_index(len(values))
+    centres, medians = readings.x[index].mean(axis=1), row_medians(values[index])
 
     def without_trend(parts: int) -> FloatArray:
-        return values - _coarse_trend(centres, medians, parts)(x)
+        return values - _coarse_trend(centres, medians, parts)(readings.x)
 
-    days, weeks = int(seconds[-1] // DAY), int(seconds[-1] // WEEK)
+    days, weeks = int(readings.span // DAY), int(readings.span // WEEK)
     rough = without_trend(min(days, _COARSE) if days >= A_FEW_DAYS else _COARSE)  # no night is a trend
-    periods = find_periods(seconds, _clipped(rough, 4.0), readings.step)
-    if A_FEW_DAYS <= days < MANY_DAYS and DAY not in periods and repeats(seconds, _clipped(rough, 4.0), DAY):
+    clipped = _clipped(rough, _WIDE)
+    periods = find_periods(readings, clipped)
+    if A_FEW_DAYS <= days < MANY_DAYS and DAY not in periods and repeats(readings, clipped, DAY):
         periods = (DAY,)
     if weeks and (WEEK in periods or periods == (DAY,)):
         by_week = without_trend(min(weeks, _COARSE))  # no weekend is a trend
-        if WEEK not in periods and repeats(seconds, _clipped(by_week, 4.0), WEEK):
+        if WEEK not in periods and repeats(readings, _clipped(by_week, _WIDE), WEEK):
             periods = (DAY, WEEK)
         rough = by_week if WEEK in periods else rough
     return periods, rough
@@ -137,26 +126,18 @@ def _fit_season(
     season: FloatArray | float = 0.0,
     *,
     deviations: float,
-    changes: FloatArray,
+    changes: FloatArray = _NO_CHANGES,
 ) -> tuple[tuple[Cycle, ...], FloatArray | float]:
     """Fit the cycles to residuals that are clipped around the last fit, until little is clipped any more.
 
-    Args:
-        readings: n of them.
-        residual: float64, shape (n,), free of trend.
-        periods: In seconds.
-        season: float64, shape (n,), what is known of the cycles before.
-        deviations: Where to clip, in robust standard deviations.
-        changes: Of the clock that the cycles follow, in seconds.
-
-    Returns:
-        The cycles and their sum at the readings.
+    Clips at so many robust standard deviations around `season`, what is known of the cycles before. Returns
+    the cycles and their sum at the readings.
     """
     cycles: tuple[Cycle, ...] = ()
     for _ in range(_TURNS if periods else 0):
         rest = residual - season
         clipped = _clipped(rest, deviations)
-        cycles = fit_cycles(readings.seconds, season + clipped, periods, readings.step, changes)
+        cycles = fit_cycles(readings, season + clipped, periods, changes)
         season = np.add.reduce([cycle(readings.seconds) for cycle in cycles]) if cycles else 0.0
         if np.count_nonzero(clipped != rest) < _MUCH * len(rest):
             break

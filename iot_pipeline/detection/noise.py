@@ -24,7 +24,7 @@ _FREEDOMS = np.array([1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0
 _SCALES = np.linspace(0.6, 1.15, 23)
 _CORE = 4.0  # standard deviations within which the tails are judged
 _CELLS = 64
-_SILENT = 1e-3  # times the usual power: a part with less holds no noise to judge
+_SILENT = 1e-3  # times the usual mean square
 _UPPER, _UPPER_SD = 0.9, 1.645  # a quantile of |Z| for standard normal Z
 _NEAR, _STEPS = 8.0, 400  # up to where residuals are mapped by a fine table, and its steps
 _LAGS = 4
@@ -44,22 +44,23 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
         floor: The smallest standard deviation.
     """
     logs = np.log(np.maximum(_winsorised_scale(np.abs(residual[index])), floor))
-    typical = float(np.exp(np.median(logs)))
-    constant = Curve(np.array([x[0], x[-1]]), np.array([typical, typical]))
     count = len(logs)
-    if count < 4 * _GROUPS:
-        return constant
+    if count < 4 * _GROUPS or not _varies(logs):
+        return Curve(x[[0, -1]], np.full(2, np.exp(np.median(logs))))
     width = max(5, int(_WINDOW * count) | 1)
-    groups = row_medians(logs[equal_parts(count, _GROUPS)])
-    scatter = 1.4826 * np.median(np.abs(np.diff(logs))) / np.sqrt(2.0)
-    error = 1.2533 * scatter / np.sqrt(count / _GROUPS)
-    if np.sum((groups - groups.mean()) ** 2) <= 3.0 * _GROUPS * error**2:
-        return constant
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(logs, width), axis=1)
     smooth = np.pad(smooth, width // 2, mode="reflect", reflect_type="odd")  # no event at an end counts twice
     short = width // 8 | 1
     smooth = np.convolve(np.pad(smooth, short // 2, mode="edge"), np.full(short, 1.0 / short), mode="valid")
     return Curve(x[index].mean(axis=1), np.exp(smooth))
+
+
+def _varies(logs: FloatArray) -> bool:
+    """Say whether groups of blocks differ in their logarithms, float64[B], by more than neighbours do."""
+    groups = row_medians(logs[equal_parts(len(logs), _GROUPS)])
+    scatter = 1.4826 * np.median(np.abs(np.diff(logs))) / np.sqrt(2.0)
+    error = 1.2533 * scatter / np.sqrt(len(logs) / _GROUPS)
+    return bool(np.sum((groups - groups.mean()) ** 2) > 3.0 * _GROUPS * error**2)
 
 
 def _winsorised_scale(rows: FloatArray) -> FloatArray:
@@ -81,7 +82,7 @@ def scale_cycle(seconds: FloatArray, z: FloatArray, cycles: tuple[Cycle, ...]) -
         cycles: What repeats in the readings; the noise follows the longest that is a day or a week.
 
     Returns:
-        The logarithm of the factor of the standard deviation; None where there is no such profile.
+        The logarithm of the standard deviation's factor; None where there is no such profile.
     """
     for cycle in sorted(cycles, key=lambda cycle: -cycle.period):
         if cycle.period not in _SCALE_PARTS:
@@ -92,12 +93,12 @@ def scale_cycle(seconds: FloatArray, z: FloatArray, cycles: tuple[Cycle, ...]) -
         cell = place % parts + parts * (place // parts % 2)  # the part, in an even or an odd period
         order = np.argsort(cell, kind="stable")
         count = np.bincount(cell, minlength=2 * parts)
-        if count.min() < _FEWEST_IN_PART:
-            continue
-        ends = np.cumsum(count)
         least = int(count.min())
+        if least < _FEWEST_IN_PART:
+            continue
         # As many readings of each part, spread over all its periods, make a rectangle.
-        picks = (ends - count)[:, None] + (np.arange(least) * (count[:, None] / least)).astype(np.intp)
+        starts = np.cumsum(count) - count
+        picks = starts[:, None] + (np.arange(least) * (count[:, None] / least)).astype(np.intp)
         halves = np.log(np.maximum(_winsorised_scale(np.abs(z[order[picks]])), _QUIETEST))
         even, odd = (half - half.mean() for half in halves.reshape(2, parts))
         common = float(even @ odd) / max(float(np.sqrt((even @ even) * (odd @ odd))), 1e-12)
@@ -110,13 +111,8 @@ def tail_freedom(z: FloatArray) -> tuple[float, float]:
     """Fit a Student t to the core of standardised residuals; a Gaussian unless it is significantly better.
 
     Maximum likelihood of the truncated distribution on cells (Lange, Little & Taylor, "Robust statistical
-    modeling using the t distribution", JASA 84, 1989).
-
-    Args:
-        z: float64, shape (n,), without events.
-
-    Returns:
-        The degrees of freedom, infinite for a Gaussian, and the scale of the distribution in units of z.
+    modeling using the t distribution", JASA 84, 1989). Returns the degrees of freedom, infinite for a
+    Gaussian, and the scale of the distribution in units of z.
     """
     size = np.abs(z)
     cells = (size[size < _CORE] * (_CELLS / _CORE)).astype(np.intp)
@@ -163,11 +159,7 @@ def _gaussian_scores(size: FloatArray, freedom: float, scale: float) -> FloatArr
 
 
 def neighbour_correlation(rest: FloatArray) -> float:
-    """Give the correlation of neighbouring readings, in parts of the series without a line of their own.
-
-    Args:
-        rest: float64, shape (n,), readings without their rhythm.
-    """
+    """Correlate neighbouring readings without their rhythm, float64[n], around a line in each part."""
     rows = _parts(rest)
     line = np.linspace(-1.0, 1.0, rows.shape[1])
     slope = rows @ line / (line @ line)
@@ -179,12 +171,8 @@ def memory(z: FloatArray) -> FloatArray:
     """Fit an autoregression to standardised residuals; empty unless neighbours are clearly correlated.
 
     Source: the Yule-Walker equations (Box, Jenkins & Reinsel, "Time Series Analysis", 1994, section 3.2).
-
-    Args:
-        z: float64, shape (n,), clipped, zero within events.
-
-    Returns:
-        The coefficients of the preceding readings, float64[p], the latest first.
+    Residuals, float64[n], are clipped, and zero within events. Returns the coefficients of the preceding
+    readings, float64[p], the latest first.
     """
     rows = _parts(z)
     correlation = _correlations(rows, _LAGS, usual=1.0)
@@ -206,10 +194,7 @@ def _parts(z: FloatArray) -> FloatArray:
 def _correlations(rows: FloatArray, lags: int, *, usual: float) -> FloatArray:
     """Correlate readings up to so many apart, float64[lags + 1]: medians over parts, so events matter little.
 
-    Args:
-        rows: float64, shape (parts, size).
-        lags: How many readings apart at most.
-        usual: The mean square of most parts.
+    Parts, float64[parts, size], whose mean square is far below the usual one hold no noise to judge.
     """
     size = rows.shape[1]
     power = np.einsum("ij,ij->i", rows, rows)
@@ -227,33 +212,24 @@ def whiten(z: FloatArray, coefficients: FloatArray) -> FloatArray:
     A reading that leaves its neighbours and returns at once is an additive outlier (Fox, "Outliers in time
     series", J. R. Statist. Soc. B 34, 1972): it predicts nothing about the ones after it.
     """
-    if not len(coefficients):
-        return z
     predict = np.concatenate(([0.0], coefficients))
-    rest = z - _filtered(z, predict)
+    rest = z - np.convolve(z, predict)[: len(z)]
     spread = 1.4826 * float(np.median(np.abs(rest)))
     away = z[1:-1] - (z[:-2] + z[2:]) / 2
     jumps = np.minimum(np.abs(rest[1:-1]), 2.0 * np.abs(away)) > _OUTLIER * spread
     outliers = 1 + np.flatnonzero(jumps & (rest[1:-1] * rest[2:] < 0))
     cleaned = z.copy()
     cleaned[outliers] -= rest[outliers]
-    return z - _filtered(cleaned, predict)
-
-
-def _filtered(z: FloatArray, weights: FloatArray) -> FloatArray:
-    """Sum each score and the ones before it by their weights, float64[n]; scipy.signal is slow to import."""
-    return np.convolve(z, weights)[: len(z)]
+    white: FloatArray = z - np.convolve(cleaned, predict)[: len(z)]
+    return white
 
 
 def inflation(z: FloatArray, free: BoolArray) -> float:
     """Tell by how much sums of scores vary more than independent ones would; 1 where insignificant.
 
     The variance of block means over that of independent readings (Geyer, "Practical Markov chain Monte
-    Carlo", Statistical Science 7, 1992), for blocks of several lengths, by their 90th percentile.
-
-    Args:
-        z: float64, shape (n,), clipped scores.
-        free: bool, shape (n,), outside events.
+    Carlo", Statistical Science 7, 1992), for blocks of several lengths, by their 90th percentile. Scores,
+    float64[n], are clipped; those that are free lie outside events.
     """
     kept = z[free]
     result = 1.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iot_pipeline.detection.tails import Tail
-from iot_pipeline.detection.types import FloatArray, IntArray
+from iot_pipeline.detection.types import FloatArray
 
 _EDGE = 2.5  # standard deviations of an innovation
 _PRICE = 10.0  # of a pair, in units of evidence
@@ -43,79 +43,61 @@ def find_patches(
     Returns:
         The pairs, and what they leave of the innovations, float64[n].
     """
-    step_response = np.cumsum(filter_)
-    back = np.minimum(step_response - 1.0, -_LEAST_RETURN)  # an edge's opposite after so many readings
     z = innovations / scale
     edges = np.flatnonzero(np.abs(z) > _EDGE)
-    found = []
+    pairs = []
     for between in range(1, min(_MOST_BETWEEN, len(edges))):
         first, second = edges[:-between], edges[between:]
         near = second - first <= min(longest, _LONGEST)
         if not near.any():
             break
         near &= z[first] * z[second] < 0
-        if near.any():
-            found.append(_tested((first[near], second[near]), innovations, scale, back, tail))
-    if not found:
+        pairs.append((first[near], second[near]))
+    if not pairs:
         return [], innovations
-    pairs = np.concatenate(found)
-    pairs = pairs[np.argsort(-pairs[:, 3], kind="stable")]
-    return _chosen(pairs, innovations, filter_)
-
-
-def _chosen(
-    pairs: FloatArray, innovations: FloatArray, filter_: FloatArray
-) -> tuple[list[Patch], FloatArray]:
-    """Accept pairs, the clearest first, and take out of the innovations what each has put in."""
+    ends = np.concatenate(pairs, axis=1)
+    away = ends[1] - ends[0]
+    back = np.minimum(np.cumsum(filter_) - 1.0, -_LEAST_RETURN)  # an edge's opposite after so many readings
+    opposite = back[np.minimum(away, len(back) - 1)]
+    heights, gains = _common_steps(innovations[ends], scale[ends], opposite, tail)
+    passed = np.flatnonzero(gains > _PRICE + np.log(away))
     rest = innovations.copy()
-    taken: set[int] = set()
     patches = []
-    for place in pairs:
-        start, stop = int(place[0]), int(place[1])
-        height, evidence = float(place[2]), float(place[3])
-        edges = [start, stop]
+    # The clearest first, and each takes out of the innovations what it has put in.
+    for pair in passed[np.argsort(-gains[passed], kind="stable")]:
+        start, stop = ends[:, pair].tolist()
         # Where a clearer pair accounts for a part of these edges, nothing is left to explain.
-        if taken & set(edges) or not np.array_equal(rest[edges], innovations[edges]):
+        if rest[start] != innovations[start] or rest[stop] != innovations[stop]:
             continue
-        taken |= set(edges)
+        height = float(heights[pair])
         part = rest[start : stop + len(filter_) - 1]
         part -= height * np.convolve(np.ones(stop - start), filter_)[: len(part)]
-        patches.append(Patch(start, stop, height, evidence - _DISCOUNT))
+        patches.append(Patch(start, stop, height, float(gains[pair]) - _DISCOUNT))
     return patches, rest
 
 
-def _tested(
-    pairs: tuple[IntArray, IntArray],
-    innovations: FloatArray,
-    scale: FloatArray,
-    back: FloatArray,
-    tail: Tail,
-) -> FloatArray:
-    """Test pairs of edges: start, stop, height and evidence of those that pass, float64[k, 4]."""
-    first, second = pairs
-    away = second - first
-    opposite = back[np.minimum(away, len(back) - 1)]
-    ups, downs = innovations[first], innovations[second] / opposite
-    weights = scale[first] ** -2.0, (opposite / scale[second]) ** 2
+def _common_steps(
+    edges: FloatArray, scale: FloatArray, opposite: FloatArray, tail: Tail
+) -> tuple[FloatArray, FloatArray]:
+    """Find the step that explains both edges of a pair best, and by how much better than chance, float64[k].
+
+    Args:
+        edges: float64, shape (2, k), the innovations.
+        scale: float64, shape (2, k), their local standard deviation.
+        opposite: float64, shape (k,), the second one of a step of height 1.
+        tail: The evidence of one innovation.
+    """
+    ups, downs = edges[0], edges[1] / opposite
+    weights = scale[0] ** -2.0, (opposite / scale[1]) ** 2
     mean = (ups * weights[0] + downs * weights[1]) / (weights[0] + weights[1])
-    before = tail(np.array((ups / scale[first], innovations[second] / scale[second])))
     heights = np.array((mean, ups, downs))
-    gains = before[:, None] - tail(
-        np.array(
-            (
-                (ups - heights) / scale[first],
-                (innovations[second] - opposite * heights) / scale[second],
-            )
-        )
-    )
+    left = np.array((ups - heights, edges[1] - opposite * heights))
+    gains = tail(edges / scale)[:, None] - tail(left / scale[:, None])
     # A step explains both edges, or it is none.
     both = np.where(gains.min(axis=0) > 0, gains.sum(axis=0), 0.0)
     best = np.argmax(both, axis=0)
-    pick = np.arange(len(first))
-    gain = both[best, pick]
-    passed = gain > _PRICE + np.log(away)
-    tested: FloatArray = np.column_stack((first, second, heights[best, pick], gain))[passed]
-    return tested
+    pick = np.arange(len(best))
+    return heights[best, pick], both[best, pick]
 
 
 def heights_of(patches: list[Patch], n: int) -> FloatArray:
@@ -124,5 +106,4 @@ def heights_of(patches: list[Patch], n: int) -> FloatArray:
     for patch in patches:
         steps[patch.start] += patch.height
         steps[patch.stop] -= patch.height
-    total: FloatArray = np.cumsum(steps)[:n]
-    return total
+    return np.cumsum(steps)[:n]

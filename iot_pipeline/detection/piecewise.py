@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 
 from iot_pipeline.detection.blocks import Blocks
+from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.trends import Trend, capped_bic, fit_robustly, huber_weights
-from iot_pipeline.detection.types import BoolArray, Curve, FloatArray
+from iot_pipeline.detection.types import Curve, FloatArray
 
 _NODES = 256  # the dynamic program is quadratic in their number
 _PENALTY = 3.9  # per segment, in units of ln(nodes)
@@ -18,8 +19,6 @@ _MOST_STEPS = 6  # of the 8 steps from the bend to the jump
 _CLEARLY = 10.0  # the gain in log-likelihood that a jump is worth
 _JUMP_WIDTH = 2e-6  # of the span; narrower than a step between two of 105,000 readings
 _CLOSEST = 1e-4  # of half the span: nearer breakpoints make no lines between them
-
-
 Line = tuple[float, float]  # intercept and slope
 
 
@@ -39,11 +38,9 @@ class _SegmentCosts:
     """
 
     def __init__(self, x: FloatArray, y: FloatArray, weight: FloatArray) -> None:
-        self._sums = [
-            np.concatenate(([0.0], np.cumsum(weight * term)))
-            for term in (np.ones_like(x), x, x * x, y, x * y, y * y)
-        ]
-        s, sx, sxx, sy, sxy, syy = (sums[None, :] - sums[:, None] for sums in self._sums)
+        terms = weight * np.array((np.ones_like(x), x, x * x, y, x * y, y * y))
+        self._sums = np.pad(np.cumsum(terms, axis=1), ((0, 0), (1, 0)))
+        s, sx, sxx, sy, sxy, syy = self._sums[:, None, :] - self._sums[:, :, None]
         tiny = 1e-12 * max(float(weight.max()), 1e-300)
         s = np.maximum(s, tiny)
         across = np.maximum(sxx - sx**2 / s, tiny * 1e-6)
@@ -52,7 +49,7 @@ class _SegmentCosts:
 
     def line(self, i: int, j: int) -> Line:
         """Fit a line to the nodes i to j - 1."""
-        s, sx, sxx, sy, sxy, _ = (sums[j] - sums[i] for sums in self._sums)
+        s, sx, sxx, sy, sxy, _ = self._sums[:, j] - self._sums[:, i]
         determinant = max(s * sxx - sx**2, 1e-12 * s * s) or 1.0
         return float(sxx * sy - sx * sxy) / determinant, float(s * sxy - sx * sy) / determinant
 
@@ -77,14 +74,8 @@ def _segment(cost: FloatArray, penalty: float, shortest: int) -> list[int]:
     return edges[::-1]
 
 
-def find_breaks(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Break]:
-    """Find where the trend bends or jumps; what returns within 1.8 % of the span is an event and ignored.
-
-    Args:
-        blocks: The blocks, B of them.
-        x: float64, shape (n,), the readings' time in [-1, 1], ascending.
-        values: float64, shape (n,), the readings.
-    """
+def _find_breaks(blocks: Blocks, readings: Readings, values: FloatArray) -> list[Break]:
+    """Find where the trend bends or jumps; what returns within 1.8 % of the span is an event and ignored."""
     group = -(-len(blocks.x) // _NODES)
     count = len(blocks.x) // group
     weight = (blocks.error[: count * group] ** -2.0).reshape(count, group)
@@ -115,16 +106,11 @@ def find_breaks(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Break
     for start, stop in pairwise(edges):
         live = start + np.flatnonzero(kept[start:stop])
         if len(live) >= regime - 1:
-            regimes.append((start, stop, int(live[0]), int(live[-1])))
+            regimes.append((costs.line(start, stop), node_x[live[0]], node_x[live[-1]]))
     half = 0.75 / count * (node_x[-1] - node_x[0])
     return [
-        _switch(
-            (float(node_x[last]) - half, float(node_x[first]) + half),
-            (costs.line(start_a, stop_a), costs.line(start_b, stop_b)),
-            x,
-            values,
-        )
-        for (start_a, stop_a, _, last), (start_b, stop_b, first, _) in pairwise(regimes)
+        _switch((float(end) - half, float(begin) + half), (before, after), readings.x, values)
+        for (before, _, end), (after, begin, _) in pairwise(regimes)
     ]
 
 
@@ -164,16 +150,6 @@ def _design(x: FloatArray, breaks: list[Break]) -> FloatArray:
     return np.column_stack(columns)
 
 
-def _straddling(blocks: Blocks, x: FloatArray, breaks: list[Break]) -> BoolArray:
-    """Mark the blocks that hold readings from both sides of a jump, bool[B]."""
-    first, last = x[blocks.index[:, 0]], x[blocks.index[:, -1]]
-    mixed = np.zeros(len(first), dtype=bool)
-    for each in breaks:
-        if each.jump:
-            mixed |= (first < each.x) & (each.x < last)
-    return mixed
-
-
 def _curve(
     x: FloatArray, level: FloatArray, weights: FloatArray, breaks: list[Break], *, flat: bool
 ) -> Curve:
@@ -197,40 +173,36 @@ def _curve(
     return Curve(knots, fit.predict(knots))
 
 
-def piecewise_trends(blocks: Blocks, x: FloatArray, values: FloatArray) -> list[Trend]:
-    """Fit lines between breakpoints, and levels where all breakpoints are jumps.
+def piecewise_trends(blocks: Blocks, readings: Readings, values: FloatArray) -> list[Trend]:
+    """Fit lines between breakpoints, and levels where all breakpoints are jumps; none without a breakpoint.
 
-    Args:
-        blocks: The blocks, B of them.
-        x: float64, shape (n,), the readings' time in [-1, 1], ascending.
-        values: float64, shape (n,), the readings.
-
-    Returns:
-        The candidates; none where no breakpoint is found.
+    The values, float64[n], are those of the readings without what repeats.
     """
     # An event at an end draws a bend to itself.
-    breaks = [
-        each for each in find_breaks(blocks, x, values) if each.jump or abs(each.x) < 1.0 - 2.0 * _REGIME
-    ]
+    inside = 1.0 - 2.0 * _REGIME
+    breaks = [each for each in _find_breaks(blocks, readings, values) if each.jump or abs(each.x) < inside]
     if not breaks or np.min(np.diff([-1.0, *(each.x for each in breaks), 1.0])) < _CLOSEST:
         return []
-    error = np.where(_straddling(blocks, x, breaks), np.inf, blocks.error)
+    jumps = [each.x for each in breaks if each.jump]
+    # A block that holds readings from both sides of a jump tells of neither.
+    first, last = readings.x[blocks.index[:, [0, -1]]].T
+    straddling = np.any([(first < jump) & (jump < last) for jump in jumps], axis=0)
+    error = np.where(straddling, np.inf, blocks.error)
     design = _design(blocks.x, breaks)
     away = (blocks.level - design @ fit_robustly(design, blocks.level, error)) / error
     weights = error**-2.0 * huber_weights(away)
     trends = []
-    for flat in (False, True) if all(each.jump for each in breaks) else (False,):
+    for flat in (False, True) if len(jumps) == len(breaks) else (False,):
         curve = _curve(blocks.x, blocks.level, weights, breaks, flat=flat)
-        fitted = curve(blocks.x)
-        jumps = sum(each.jump for each in breaks)
-        size = 1 + 2 * len(breaks) if flat else 2 + 2 * len(breaks) + jumps
+        rest = blocks.level - curve(blocks.x)
+        size = 1 + 2 * len(breaks) if flat else 2 + 2 * len(breaks) + len(jumps)
         trends.append(
             Trend(
                 name="steps" if flat else "piecewise linear" + (" with jumps" if jumps else ""),
                 evaluate=curve,
-                criterion=capped_bic((blocks.level - fitted) / error, size),
+                criterion=capped_bic(rest / error, size),
                 size=size,
-                fitted=fitted,
+                away=rest / blocks.error,
                 parameters=(("segments", float(len(breaks) + 1)),),
                 breaks=tuple(each.x for each in breaks),
             )

@@ -25,6 +25,8 @@ class Readings:
         order: int, shape (n,), where each reading stood in the input.
         origin: datetime64[us], the first time.
         seconds: float64, shape (n,), since the first reading, ascending.
+        span: The last of them.
+        x: float64, shape (n,), the same time in [-1, 1]; seconds where the span is 0.
         values: float64, shape (n,), centred and scaled.
         centre: The median of the values.
         scale: The unit of the scaled values.
@@ -35,6 +37,8 @@ class Readings:
     order: IntArray
     origin: np.datetime64
     seconds: FloatArray
+    span: float
+    x: FloatArray
     values: FloatArray
     centre: float
     scale: float
@@ -46,14 +50,7 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
     """Drop what is not finite, sort by time and scale by the median absolute deviation.
 
     Centring by the median and scaling by the MAD is Hampel's proposal (Hampel, "The influence curve and its
-    role in robust estimation", JASA 69, 1974).
-
-    Args:
-        times: datetime64[us], shape (n,); NaT is dropped.
-        values: float64, shape (n,); NaN and infinities are dropped.
-
-    Returns:
-        The usable readings; there may be none.
+    role in robust estimation", JASA 69, 1974). NaT, NaN and infinities are dropped; nothing may be left.
     """
     usable: BoolArray = np.isfinite(values) & ~np.isnat(times)
     order: IntArray = np.flatnonzero(usable)
@@ -63,7 +60,7 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
         order, ticks = order[place], ticks[place]
     if not len(order):
         nothing = np.empty(0)
-        return Readings(order, np.datetime64(0, "us"), nothing, nothing, 0.0, 1.0, 0.0, 1.0)
+        return Readings(order, np.datetime64(0, "us"), nothing, 0.0, nothing, nothing, 0.0, 1.0, 0.0, 1.0)
 
     kept = np.clip(values[order], -_HUGE, _HUGE)
     centre = float(np.median(sampled(kept)))
@@ -77,10 +74,14 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
     changes = changes[changes > 0]
     step = float(changes.min()) if len(changes) > _LATTICE_SHARE * len(scaled) else 0.0
     lattice = step / 2 if step < _COARSEST else 0.0
+    seconds = (ticks - ticks[0]) / 1e6
+    span = float(seconds[-1])
     return Readings(
         order=order,
         origin=times[order[0]],
-        seconds=(ticks - ticks[0]) / 1e6,
+        seconds=seconds,
+        span=span,
+        x=seconds * (2.0 / span) - 1.0 if span > 0 else seconds,
         values=scaled,
         centre=centre,
         scale=scale,

@@ -63,63 +63,42 @@ def slow_evidence(seconds: FloatArray, values: FloatArray, step: float) -> Float
     a_day = int(min(_A_DAY, DAY // max(step, 1e-6)))
     place: IntArray = (seconds * (a_day / DAY)).astype(np.intp)
     count = np.bincount(place)
-    full = np.flatnonzero(count)
-    nothing = np.zeros(len(values))
     if a_day < _A_DAY // 4 or len(count) < _FEWEST_SPANS * a_day:
-        return nothing
+        return np.zeros(len(values))
+    full = np.flatnonzero(count)
     means = np.bincount(place, values)[full] / count[full]
     means = np.interp(np.arange(len(count)), full, means)
-    usable = np.ones(len(means), dtype=bool)
     order = round(_MORE_THAN_A_DAY * a_day)
-    usable[:order] = False
+    usable = np.arange(len(means)) >= order
     means -= float(np.median(sampled(means)))
-    bound = _OUTLIER * 1.4826 * float(np.median(sampled(np.abs(means)))) + 1e-12
-    clipped = np.clip(means, -bound, bound)
-    whitening = np.append(1.0, -fit_autoregression(clipped, usable, order)[:-1])
+    whitening = np.append(1.0, -fit_autoregression(_clipped(means, _OUTLIER), usable, order)[:-1])
     rest = np.convolve(means, whitening)[: len(means)]
     rest[:order] = 0.0
-    bound = _CLIP * 1.4826 * float(np.median(sampled(np.abs(rest)))) + 1e-12
-    rest = np.clip(rest, -bound, bound)
+    rest = _clipped(rest, _CLIP)
     evidence = np.zeros(len(means))
     for shape in SHAPES:
         heights = shape.heights(a_day)
         if len(means) >= _FEWEST_SPANS * len(heights):
-            found = _search(rest, np.convolve(heights, whitening), shape, a_day=a_day, empty=count == 0)
+            z = _matches(rest, heights, whitening, a_day)
+            found = _evidence(z, shape, order=order, length=len(heights), empty=count == 0)
             np.maximum(evidence, found, out=evidence)
     return evidence[place]
 
 
-def _search(
-    rest: FloatArray, template: FloatArray, shape: Shape, *, a_day: int, empty: BoolArray
-) -> FloatArray:
-    """Give each mean the greatest evidence of a shape whose core it is in, float64[n]."""
-    n, length = len(rest), len(shape.heights(a_day))
-    order = len(template) - length
+def _clipped(values: FloatArray, deviations: float) -> FloatArray:
+    bound = deviations * 1.4826 * float(np.median(sampled(np.abs(values)))) + 1e-12
+    return np.clip(values, -bound, bound)
+
+
+def _matches(rest: FloatArray, heights: FloatArray, whitening: FloatArray, a_day: int) -> FloatArray:
+    """Tell how well a shape fits from each mean on, float64[n - length + 1], in units of its usual size.
+
+    That is the one in the twenty days before and after, one and a half lengths around left out.
+    """
+    length = len(heights)
+    template = np.convolve(heights, whitening)
     match = np.correlate(np.concatenate((rest, np.zeros(len(template) - 1))), template, "valid")
-    starts = n - length + 1
-    z = match[:starts] / _around(match[:starts], a_day, length)
-    evidence = calibrated(z[order:], shape.far)(z) if starts > order + 1 else np.zeros(starts)
-    evidence[:order] = 0.0
-    gaps = np.concatenate(([0], np.cumsum(empty)))
-    evidence[gaps[length:] - gaps[:-length] > _EMPTY * length] = 0.0
-    width = max(round(shape.core * length), 1)
-    first = (length - width) // 2
-    padded = np.concatenate((np.zeros(first + width - 1), evidence, np.zeros(length - first)))
-    return _running_maximum(padded, width)[:n]
-
-
-def _running_maximum(values: FloatArray, width: int) -> FloatArray:
-    """Give the greatest of each `width` neighbours, float64[n - width + 1], by doubling."""
-    reach = 1
-    while reach < width:
-        step = min(reach, width - reach)
-        values = np.maximum(values[:-step], values[step:])
-        reach += step
-    return values
-
-
-def _around(match: FloatArray, a_day: int, length: int) -> FloatArray:
-    """Give the usual size in the twenty days before and after, one and a half lengths around left out."""
+    match = match[: len(rest) - length + 1]
     size = np.abs(match)
     size = np.minimum(size, 6.0 * float(np.median(sampled(size))) + 1e-12)
     total = np.concatenate(([0.0], np.cumsum(size)))
@@ -130,7 +109,28 @@ def _around(match: FloatArray, a_day: int, length: int) -> FloatArray:
         low, high = np.maximum(place - width, 0), np.minimum(place + width + 1, len(match))
         sums += sign * (total[high] - total[low])
         counts += sign * (high - low)
-    around: FloatArray = np.sqrt(np.pi / 2) * np.maximum(
-        sums / np.maximum(counts, 1.0), _LEAST * whole + 1e-12
-    )
-    return around
+    usual = np.maximum(sums / np.maximum(counts, 1.0), _LEAST * whole + 1e-12)
+    z: FloatArray = match / (np.sqrt(np.pi / 2) * usual)
+    return z
+
+
+def _evidence(z: FloatArray, shape: Shape, *, order: int, length: int, empty: BoolArray) -> FloatArray:
+    """Give each mean the greatest evidence of a shape whose core it is in, float64[n]."""
+    evidence = calibrated(z[order:], shape.far)(z) if len(z) > order + 1 else np.zeros(len(z))
+    evidence[:order] = 0.0
+    gaps = np.concatenate(([0], np.cumsum(empty)))
+    evidence[gaps[length:] - gaps[:-length] > _EMPTY * length] = 0.0
+    width = max(round(shape.core * length), 1)
+    first = (length - width) // 2
+    padded = np.concatenate((np.zeros(first + width - 1), evidence, np.zeros(length - first)))
+    return _running_maximum(padded, width)[: len(empty)]
+
+
+def _running_maximum(values: FloatArray, width: int) -> FloatArray:
+    """Give the greatest of each `width` neighbours, float64[n - width + 1], by doubling."""
+    reach = 1
+    while reach < width:
+        step = min(reach, width - reach)
+        values = np.maximum(values[:-step], values[step:])
+        reach += step
+    return values

@@ -9,13 +9,9 @@ _HOUR = 3600.0
 def clock_changes(origin: np.datetime64, span: float) -> npt.NDArray[np.float64]:
     """Give when European clocks change: on the last Sundays of March and October at 01:00 UTC.
 
-    Args:
-        origin: datetime64[us], UTC.
-        span: In seconds.
-
     Returns:
         Seconds since the origin, float64[2k], ascending: the beginning and the end of the summer of each year
-        in the span; empty where the span has no change.
+        in the span, which is in seconds, too; empty where the span has no change.
     """
     first = origin.astype("datetime64[Y]")
     last = (origin + np.timedelta64(int(span), "s")).astype("datetime64[Y]")

@@ -11,7 +11,6 @@ from iot_pipeline.detection.types import FloatArray
 # A quantile, where it mostly lies, in standard deviations, and minus the logarithm of what lies beyond.
 _NEAR = (0.95, 2.2, 3.0)
 _FAR = (0.998, 6.0, 6.22)
-_APART = 1.05
 _GRID = np.concatenate(([0.0], np.geomspace(1e-2, 1e12, 600)))
 _DEVIATIONS = -special.ndtri_exp(-_GRID - np.log(2.0))
 
@@ -49,19 +48,11 @@ def calibrated(z: FloatArray, evidence: float = _FAR[2]) -> Tail:
         z: float64, shape (n,), deviations of either sign.
         evidence: What the far quantile counts; more for what comes in few independent pieces.
     """
-    near, far = (
-        float(np.sqrt(usual * max(own, 1e-9)))
-        for own, (_, usual, _) in zip(
-            np.quantile(sampled(np.abs(z)), (_NEAR[0], _FAR[0])), (_NEAR, _FAR), strict=True
-        )
-    )
-    return Tail(near, max(far, _APART * near), evidence)
+    own = np.quantile(sampled(np.abs(z)), (_NEAR[0], _FAR[0]))
+    near, far = np.sqrt(np.maximum(own, 1e-9) * (_NEAR[1], _FAR[1])).tolist()
+    return Tail(near, far, evidence)
 
 
 def deviations(evidence: FloatArray) -> FloatArray:
-    """Give the distance, in standard deviations, at which a Gaussian reading is as rare on either side.
-
-    Args:
-        evidence: float64, of any shape, -ln p; not negative.
-    """
+    """Give how many standard deviations off, on either side, a Gaussian reading has this evidence, -ln p."""
     return np.asarray(np.interp(evidence, _GRID, _DEVIATIONS), dtype=np.float64)

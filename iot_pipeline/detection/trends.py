@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from iot_pipeline.detection.blocks import Blocks
 from iot_pipeline.detection.types import FloatArray
 
 _HUBER = 1.5
@@ -20,7 +21,6 @@ _LIKE_A_YEAR = 0.03
 _STEEPEST = 15.0  # exponential, in 1 / half the span: what changes faster is an event or a step
 
 Basis = Callable[[FloatArray, float], FloatArray]
-Levels = tuple[FloatArray, FloatArray, FloatArray]  # x, level and error of the blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Trend:
         evaluate: The trend as a function of time in [-1, 1], in scaled units.
         criterion: The capped BIC; the less the better.
         size: How many numbers were fitted.
-        fitted: float64, shape (B,), its values at the blocks.
+        away: float64, shape (B,), how far the blocks lie away from it, in standard errors.
         parameters: (name, value) pairs, times as shares of the span's half.
         breaks: Where it bends or jumps, in [-1, 1].
     """
@@ -41,36 +41,120 @@ class Trend:
     evaluate: Callable[[FloatArray], FloatArray]
     criterion: float
     size: int
-    fitted: FloatArray
+    away: FloatArray
     parameters: tuple[tuple[str, float], ...] = ()
     breaks: tuple[float, ...] = ()
 
+    def is_adequate(self) -> bool:
+        """Say whether it leaves nothing but noise and a few events on the blocks.
 
-def capped_bic(z: FloatArray, parameters: int) -> float:
-    """Schwarz's criterion with bounded loss, so that events in the data decide nothing.
+        An event ends soon. The other blocks should have unit variance, no correlation between neighbours (Box
+        & Pierce, JASA 65, 1970), and means over longer groups that vary no more than chance has it.
+        """
+        n = len(self.away)
+        regular = np.abs(self.away) < _CAP
+        strange = np.concatenate(([0], np.cumsum(~regular)))
+        lasting = max(4, round(_LASTING * n))
+        if strange[-1] > _EVENTFUL * n or np.any(strange[lasting:] - strange[:-lasting] == lasting):
+            return False
+        kept = np.where(regular, self.away, 0.0)
+        limit = 4.0 / float(np.sqrt(n))
+        groups = min(_GROUPS, n)
+        slow = sum(float(part.sum()) ** 2 / len(part) for part in np.array_split(kept, groups))
+        return (
+            float(kept @ kept) / n < 1.0 + 1.5 * limit
+            and float(kept[1:] @ kept[:-1]) / n < limit
+            and slow < groups + 3.0 * float(np.sqrt(2.0 * groups))
+        )
 
-    Source: Ronchetti, "Robust model selection in regression", Statistics & Probability Letters 3 (1985).
 
-    Args:
-        z: float64, shape (B,), standardised residuals of the blocks.
-        parameters: How many numbers were fitted.
+def capped_bic(away: FloatArray, parameters: int) -> float:
+    """Give Schwarz's criterion of blocks so many standard errors away, float64[B], with bounded loss.
+
+    Then events in the data decide nothing. Source: Ronchetti, "Robust model selection in regression",
+    Statistics & Probability Letters 3 (1985).
     """
-    return float(np.minimum(z**2, _CAP**2).sum()) + parameters * float(np.log(len(z)))
+    return float(np.minimum(away**2, _CAP**2).sum()) + parameters * float(np.log(len(away)))
 
 
-def huber_weights(z: FloatArray) -> FloatArray:
-    """Weigh standardised residuals, float64[B], as Huber's estimator does.
+def huber_weights(away: FloatArray) -> FloatArray:
+    """Weigh blocks so many standard errors away, float64[B], as Huber's estimator does.
 
     While a fit is far off, the residuals' own spread is the yardstick; the standard errors take over as it
     shrinks.
     """
-    size = np.abs(z)
-    middle = len(z) // 2
+    size = np.abs(away)
+    middle = len(away) // 2
     spread = max(1.0, 1.4826 * float(np.partition(size, middle)[middle]))
     return _HUBER * spread / np.maximum(size, _HUBER * spread)
 
 
-def solve(design: FloatArray, target: FloatArray, weights: FloatArray) -> FloatArray:
+def fit_robustly(design: FloatArray, level: FloatArray, error: FloatArray) -> FloatArray:
+    """Fit coefficients, float64[p], by iteratively reweighted least squares with Huber's weights.
+
+    Source: Holland & Welsch, "Robust regression using iteratively reweighted least-squares", Communications
+    in Statistics A 6 (1977). The design is float64[B, p].
+    """
+    precision = error**-2.0
+    coefficients = _solve(design, level, precision)
+    away = (level - design @ coefficients) / error
+    for _ in range(_ROUNDS):
+        coefficients = _solve(design, level, precision * huber_weights(away))
+        previous, away = away, (level - design @ coefficients) / error
+        if np.max(np.abs(away - previous)) < _SETTLED:
+            break
+    return coefficients
+
+
+def smooth_trends(blocks: Blocks, year: float) -> list[Trend]:
+    """Fit the smooth candidates and rank them, the best first; `year` is its angular frequency in x."""
+    count = len(blocks.x)
+    names = ("constant", "linear", "quadratic", "cubic")[: max(1, count // 4)]
+    trends = _ranked([_fitted(name, _polynomial(degree), blocks) for degree, name in enumerate(names)])
+    adequate = trends[0].is_adequate()
+    if count < _FEWEST_CURVED or (adequate and trends[0].size <= _STRAIGHT):
+        return trends
+
+    rates = np.geomspace(0.4, _STEEPEST, 8)
+    rate = _start(_exponential, np.concatenate((-rates, rates)), blocks)
+    bounds = (0.1, _STEEPEST) if rate > 0 else (-_STEEPEST, -0.1)
+    rate = _refine(_exponential, rate, bounds, blocks)
+    name = "exponential decay" if rate > 0 else "exponential growth"
+    trends.append(_fitted(name, _exponential, blocks, "rate", rate))
+    if adequate:
+        return _ranked(trends)
+
+    omegas = np.append(np.pi * np.arange(0.75, min(16.0, count / 8), 0.5), min(max(year, 1.0), count / 2))
+    omega = _start(_wave(1, 1), omegas, blocks)
+    for degree, harmonics in ((1, 1), (0, 1), (1, 2), (0, 2)):
+        basis = _wave(degree, harmonics)
+        omega = _refine(basis, omega, (0.8, count), blocks)
+        name = "annual wave" if abs(omega / year - 1) < _LIKE_A_YEAR else "slow wave"
+        name += (" with overtone" if harmonics > 1 else "") + (" on a slope" if degree else "")
+        trends.append(_fitted(name, basis, blocks, "omega", omega))
+    return _ranked(trends)
+
+
+def _ranked(trends: list[Trend]) -> list[Trend]:
+    return sorted(trends, key=lambda trend: trend.criterion)
+
+
+def _fitted(name: str, basis: Basis, blocks: Blocks, symbol: str = "", theta: float = 0.0) -> Trend:
+    design = basis(blocks.x, theta)
+    coefficients = fit_robustly(design, blocks.level, blocks.error)
+    away = (blocks.level - design @ coefficients) / blocks.error
+    size = design.shape[1] + bool(symbol)
+    return Trend(
+        name=name,
+        evaluate=lambda at: basis(at, theta) @ coefficients,
+        criterion=capped_bic(away, size),
+        size=size,
+        away=away,
+        parameters=((symbol, theta),) if symbol else (),
+    )
+
+
+def _solve(design: FloatArray, target: FloatArray, weights: FloatArray) -> FloatArray:
     """Solve a weighted least-squares problem by its normal equations, with a ridge too small to matter."""
     weighted = design.T * weights
     gram = weighted @ design
@@ -80,36 +164,8 @@ def solve(design: FloatArray, target: FloatArray, weights: FloatArray) -> FloatA
     return np.asarray(np.linalg.solve(gram, weighted @ target), dtype=np.float64)
 
 
-def fit_robustly(design: FloatArray, level: FloatArray, error: FloatArray) -> FloatArray:
-    """Fit by iteratively reweighted least squares with Huber's weights.
-
-    Source: Holland & Welsch, "Robust regression using iteratively reweighted least-squares", Communications
-    in Statistics A 6 (1977).
-
-    Args:
-        design: float64, shape (B, p).
-        level: float64, shape (B,).
-        error: float64, shape (B,).
-
-    Returns:
-        The coefficients, float64[p].
-    """
-    precision = error**-2.0
-    coefficients = solve(design, level, precision)
-    z = (level - design @ coefficients) / error
-    for _ in range(_ROUNDS):
-        coefficients = solve(design, level, precision * huber_weights(z))
-        previous, z = z, (level - design @ coefficients) / error
-        if np.max(np.abs(z - previous)) < _SETTLED:
-            break
-    return coefficients
-
-
 def _polynomial(degree: int) -> Basis:
-    def basis(x: FloatArray, _: float) -> FloatArray:
-        return np.asarray(np.polynomial.chebyshev.chebvander(x, degree), dtype=np.float64)
-
-    return basis
+    return lambda x, _: np.asarray(np.polynomial.chebyshev.chebvander(x, degree), dtype=np.float64)
 
 
 def _exponential(x: FloatArray, rate: float) -> FloatArray:
@@ -121,29 +177,27 @@ def _wave(degree: int, harmonics: int) -> Basis:
     def basis(x: FloatArray, omega: float) -> FloatArray:
         angles = [omega * harmonic * x for harmonic in range(1, harmonics + 1)]
         powers = [np.ones_like(x), x][: degree + 1]
-        return np.array(
-            [*powers, *(np.cos(angle) for angle in angles), *(np.sin(angle) for angle in angles)]
-        ).T
+        return np.array([*powers, *np.cos(angles), *np.sin(angles)]).T
 
     return basis
 
 
-def _refine(basis: Basis, theta: float, bounds: tuple[float, float], data: Levels) -> float:
+def _refine(basis: Basis, theta: float, bounds: tuple[float, float], blocks: Blocks) -> float:
     """Improve the one non-linear parameter to convergence by robust Gauss-Newton steps.
 
     The linear coefficients are fitted anew at each step, "variable projection" (Golub & Pereyra, SIAM Journal
     on Numerical Analysis 10, 1973).
     """
-    x, level, error = data
-    weights = precision = error**-2.0
+    x = blocks.x
+    weights = precision = blocks.error**-2.0
     for _ in range(_ROUNDS):
         design = basis(x, theta)
-        coefficients = solve(design, level, weights)
-        rest = level - design @ coefficients
-        weights = precision * huber_weights(rest / error)
+        coefficients = _solve(design, blocks.level, weights)
+        rest = blocks.level - design @ coefficients
+        weights = precision * huber_weights(rest / blocks.error)
         h = 1e-5 * abs(theta)
         slope = (basis(x, theta + h) @ coefficients - basis(x, theta - h) @ coefficients) / (2 * h)
-        step = float(solve(np.column_stack((design, slope)), rest, weights)[-1])
+        step = float(_solve(np.column_stack((design, slope)), rest, weights)[-1])
         previous = theta
         theta = float(np.clip(theta + np.clip(step, -0.3 * abs(theta), 0.3 * abs(theta)), *bounds))
         if abs(theta - previous) < 1e-6 * abs(theta):
@@ -151,95 +205,12 @@ def _refine(basis: Basis, theta: float, bounds: tuple[float, float], data: Level
     return theta
 
 
-def _start(basis: Basis, grid: FloatArray, data: Levels) -> float:
+def _start(basis: Basis, grid: FloatArray, blocks: Blocks) -> float:
     """Choose the best start on a grid by the sum of absolute residuals of a plain fit."""
-    x, level, error = data
-    weights = error**-2.0
+    weights = blocks.error**-2.0
     losses = []
     for theta in grid:
-        design = basis(x, float(theta))
-        losses.append(np.sum(np.abs(level - design @ solve(design, level, weights)) / error))
+        design = basis(blocks.x, float(theta))
+        rest = blocks.level - design @ _solve(design, blocks.level, weights)
+        losses.append(np.sum(np.abs(rest) / blocks.error))
     return float(grid[int(np.argmin(losses))])
-
-
-def smooth_trends(x: FloatArray, level: FloatArray, error: FloatArray, year: float) -> list[Trend]:
-    """Fit the smooth candidates to the blocks and rank them, the best first.
-
-    Args:
-        x: float64, shape (B,), in [-1, 1].
-        level: float64, shape (B,).
-        error: float64, shape (B,).
-        year: The angular frequency of the year in this time.
-    """
-    most = max(1, len(x) // 4)  # parameters
-    trends = [
-        _fitted(name, _polynomial(degree), (x, level, error))
-        for degree, name in enumerate(("constant", "linear", "quadratic", "cubic")[:most])
-    ]
-    trends.sort(key=lambda trend: trend.criterion)
-    adequate = is_adequate((level - trends[0].fitted) / error)
-    if len(x) < _FEWEST_CURVED or (adequate and trends[0].size <= _STRAIGHT):
-        return trends
-
-    rates = np.geomspace(0.4, _STEEPEST, 8)
-    rate = _start(_exponential, np.concatenate((-rates, rates)), (x, level, error))
-    bounds = (0.1, _STEEPEST) if rate > 0 else (-_STEEPEST, -0.1)
-    rate = _refine(_exponential, rate, bounds, (x, level, error))
-    name = "exponential decay" if rate > 0 else "exponential growth"
-    trends.append(_fitted(name, _exponential, (x, level, error), "rate", rate))
-    if adequate:
-        return sorted(trends, key=lambda trend: trend.criterion)
-
-    omegas = np.append(np.pi * np.arange(0.75, min(16.0, len(x) / 8), 0.5), min(max(year, 1.0), len(x) / 2))
-    omega = _start(_wave(1, 1), omegas, (x, level, error))
-    for degree, harmonics in ((1, 1), (0, 1), (1, 2), (0, 2)):
-        basis = _wave(degree, harmonics)
-        omega = _refine(basis, omega, (0.8, len(x)), (x, level, error))
-        name = "annual wave" if abs(omega / year - 1) < _LIKE_A_YEAR else "slow wave"
-        name += (" with overtone" if harmonics > 1 else "") + (" on a slope" if degree else "")
-        trends.append(_fitted(name, basis, (x, level, error), "omega", omega))
-    return sorted(trends, key=lambda trend: trend.criterion)
-
-
-def _fitted(
-    name: str,
-    basis: Basis,
-    data: Levels,
-    symbol: str = "",
-    theta: float = 0.0,
-) -> Trend:
-    x, level, error = data
-    design = basis(x, theta)
-    coefficients = fit_robustly(design, level, error)
-    fitted = design @ coefficients
-    size = design.shape[1] + bool(symbol)
-    return Trend(
-        name=name,
-        evaluate=lambda at: basis(at, theta) @ coefficients,
-        criterion=capped_bic((level - fitted) / error, size),
-        size=size,
-        fitted=fitted,
-        parameters=((symbol, theta),) if symbol else (),
-    )
-
-
-def is_adequate(z: FloatArray) -> bool:
-    """Say whether standardised residuals of the blocks, float64[B], look like noise apart from a few events.
-
-    An event ends soon. The other blocks should have unit variance, no correlation between neighbours (Box &
-    Pierce, JASA 65, 1970), and means over longer groups that vary no more than chance has it.
-    """
-    regular = np.abs(z) < _CAP
-    strange = np.concatenate(([0], np.cumsum(~regular)))
-    lasting = max(4, round(_LASTING * len(z)))
-    if strange[-1] > _EVENTFUL * len(z) or np.any(strange[lasting:] - strange[:-lasting] == lasting):
-        return False
-    kept = np.where(regular, z, 0.0)
-    limit = 4.0 / float(np.sqrt(len(z)))
-    groups = min(_GROUPS, len(z))
-    slow = sum(float(part.sum()) ** 2 / len(part) for part in np.array_split(kept, groups))
-    return (
-        float(kept @ kept) / len(z) < 1.0 + 1.5 * limit
-        and float(kept[1:] @ kept[:-1]) / len(z) < limit
-        and slow < groups + 3.0 * float(np.sqrt(2.0 * groups))
-    )
