@@ -34,9 +34,10 @@ from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.delta import commit
 from iot_pipeline.warehouse.tables import Version
 from iot_pipeline_tests.alert_sink import CANARY, Sink, running_sink
-from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
+from iot_pipeline_tests.conftest import BERLIN, OTHER_SENSOR, SENSOR, Bucket, row
 from iot_pipeline_tests.runs import definitions_on, measurements_in
 from iot_pipeline_tests.test_alerts import CLOCK, event, shift
+from iot_pipeline_tests.test_checks import NOW, load_at
 
 pytestmark = pytest.mark.system
 
@@ -625,6 +626,16 @@ def test_a_check_that_fails_a_run_is_named_and_is_not_taken_for_the_error(nights
     assert sink.titles == ["Sensors: the run failed, 1 check failed"]
     assert "Checks of the data failed, see below." in sink.text
     assert "no_file_is_quarantined failed: files quarantined 1" in sink.text
+
+
+def test_a_feed_that_stopped_is_told_with_the_time_of_its_last_reading(
+    nights: Nights, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = NOW - timedelta(days=3)
+    load_at(nights.bucket, monkeypatch, stopped, NOW - timedelta(days=2))
+    assert not nights.reload().success
+    nights.look()
+    assert f"last reading {stopped.astimezone(BERLIN):%Y-%m-%d %H:%M}" in sink.text
 
 
 def test_a_failed_run_is_told_with_its_first_error(

@@ -22,7 +22,7 @@ from iot_pipeline.ingest.ledger import read_ledger, write_ledger
 from iot_pipeline.warehouse import MAPPING, open_warehouse, quality
 from iot_pipeline.warehouse.state import readings_tables
 from iot_pipeline.warehouse.status import read_status
-from iot_pipeline_tests.conftest import OTHER_SENSOR, SENSOR, Bucket, row
+from iot_pipeline_tests.conftest import BERLIN, OTHER_SENSOR, SENSOR, Bucket, row
 from iot_pipeline_tests.runs import (
     check_of,
     definitions_on,
@@ -370,6 +370,17 @@ def test_a_live_feed_that_stopped_is_an_error_and_an_archive_is_none(
     result = evaluate(checks.newest_reading_is_recent, bucket.warehouse)
     assert verdict(result) is expected
     assert shown(result)["feed"] == feed
+
+
+def test_a_feed_that_stopped_says_since_when_as_berlins_clock_shows_it(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = NOW - timedelta(days=3)
+    load_at(bucket, monkeypatch, stopped, NOW - timedelta(days=2))
+    results: Any = checks.newest_reading_is_recent(measurements_in(bucket.warehouse))
+    next(results)
+    with pytest.raises(dg.Failure, match=f"last_reading {stopped.astimezone(BERLIN):%Y-%m-%d %H:%M},"):
+        next(results)
 
 
 def test_an_old_file_does_not_hide_that_a_live_feed_stopped(

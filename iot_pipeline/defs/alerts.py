@@ -12,6 +12,7 @@ import dagster as dg
 
 from iot_pipeline.alerts import FailedCheck, Run, announce
 from iot_pipeline.defs.automation import reload
+from iot_pipeline.defs.checking import in_words
 from iot_pipeline.defs.resources import MeasurementsResource
 from iot_pipeline.errors import IotPipelineError
 from iot_pipeline.report import draw_sensor
@@ -124,14 +125,14 @@ def _evaluations(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[d
 
 def _failed_check(evaluation: dg.AssetCheckEvaluation) -> FailedCheck:
     name = evaluation.check_name
-    shown = {key: value.value for key, value in evaluation.metadata.items() if key != "warehouse"}
+    shown = {key: value for key, value in evaluation.metadata.items() if key != "warehouse"}
     counted = COUNTS.get(name, "")
-    count = shown.get(counted)
+    count = shown[counted].value if counted in shown else 0
     in_order = sorted(shown, key=lambda key: key != counted)
     return FailedCheck(
         name,
         is_error=evaluation.severity == dg.AssetCheckSeverity.ERROR,
-        found=", ".join(f"{key.replace('_', ' ')} {shown[key]}" for key in in_order),
+        found=", ".join(f"{key.replace('_', ' ')} {in_words(shown[key])}" for key in in_order),
         count=count if isinstance(count, int) else 0,
     )
 

@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
 import dagster as dg
 
+from iot_pipeline.berlin import BERLIN
 from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
 
@@ -39,7 +41,7 @@ def check(
             where = {"warehouse": dg.MetadataValue.text(measurements.where)}
             yield result._replace(metadata={**(result.metadata or {}), **where})
             if not result.passed and result.severity == dg.AssetCheckSeverity.ERROR:
-                found = (f"{name} {value.value}" for name, value in (result.metadata or {}).items())
+                found = (f"{name} {in_words(value)}" for name, value in (result.metadata or {}).items())
                 raise dg.Failure(
                     f"{judge.__name__} failed in {measurements.where}: {', '.join(found)}",
                     allow_retries=False,
@@ -64,6 +66,13 @@ def result(
 ) -> dg.AssetCheckResult:
     """Return a result; by default a check that fails is a warning."""
     return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
+
+
+def in_words(value: dg.MetadataValue) -> str:
+    """Return what a check shows as text: a time as Berlin's clock shows it, all else as it is."""
+    if isinstance(value, dg.TimestampMetadataValue):
+        return f"{datetime.fromtimestamp(value.value, BERLIN):%Y-%m-%d %H:%M}"
+    return str(value.value)
 
 
 def listed(found: Iterable[object]) -> str:
