@@ -68,13 +68,16 @@ def read_day(text: str, today: date) -> date | None:
 
 def describe_length(length: timedelta) -> str:
     """Return how long something took, in the two greatest units that matter; nothing for a moment."""
-    minutes = round(length / timedelta(minutes=1))
+    seconds = round(length / timedelta(seconds=1))
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds} s" if seconds else ""
+    minutes = round(seconds / 60)
     days, hours = minutes // 1440, minutes // 60 % 24
     if days:
         return f"{days:,} d {hours} h" if days < 10 and hours else f"{days:,} d"  # noqa: PLR2004 - as exact as needed
     if hours:
         return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
-    return f"{minutes} min" if minutes else ""
+    return f"{minutes} min"
 
 
 def read_timestamp(text: str) -> Timestamp | None:

@@ -12,6 +12,7 @@ from iot_pipeline.berlin import (
     BERLIN,
     HOUR,
     count_by_month,
+    describe_length,
     month_bounds,
     month_of,
     read_timestamp,
@@ -202,3 +203,19 @@ def test_months_follow_each_other_without_a_gap() -> None:
     assert month_of(month_bounds("2013-04")[0] - 1) == "2013-03"
     first, after = month_bounds("2013-03")
     assert after - first == (31 * 24 - 1) * HOUR
+
+
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [
+        (timedelta(), ""),
+        (timedelta(seconds=20), "20 s"),
+        (timedelta(seconds=59.8), "1 min"),
+        (timedelta(minutes=59, seconds=50), "1 h"),
+        (timedelta(hours=3, minutes=10), "3 h 10 min"),
+        (timedelta(days=2, hours=4, minutes=5), "2 d 4 h"),
+        (timedelta(days=1200, hours=4), "1,200 d"),
+    ],
+)
+def test_a_length_of_time_is_written_in_the_units_that_matter(length: timedelta, text: str) -> None:
+    assert describe_length(length) == text

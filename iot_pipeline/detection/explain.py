@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from scipy import special
 
-from iot_pipeline.berlin import BERLIN
+from iot_pipeline.berlin import BERLIN, describe_length
 from iot_pipeline.detection.cycles import DAY, WEEK
 from iot_pipeline.detection.events import Run
 from iot_pipeline.detection.follow import Followed
@@ -150,7 +150,8 @@ def _what_does_not_fit(events: Sequence[Event]) -> str:
     if gaps:
         longest = max(gaps, key=lambda gap: gap.end - gap.start)
         often = "" if len(gaps) == 1 else f" {_times(len(gaps))}, longest"
-        sentences.append(f"Nothing was measured{often} for {_duration(longest)} {_when(longest)}.")
+        length = describe_length(timedelta(microseconds=int((longest.end - longest.start).astype(np.int64))))
+        sentences.append(f"Nothing was measured{often} for {length} {_when(longest)}.")
     return " ".join(sentences)
 
 
@@ -169,11 +170,6 @@ def _when(event: Event) -> str:
     if isinstance(moment, datetime):  # an int in a year that the calendar does not reach
         start = f"{moment.replace(tzinfo=UTC).astimezone(BERLIN):%Y-%m-%d %H:%M}"
     return f"{'at' if event.start == event.end else 'from'} {start}"
-
-
-def _duration(event: Event) -> str:
-    hours = float((event.end - event.start) / np.timedelta64(1, "h"))
-    return f"{hours / 24:.1f} days" if hours > 48 else f"{hours:.1f} hours"  # noqa: PLR2004
 
 
 def _height(event: Event) -> str:
