@@ -238,6 +238,18 @@ def test_a_file_that_stays_quarantined_is_a_warning_from_the_next_load_on(bucket
     assert shown(result)["files_and_reasons"].startswith("Timeseries/a.csv: ")
 
 
+def test_a_night_that_brings_nothing_makes_no_error_of_a_damaged_file_again(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.write("a.csv", b"<html></html>")
+    bucket.write("b.csv", row(), "refused")
+    bucket.load()
+    monkeypatch.setattr(quality, "NEWS", timedelta())  # half a day has passed
+    bucket.load()
+    assert verdict(evaluate(checks.no_file_is_quarantined, bucket.warehouse)) is WARN
+    assert verdict(evaluate(checks.few_rows_are_rejected, bucket.warehouse)) is WARN
+
+
 def test_more_rejected_rows_than_the_limit_are_a_warning_that_names_reasons_and_files(
     bucket: Bucket,
 ) -> None:

@@ -71,7 +71,7 @@ def no_file_is_quarantined(measurements: MeasurementsResource) -> dg.AssetCheckR
 
     If it fails: correct the named files in the bucket; the next load reads them again. The others are loaded,
     and a file that could be read before keeps the rows that it had. It is an error in the load that brings
-    such a file, and a warning from the next one on.
+    such a file, and a warning from the next one or half a day on.
     """
     files = [file for file in _damaged_files(measurements) if file.error]
     return result(
@@ -88,7 +88,7 @@ def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckRe
 
     If it fails: look at the rows with `iot-pipeline sql "FROM rejected_rows"`, which has their file, line,
     reason and text, and correct what writes the named files. Rows that could be read are loaded. It is an
-    error where a file of the last load has lost more than a tenth of its rows.
+    error where a file of the last load has lost more than a tenth of its rows, for half a day.
     """
     files = [file for file in _damaged_files(measurements) if not file.error]
     (shares,) = query(

@@ -14,6 +14,9 @@ MOST_REJECTED = 0.01
 ROTTEN = 0.1
 """Above this share, the file itself is at fault and not just some rows."""
 
+NEWS = timedelta(hours=12)
+"""What a load before that has brought is known: a night that brings nothing doesn't tell of it again."""
+
 SILENCE = timedelta(days=2)
 """Files cover about a day and are loaded at night: one day late is normal, two mean that the feed stopped."""
 
@@ -95,7 +98,7 @@ class DamagedFile:
         error: Why it was quarantined as a whole; empty if it was not.
         rows_read: The number of its rows.
         rows_rejected: The number of quarantined rows.
-        is_new: Whether it belongs to the last load that loaded any files.
+        is_new: Whether it belongs to the last load that loaded any files, in the last twelve hours.
     """
 
     key: str
@@ -125,12 +128,12 @@ def find_damaged_files(connection: duckdb.DuckDBPyConnection) -> list[DamagedFil
         """
         SELECT
             key, coalesce(error, ''), rows_read, rows_rejected,
-            loaded_at = max(loaded_at) OVER () AS is_new
+            loaded_at = max(loaded_at) OVER () AND loaded_at > $since AS is_new
         FROM source_files
         QUALIFY error IS NOT NULL OR rows_rejected > $most * rows_read
         ORDER BY is_new DESC, error IS NULL, rows_rejected DESC, key
         """,
-        {"most": MOST_REJECTED},
+        {"most": MOST_REJECTED, "since": datetime.now(UTC) - NEWS},
     ).fetchall()
     return [DamagedFile(*row) for row in rows]
 
@@ -181,7 +184,7 @@ def read_feed(connection: duckdb.DuckDBPyConnection) -> Feed:
 
 
 def find_errors(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return a line for each file of the last load that lost over a tenth of its rows, and a stopped feed.
+    """Return a line for each new file that lost over a tenth of its rows, and one for a stopped feed.
 
     Args:
         connection: A connection with the views of ``connect``.
