@@ -232,9 +232,9 @@ def _fingerprint(timestamps: np.ndarray, values: np.ndarray, maintenance: Mainte
 def _judge_sensor(
     task: _Task, timestamps: np.ndarray, values: np.ndarray, maintenance: Maintenance, fingerprint: str
 ) -> Verdicts:
-    from iot_pipeline.detection import detect_outside  # noqa: PLC0415 - scipy is slow
+    from iot_pipeline.detection import detect_anomalies  # noqa: PLC0415 - scipy is slow
 
-    result = detect_outside(timestamps, values, maintenance)
+    result = detect_anomalies(timestamps, values, maintenance)
     spans = [
         Span(
             event.kind,

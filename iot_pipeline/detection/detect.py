@@ -13,7 +13,16 @@ from iot_pipeline.detection.judge import judge
 from iot_pipeline.detection.model import Fit, find_rhythm, fit_model
 from iot_pipeline.detection.noise import local_scale, neighbour_correlation, scale_cycle
 from iot_pipeline.detection.prepare import Readings, prepare, sampled
-from iot_pipeline.detection.types import Curve, Cycle, Detection, Event, FloatArray, SensorModel, TimeArray
+from iot_pipeline.detection.types import (
+    Curve,
+    Cycle,
+    Detection,
+    Event,
+    FloatArray,
+    Intervals,
+    SensorModel,
+    TimeArray,
+)
 
 _FEWEST = 24  # readings; fewer get a level and no flags
 _CLOSELY = 0.3  # the correlation of neighbouring readings from which they may be judged by innovations,
@@ -43,7 +52,9 @@ class _Outcome:
     words: Callable[[Sequence[Event]], str]
 
 
-def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detection:
+def detect_anomalies(
+    timestamps: npt.ArrayLike, values: npt.ArrayLike, maintenance: Intervals = ()
+) -> Detection:
     """Fit a model to a sensor and flag the readings that neither it nor chance explains.
 
     Where readings depend little on one another but for a curve and a rhythm, or by Gaussian noise with a
@@ -53,6 +64,9 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     Args:
         timestamps: datetime64 of any unit, shape (n,), UTC, in any order; they may repeat.
         values: float64, shape (n,). NaN and infinities are never flagged; their score is NaN.
+        maintenance: When somebody worked on the sensor. What was measured then tells nothing about it: it is
+            treated as if it were missing, and a gap is one only if the sensor was silent for too long
+            outside.
 
     Returns:
         Flags, scores, expected values and events, aligned with the input, and the model.
@@ -64,8 +78,8 @@ def detect_anomalies(timestamps: npt.ArrayLike, values: npt.ArrayLike) -> Detect
     raw = np.asarray(values, dtype=np.float64)
     if times.ndim != 1 or times.shape != raw.shape:
         raise ValueError(f"timestamps {times.shape} and values {raw.shape} are no vectors of the same length")
-    readings = prepare(times, raw)
-    return _aligned(times, raw, readings.order, _judged(readings))
+    readings = prepare(times, raw, maintenance)
+    return _aligned(times, raw, readings, _judged(readings))
 
 
 def _judged(readings: Readings) -> _Outcome:
@@ -191,10 +205,9 @@ def _in_units(readings: Readings, scaled: FloatArray) -> FloatArray:
         return np.clip(readings.centre + readings.scale * scaled, -_LARGEST, _LARGEST)
 
 
-def _aligned(
-    times: TimeArray, values: FloatArray, order: npt.NDArray[np.intp], verdict: _Outcome
-) -> Detection:
+def _aligned(times: TimeArray, values: FloatArray, readings: Readings, verdict: _Outcome) -> Detection:
     """Put the verdict on the sorted readings back into the order of the input."""
+    order = readings.order
     scores, expected = np.full((2, len(times)), np.nan)
     scores[order], expected[order] = verdict.scores, verdict.expected
     if len(order) < len(times):
@@ -224,7 +237,10 @@ def _aligned(
                 mean_residual=_mean_residual(values[place], expected[place]),
             )
         )
-    model = replace(verdict.model, reasoning=verdict.words(events))
+    reasoning = verdict.words(events)
+    if readings.left_out:
+        reasoning += f" Left out for maintenance: {explain.counted(readings.left_out, 'reading')}."
+    model = replace(verdict.model, reasoning=reasoning)
     return Detection(ids >= 0, scores, expected, kinds, ids, tuple(events), model)
 
 

@@ -126,7 +126,7 @@ def follow(readings: Readings, found: Innovations) -> Followed:
     rate = _PER_STEP * float(np.log(_USUAL_STEP / max(readings.step, 1e-3)))
     evidence = np.maximum(evidence - rate, 0.0)
     evidence, runs, doubt = _tempered(evidence, kinds)
-    runs = sorted([*runs, *gap_runs(readings.seconds)], key=lambda run: run.start)
+    runs = sorted([*runs, *gap_runs(readings.clock)], key=lambda run: run.start)
     # What is expected follows everything but what is flagged.
     flagged = [patch for patch in patches if (patch.evidence - rate) / doubt**2 > LIMIT]
     heights = heights_of(flagged, len(rest))

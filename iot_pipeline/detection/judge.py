@@ -97,7 +97,7 @@ def judge(readings: Readings, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdi
     points = point_runs(scores, regular)
     misfit = _too_many(collective, points, len(z), trusted=fit.trends[0].is_adequate())
     found = [] if misfit else _united(collective, points)
-    runs = sorted([*stuck, *found, *gap_runs(readings.seconds)], key=lambda run: run.start)
+    runs = sorted([*stuck, *found, *gap_runs(readings.clock)], key=lambda run: run.start)
     correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
     return Verdict(scores, runs, tails[0], correlation, misfit)
 

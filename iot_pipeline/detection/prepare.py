@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray, TimeArray
+from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray, Intervals, TimeArray
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -32,6 +32,8 @@ class Readings:
         scale: The unit of the scaled values.
         step: The usual time between two readings, in seconds.
         floor: The smallest standard deviation that noise can have, in scaled units.
+        clock: float64, shape (n,), seconds that stand still during maintenance.
+        left_out: How many readings were made then.
     """
 
     order: IntArray
@@ -44,23 +46,31 @@ class Readings:
     scale: float
     step: float
     floor: float
+    clock: FloatArray
+    left_out: int = 0
 
 
-def prepare(times: TimeArray, values: FloatArray) -> Readings:
-    """Drop what is not finite, sort by time and scale by the median absolute deviation.
+def prepare(times: TimeArray, values: FloatArray, maintenance: Intervals = ()) -> Readings:
+    """Drop what is not finite or is of a maintenance, sort by time, scale by the median absolute deviation.
 
     Centring by the median and scaling by the MAD is Hampel's proposal (Hampel, "The influence curve and its
     role in robust estimation", JASA 69, 1974). NaT, NaN and infinities are dropped; nothing may be left.
     """
     usable: BoolArray = np.isfinite(values) & ~np.isnat(times)
-    order: IntArray = np.flatnonzero(usable)
-    ticks = times[order].astype(np.int64)
+    instants = times.astype(np.int64)
+    within = np.zeros(len(times), dtype=bool)
+    for start, end in maintenance:
+        within |= (start <= instants) & (instants <= end)
+    order: IntArray = np.flatnonzero(usable & ~within)
+    left_out = int(np.count_nonzero(usable & within))
+    ticks = instants[order]
     if np.any(ticks[1:] < ticks[:-1]):
         place = np.argsort(ticks, kind="stable")
         order, ticks = order[place], ticks[place]
     if not len(order):
         nothing = np.empty(0)
-        return Readings(order, np.datetime64(0, "us"), nothing, 0.0, nothing, nothing, 0.0, 1.0, 0.0, 1.0)
+        origin = np.datetime64(0, "us")
+        return Readings(order, origin, nothing, 0.0, nothing, nothing, 0.0, 1.0, 0.0, 1.0, nothing, left_out)
 
     kept = np.clip(values[order], -_HUGE, _HUGE)
     centre = float(np.median(sampled(kept)))
@@ -75,6 +85,9 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
     step = float(changes.min()) if len(changes) > _LATTICE_SHARE * len(scaled) else 0.0
     lattice = step / 2 if step < _COARSEST else 0.0
     seconds = (ticks - ticks[0]) / 1e6
+    clock = seconds
+    for start, end in maintenance:
+        clock = clock - np.clip(ticks - start, 0, end - start) / 1e6
     span = float(seconds[-1])
     return Readings(
         order=order,
@@ -87,6 +100,8 @@ def prepare(times: TimeArray, values: FloatArray) -> Readings:
         scale=scale,
         step=float(np.median(sampled(np.diff(ticks)))) / 1e6 if len(ticks) > 1 else 0.0,
         floor=max(lattice, resolution, 1e-9),
+        clock=clock,
+        left_out=left_out,
     )
 
 

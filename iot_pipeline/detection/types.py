@@ -3,6 +3,7 @@
 No computation lives here beyond evaluating a fitted curve.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,8 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 TimeArray = npt.NDArray[np.datetime64]
+Intervals = Sequence[tuple[int, int]]
+"""Times from … to, both included, in microseconds since the epoch (UTC); without overlaps."""
 
 _MANY = 20  # times as many places as points
 

@@ -180,7 +180,7 @@ def judge(version: Version, sensor_name: str) -> Judged:
     Raises:
         UnknownSensorError: The mapping has no such sensor.
     """
-    from iot_pipeline.detection import detect_outside  # noqa: PLC0415 - scipy is slow
+    from iot_pipeline.detection import detect_anomalies  # noqa: PLC0415 - scipy is slow
 
     del version
     readings = get_measurements(sensor_name, as_="arrow")
@@ -188,7 +188,7 @@ def judge(version: Version, sensor_name: str) -> Judged:
     values = readings["sensor_value"].to_numpy()
     times = instants.view("datetime64[us]")
     maintenance = read_maintenance(open_warehouse(None)).get(sensor_name, ())
-    detection = detect_outside(times, values, maintenance)
+    detection = detect_anomalies(times, values, maintenance)
     model = detection.model
     noise = np.maximum(model.noise_at(times), np.finfo(np.float64).tiny) if len(times) else np.empty(0)
     breakpoints = np.array(model.breakpoints, "datetime64[us]").astype(np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from iot_pipeline.detection import detect_outside
+from iot_pipeline.detection import detect_anomalies
 from iot_pipeline.errors import IotPipelineError, WarehouseNotReadyError
 from iot_pipeline.report.charts import plot_counts
 from iot_pipeline.report.page import LastReport, render_report
@@ -107,7 +107,7 @@ def plot(
     if not shown.any():
         raise ValueError(explain_no_readings(sensor_name, readings))
     maintenance = read_maintenance(open_warehouse(warehouse)).get(sensor_name, ())
-    detection = detect_outside(timestamps, values, maintenance)
+    detection = detect_anomalies(timestamps, values, maintenance)
     return plot_sensor(sensor_name, timestamps, values, detection, start=bounds[0], end=bounds[1])
 
 

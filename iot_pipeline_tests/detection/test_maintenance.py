@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iot_pipeline.detection import Detection, detect_anomalies, detect_outside
+from iot_pipeline.detection import Detection, detect_anomalies
 
 STEP = 900_000_000
 """A quarter of an hour in microseconds."""
@@ -13,7 +13,7 @@ VALUES = np.random.default_rng(3).normal(0, 10, N)
 
 
 def judge(instants: np.ndarray, values: np.ndarray, *maintenance: tuple[int, int]) -> Detection:
-    return detect_outside(instants.view("datetime64[us]"), values, maintenance)
+    return detect_anomalies(instants.view("datetime64[us]"), values, maintenance)
 
 
 def kinds(found: Detection) -> list[str]:
@@ -85,14 +85,13 @@ def test_a_gap_is_one_if_what_lies_outside_maintenance_is_long_enough(
     assert found.flags.sum() == gaps
 
 
-def test_events_after_a_gap_that_maintenance_explains_are_numbered_without_it() -> None:
+def test_a_gap_that_maintenance_explains_is_no_event_and_not_told_of() -> None:
     values = VALUES.copy()
     values[1500] += 300
     found = judge(INSTANTS, values, (1000 * STEP, 1099 * STEP))
     assert found.event_ids.max() == len(found.events) - 1 == 0
-    assert (
-        "Left out for maintenance: 100 readings, and so is 1 gap that it explains." in found.model.reasoning
-    )
+    assert found.model.reasoning.endswith(" Left out for maintenance: 100 readings.")
+    assert "Nothing was measured" not in found.model.reasoning
 
 
 def test_readings_in_any_order_and_values_that_are_missing_are_judged_the_same() -> None:
