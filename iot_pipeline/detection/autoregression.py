@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from iot_pipeline.detection.prepare import Readings
+from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.types import BoolArray, FloatArray
 
 ORDER = 8
@@ -51,4 +51,6 @@ def predict(readings: Readings) -> tuple[FloatArray, BoolArray, FloatArray]:
         rest = np.convolve(values, filter_)[: len(values)] - coefficients[-1]
         outliers = np.cumsum(np.abs(rest) > bound)
         fitted[ORDER:] = outliers[ORDER:] == np.append(0, outliers[:-1])[:-ORDER]
-    return np.where(usable, rest, change), usable, filter_
+    # A change is compared with other changes: they may be large where eight readings foretell the next well.
+    usual = [float(np.median(sampled(np.abs(each[usable])))) for each in (rest, change)]
+    return np.where(usable, rest, change * min(usual[0] / max(usual[1], 1e-12), 1.0)), usable, filter_
