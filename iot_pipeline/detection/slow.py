@@ -15,6 +15,7 @@ _MORE_THAN_A_DAY = 1.1  # by which the next mean is predicted, so that the day's
 _CLIP = 4.0  # standard deviations of an innovation: jumps are judged elsewhere
 _OUTLIER = 6.0  # likewise of a mean, in the fit
 _DAYS = 20  # before and after, in which drifts are as usual
+_ROUNDING = 1e-9  # median deviations; what is smaller is no shape
 _FEWEST_SPANS = 4  # of the shape in a series
 _EMPTY = 0.3  # the share of a shape's hours that may be without a reading
 _LEAST = 0.1  # of the usual size
@@ -74,6 +75,7 @@ def slow_evidence(seconds: FloatArray, values: FloatArray, step: float) -> Float
     whitening = np.append(1.0, -fit_autoregression(_clipped(means, _OUTLIER), usable, order)[:-1])
     rest = np.convolve(means, whitening)[: len(means)]
     rest[:order] = 0.0
+    rest[np.abs(rest) < _ROUNDING] = 0.0
     rest = _clipped(rest, _CLIP)
     evidence = np.zeros(len(means))
     for shape in SHAPES:

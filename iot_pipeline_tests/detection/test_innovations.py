@@ -148,4 +148,4 @@ def test_readings_after_weeks_without_any_are_judged_again() -> None:
 
 @pytest.mark.parametrize("turns", [2, 3])
 def test_the_first_readings_of_a_sensor_that_turns_in_a_circle_are_no_anomaly(turns: int) -> None:
-    assert not flags(np.arange(N) % turns * 1.0).any()
+    assert not flags((np.arange(N) % turns).astype(np.float64)).any()
