@@ -30,6 +30,8 @@ _ENOUGH = 1_500  # where there are so many
 _FEWEST_FOLLOWED = 100  # readings, for innovations where a curve explains too little
 _PRECISION = 1e-5  # of the trend's height: a polygon follows a curve no closer
 _LARGEST = float(np.finfo(np.float64).max)
+_TOGETHER = 10  # readings; events of one kind that are nearer have one cause,
+_ALONE = ("stuck", "gap")  # unless readings repeat or are missing
 _KIND = "<U11"  # as long as "level_shift"
 
 
@@ -218,19 +220,20 @@ def _aligned(times: TimeArray, values: FloatArray, readings: Readings, verdict: 
     events: list[Event] = []
     # The first reading after a gap tells of the gap, whatever else it is.
     after_gaps = [run.start for run in verdict.runs if run.kind == "gap"]
-    for run in verdict.runs:
-        members = np.arange(run.start, run.stop)
-        place = order[members if run.kind == "gap" else np.setdiff1d(members, after_gaps)]
+    for incident in _incidents(verdict.runs, above=values[order] > verdict.expected):
+        first, kind = incident[0], incident[0].kind
+        members = np.concatenate([np.arange(run.start, run.stop) for run in incident])
+        place = order[members if kind == "gap" else np.setdiff1d(members, after_gaps)]
         place = place[ids[place] < 0]
         if not len(place):
             continue
         ids[place] = len(events)
-        kinds[place] = run.kind
-        first = order[run.start - 1] if run.kind == "gap" else place[0]
+        kinds[place] = kind
+        begin = order[first.start - 1] if kind == "gap" else place[0]
         events.append(
             Event(
-                kind=run.kind,
-                start=times[first],
+                kind=kind,
+                start=times[begin],
                 end=times[place[-1]],
                 n_points=len(place),
                 peak_score=float(scores[place].max()),
@@ -242,6 +245,19 @@ def _aligned(times: TimeArray, values: FloatArray, readings: Readings, verdict: 
         reasoning += f" Left out for maintenance: {explain.counted(readings.left_out, 'reading')}."
     model = replace(verdict.model, reasoning=reasoning)
     return Detection(ids >= 0, scores, expected, kinds, ids, tuple(events), model)
+
+
+def _incidents(runs: list[Run], *, above: npt.NDArray[np.bool_]) -> list[list[Run]]:
+    """Put runs of one kind and to one side together that lie a few readings apart: they have one cause."""
+    incidents: list[list[Run]] = []
+    for run in runs:
+        last = incidents[-1][-1] if incidents else run
+        alike = run is not last and last.kind == run.kind not in _ALONE
+        if alike and run.start - last.stop < _TOGETHER and above[last.start] == above[run.start]:
+            incidents[-1].append(run)
+        else:
+            incidents.append([run])
+    return incidents
 
 
 def _mean_residual(values: FloatArray, expected: FloatArray) -> float:

@@ -144,3 +144,36 @@ def test_readings_after_weeks_without_any_are_judged_again() -> None:
     result = detect_anomalies(TIMES[keep], values[keep])
     assert result.flags[5_004]
     assert [event.kind for event in result.events].count("gap") == 1
+
+
+def test_spikes_that_come_again_and_again_are_natural_and_the_largest_still_stand_out() -> None:
+    values = river()
+    values[600:12_000:100] += np.random.default_rng(3).uniform(2.0, 3.0, 114)
+    values[6_050] += 12.0
+    result = detect_anomalies(TIMES, values)
+    assert result.model.misfit
+    assert "times less" in result.model.reasoning
+    assert len(result.events) <= N / 300 + 1
+    assert result.flags[6_050]
+    assert result.scores[6_050] == np.nanmax(result.scores)
+
+
+def test_a_handful_of_spikes_does_not_hide_itself_in_a_short_series() -> None:
+    few = 1_600
+    values = river()[:few]
+    places = [300, 700, 1_000, 1_300, 1_500]
+    values[places] += 1.5
+    assert detect_anomalies(TIMES[:few], values).flags[places].all()
+
+
+@pytest.mark.parametrize(("second", "events"), [(1.5, 1), (-1.5, 2)])
+def test_spikes_to_one_side_that_lie_a_few_readings_apart_are_one_event(second: float, events: int) -> None:
+    values = river()
+    values[6_050] += 1.5
+    values[6_059] += second
+    result = detect_anomalies(TIMES, values)
+    assert not result.flags[6_051:6_059].any()
+    ids = result.event_ids[[6_050, 6_059]]
+    assert len(set(ids)) == events
+    assert result.events[ids[0]].n_points == 3 - events
+    assert result.events[ids[0]].end == TIMES[6_059 if events == 1 else 6_050]
