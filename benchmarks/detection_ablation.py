@@ -47,7 +47,7 @@ PARTS: dict[str, Part] = {
     "stuck, on innovations": {"follow.stuck_runs": lambda *_: []},
     "repeats by nature": {"follow.less_where_usual": lambda runs, _: runs},
     "rate by the hour": {"follow._PER_STEP": 0.0},
-    "tempering": {"follow._DOUBTS": (1.0,)},
+    "tempering": {"follow._DOUBTS": (1.0,), "follow._BETWEEN": 1},
 }
 
 

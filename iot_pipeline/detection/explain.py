@@ -69,7 +69,7 @@ def reasoning_of_innovations(
     how = "judged by how far a reading jumps from where the last eight lead"
     course = f"Wanders{_rhythm(cycles)}, and {why}: {how}"
     if verdict.doubt > 1.0:
-        course += f". It jumps a lot, so every deviation counts {verdict.doubt:g} times less"
+        course += f". It jumps a lot, so every deviation counts {verdict.doubt:.2g} times less"
     figures = f"a reading and the next correlate at {correlation:.2f} around a line and the rhythm"
     return _said(course, events, verdict.runs, figures)
 

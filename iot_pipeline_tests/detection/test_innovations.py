@@ -149,3 +149,23 @@ def test_readings_after_weeks_without_any_are_judged_again() -> None:
 @pytest.mark.parametrize("turns", [2, 3])
 def test_the_first_readings_of_a_sensor_that_turns_in_a_circle_are_no_anomaly(turns: int) -> None:
     assert not flags((np.arange(N) % turns).astype(np.float64)).any()
+
+
+def test_spikes_that_come_again_and_again_are_natural_and_the_largest_still_stand_out() -> None:
+    values = river()
+    values[600:12_000:100] += np.random.default_rng(3).uniform(2.0, 3.0, 114)
+    values[6_050] += 12.0
+    result = detect_anomalies(TIMES, values)
+    assert result.model.misfit
+    assert "times less" in result.model.reasoning
+    assert len(result.events) <= N / 300 + 1
+    assert result.flags[6_050]
+    assert result.scores[6_050] == np.nanmax(result.scores)
+
+
+def test_a_handful_of_spikes_does_not_hide_itself_in_a_short_series() -> None:
+    few = 1_600
+    values = river()[:few]
+    places = [300, 700, 1_000, 1_300, 1_500]
+    values[places] += 1.5
+    assert detect_anomalies(TIMES[:few], values).flags[places].all()
