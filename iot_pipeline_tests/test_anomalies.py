@@ -194,14 +194,14 @@ def test_a_sensor_that_can_not_be_judged_is_named_and_stops_no_other(
 ) -> None:
     calls = 0
 
-    def fail_once(timestamps: np.ndarray, values: np.ndarray) -> Detection:
+    def fail_once(timestamps: np.ndarray, values: np.ndarray, _: object) -> Detection:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise ZeroDivisionError("no luck")
         return detect_anomalies(timestamps, values)
 
-    monkeypatch.setattr("iot_pipeline.detection.maintenance.detect_anomalies", fail_once)
+    monkeypatch.setattr("iot_pipeline.detection.detect_anomalies", fail_once)
     report = flag_anomalies(warehouse=warehouse)
     assert list(report.failed.values()) == ["ZeroDivisionError: no luck"]
     assert report.sensors == 11
@@ -331,7 +331,7 @@ def test_a_sensor_that_could_not_be_judged_is_tried_again(
     warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("iot_pipeline.detection.maintenance.detect_anomalies", None)
+        patch.setattr("iot_pipeline.detection.detect_anomalies", None)
         assert len(flag_anomalies(warehouse=warehouse).failed) == 12
     report = flag_anomalies(warehouse=warehouse)
     assert (report.sensors_refitted, report.failed) == (12, {})

@@ -471,7 +471,7 @@ def test_what_happened_to_many_sensors_within_the_last_day_is_a_warning_that_nam
 def test_a_sensor_that_could_not_be_judged_is_an_error_that_names_it_and_the_others_are_judged(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse_negative_values(times: Any, values: Any) -> Any:
+    def refuse_negative_values(times: Any, values: Any, _: Any) -> Any:
         if (values < 0).any():
             raise ZeroDivisionError("no noise")
         return detect_anomalies(times, values)
@@ -481,7 +481,7 @@ def test_a_sensor_that_could_not_be_judged_is_an_error_that_names_it_and_the_oth
     bucket.load()
     definitions = definitions_on(bucket.source, bucket.warehouse)
     with monkeypatch.context() as patch:
-        patch.setattr("iot_pipeline.detection.maintenance.detect_anomalies", refuse_negative_values)
+        patch.setattr("iot_pipeline.detection.detect_anomalies", refuse_negative_values)
         result = materialize(definitions, "anomalies", "sensor_models")
     assert failure_of(result) == "these sensors could not be judged: second"
     evaluation = check_of(result, "every_sensor_is_judged")
