@@ -1,4 +1,4 @@
-"""Kinds of anomalies and annotations, and reasoning, in words: for every place that shows them to people."""
+"""Kinds of anomalies and annotations, reasoning and numbers in words: for all that is shown to people."""
 
 KINDS = {
     "spike": "one or two readings far from where the sensor should be; the next ones are regular again",
@@ -33,6 +33,11 @@ ANNOTATIONS = {
 def title(kind: str) -> str:
     """Return a kind as people write it, like ``level shift``."""
     return kind.replace("_", " ")
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number of things, like ``1 reading`` or ``3 readings``; by default the plural has an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def in_words(reasoning: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from iot_pipeline.alerts.events import KEPT, Event, Findings
+from iot_pipeline.kinds import counted
 
 RECENT = timedelta(days=3)
 """How long before the last reading a new event may have ended to be news. Files come a day late."""
@@ -205,16 +206,12 @@ def headline(digest: Digest) -> str:
     where = " ".join(next(iter(sensors)).split()) if len(sensors) == 1 else f"{len(sensors):,} sensors"
     parts = {
         "the run failed": not digest.run.succeeded,
-        f"{_counted(len(events), 'new event', 'new events')} on {where}": events,
-        _counted(len(digest.ended), "event has ended", "events have ended"): digest.ended,
-        _counted(
+        f"{counted(len(events), 'new event')} on {where}": events,
+        counted(len(digest.ended), "event has ended", "events have ended"): digest.ended,
+        counted(
             len(digest.settled), "event is no longer anomalous", "events are no longer anomalous"
         ): digest.settled,
-        _counted(failed, "check failed", "checks failed"): failed,
-        _counted(len(digest.checks) - failed, "check warns", "checks warn"): len(digest.checks) - failed,
+        counted(failed, "check failed", "checks failed"): failed,
+        counted(len(digest.checks) - failed, "check warns", "checks warn"): len(digest.checks) - failed,
     }
     return f"Sensors: {', '.join(part for part, is_said in parts.items() if is_said)}"
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"

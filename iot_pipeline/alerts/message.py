@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from iot_pipeline.alerts.digest import Digest, Told
 from iot_pipeline.alerts.events import Event
 from iot_pipeline.berlin import describe_length
-from iot_pipeline.kinds import in_words, title
+from iot_pipeline.kinds import counted, in_words, title
 
 MOST_INCIDENTS = 8
 MOST_EVENTS = 4
@@ -74,7 +74,7 @@ def describe_event(event: Event) -> str:
     if event.kind == "gap":
         return f"no readings for {describe_length(event.end - event.start)}, {when}"
     side = (" too high" if (event.mean_residual or 0) > 0 else " too low") if event.kind in _ONE_SIDED else ""
-    readings = "1 reading" if event.n_readings == 1 else f"{event.n_readings:,} readings"
+    readings = counted(event.n_readings, "reading")
     return (
         f"{title(event.kind)}, {when}{', and goes on' if event.ongoing else ''}:"
         f" {readings}{side}, as rare as a reading at {event.peak_score:.1f} sd"

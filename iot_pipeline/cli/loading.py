@@ -6,9 +6,9 @@ from collections.abc import Collection
 import click
 
 from iot_pipeline.anomalies import flag_anomalies
-from iot_pipeline.cli.output import counted
 from iot_pipeline.errors import DamagedTableError, WarehouseNotReadyError
 from iot_pipeline.ingest import LoadReport, load_mapping, load_timeseries
+from iot_pipeline.kinds import counted
 from iot_pipeline.report import write_report
 from iot_pipeline.settings import get_settings
 from iot_pipeline.warehouse.quality import account_for_rows, find_errors
@@ -60,7 +60,7 @@ def _describe(report: LoadReport) -> None:
     click.echo(
         f"{report.files_new:,} new, {report.files_changed:,} changed and"
         f" {counted(report.files_unchanged, 'unchanged file')}\n"
-        f"{counted(report.rows_read)} read: {report.rows_loaded:,} loaded,"
+        f"{counted(report.rows_read, 'row')} read: {report.rows_loaded:,} loaded,"
         f" {report.rows_duplicate:,} there already, {report.rows_rejected:,} rejected"
     )
     if report.rows_rejected:

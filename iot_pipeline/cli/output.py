@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from iot_pipeline.kinds import counted
+
 SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
 """The format for each file suffix."""
 SCREEN_ROWS = 40
@@ -197,7 +199,7 @@ def _write_table(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
         ]
         pattern = _SEPARATOR.join(aligned)
         file.write("".join(f"{pattern.format(*line).rstrip()}\n" for line in lines).encode())
-    file.write(f"({counted(total)})\n".encode())
+    file.write(f"({counted(total, 'row')})\n".encode())
 
 
 def _show(rows: pa.RecordBatchReader) -> None:
@@ -240,7 +242,7 @@ def _show(rows: pa.RecordBatchReader) -> None:
     console.print(
         f"(the first {SCREEN_ROWS} rows; all of them: -o FILE.csv, or a pipe)"
         if more
-        else f"({counted(shown.num_rows)})"
+        else f"({counted(shown.num_rows, 'row')})"
     )
 
 
@@ -287,8 +289,3 @@ def _text(value: Any) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
-def counted(number: int, noun: str = "row") -> str:
-    """Return a number with a noun, in the plural where there are several."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

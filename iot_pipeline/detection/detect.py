@@ -23,6 +23,7 @@ from iot_pipeline.detection.types import (
     SensorModel,
     TimeArray,
 )
+from iot_pipeline.kinds import counted
 
 _FEWEST = 24  # readings; fewer get a level and no flags
 _CLOSELY = 0.3  # the correlation of neighbouring readings from which they may be judged by innovations,
@@ -113,7 +114,7 @@ def _too_few(readings: Readings) -> _Outcome:
         trend=Curve(np.zeros(1), np.array([level])),
         noise=Curve(np.zeros(1), np.array([sd])),
     )
-    words = f"{explain.counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance."
+    words = f"{counted(n, 'usable reading')}: too few, or too close, to tell an anomaly from chance."
     return _Outcome(np.zeros(n), np.full(n, level), [], model, lambda _: words)
 
 
@@ -239,7 +240,7 @@ def _aligned(times: TimeArray, values: FloatArray, readings: Readings, verdict: 
         )
     reasoning = verdict.words(events)
     if readings.left_out:
-        reasoning += f" Left out for maintenance: {explain.counted(readings.left_out, 'reading')}."
+        reasoning += f" Left out for maintenance: {counted(readings.left_out, 'reading')}."
     model = replace(verdict.model, reasoning=reasoning)
     return Detection(ids >= 0, scores, expected, kinds, ids, tuple(events), model)
 

@@ -14,7 +14,7 @@ from iot_pipeline.detection.follow import Followed
 from iot_pipeline.detection.judge import Verdict
 from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.types import Cycle, Event, FloatArray
-from iot_pipeline.kinds import title
+from iot_pipeline.kinds import counted, title
 
 CLOSELY = "follows itself too closely for a fixed curve"
 NO_CURVE = "fits no curve: too many readings lie off the best one"
@@ -72,11 +72,6 @@ def reasoning_of_innovations(
         course += f". It jumps a lot, so every deviation counts {verdict.doubt:.2g} times less"
     figures = f"a reading and the next correlate at {correlation:.2f} around a line and the rhythm"
     return _said(course, events, verdict.runs, figures)
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a number of things, such as "1 reading" or "3 readings"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _said(course: str, events: Sequence[Event], runs: Sequence[Run], figures: str) -> str:
@@ -161,7 +156,7 @@ def _noun(kind: str) -> str:
 
 def _number(kind: str, count: int) -> str:
     noun = _noun(kind)
-    return f"one {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('ch') else 's'}"
+    return f"one {noun}" if count == 1 else counted(count, noun, f"{noun}es" if noun.endswith("ch") else "")
 
 
 def _when(event: Event) -> str:

@@ -10,6 +10,7 @@ from nicegui import events, ui
 from iot_pipeline.berlin import describe_length, from_instant
 from iot_pipeline.explore._data import ANNOTATIONS, Fleet
 from iot_pipeline.explore._fleet import Incident, incidents, rank, sparklines
+from iot_pipeline.kinds import counted
 from iot_pipeline.thinning import IntArray
 
 OnName = Callable[[str], Awaitable[None]]
@@ -142,8 +143,9 @@ class SensorPanel:
         sensor = fleet.sensors[position]
         self._name.set_text(name)
         labels = "".join(f" · {value}" for key, value in sensor.labels.items() if key != "sensor_uuid")
-        readings = f"{sensor.n_readings:,} reading{'' if sensor.n_readings == 1 else 's'}"
-        self._model.set_text(f"{sensor.model or 'not judged yet'} · {readings}{labels}")
+        self._model.set_text(
+            f"{sensor.model or 'not judged yet'} · {counted(sensor.n_readings, 'reading')}{labels}"
+        )
         self._reasoning.set_text(sensor.reasoning)
         found = fleet.events
         self._table.rows = [
