@@ -1,9 +1,10 @@
 """Measure the anomaly detector on labelled synthetic sensors, next to the targets that it has to reach.
 
-    python benchmarks/detection.py [--seeds N] [--points N] [--processes N]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/detection.py [--seeds N] [--points N] [--processes N]
 
 The suite crosses every family, noise and kind of anomaly. The seeds from 0 on are those that the detector was
-developed on; those from 3000 on were never looked at while it was. Times are CPU seconds of one process.
+developed on; those from 3000 on were never looked at while it was. Times are CPU seconds of one process, with
+one thread for linear algebra, as the pipeline's workers have: more of them wait busily.
 
 Small spikes drown in the noise that is added to them. How many of them can be found at all is told by an
 oracle that knows the sensor's function and the size of its noise, and flags beyond one distance for all
