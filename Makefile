@@ -15,6 +15,9 @@ DAGSTER := $(EXPLORE_AT) DAGSTER_HOME=$(DAGSTER_HOME) DAGSTER_MODULE_NAME=iot_pi
 RUN_LOG := $(DAGSTER_HOME)/make-run.log
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+refuse_taken_port = $(BIN)/python -c "import socket; socket.create_server(('127.0.0.1', $(2)))" 2> /dev/null \
+	|| { echo "port $(2) is taken: make $@ $(1)=$$(($(2) + 1))" >&2; exit 1; }
+
 .PHONY: run test check lint dev explore lock clean
 
 run: .venv/installed
@@ -36,13 +39,13 @@ lint: .venv/installed-for-tests
 
 dev: .venv/installed
 	@# Dagster would go on with a second daemon and no page.
-	@$(BIN)/python -c "import socket; socket.create_server(('127.0.0.1', $(PORT)))" 2> /dev/null \
-		|| { echo "port $(PORT) is taken: make dev PORT=$$(($(PORT) + 1))" >&2; exit 1; }
+	@$(call refuse_taken_port,PORT,$(PORT))
 	@DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/python -m iot_pipeline.defs.orphans
 	@# The shell may have the activation line's module name set, which excludes a workspace file.
 	env -u DAGSTER_MODULE_NAME $(EXPLORE_AT) DAGSTER_HOME=$(DAGSTER_HOME) $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 explore: .venv/installed
+	@$(call refuse_taken_port,EXPLORE_PORT,$(EXPLORE_PORT))
 	@$(BIN)/iot-pipeline explore --port $(EXPLORE_PORT)
 
 .venv/bin/python:
