@@ -103,7 +103,7 @@ def real(path: Path | None) -> Iterator[float]:
     limit = detection_real.threshold(unlabelled)
     hours = sum(each.hours() for each in unlabelled)
     yield 1000 * detection_real.false_alarms(unlabelled, lambda verdict: verdict.flags)[0] / hours
-    shares = detection_real.recall(unlabelled, {"": lambda verdict: verdict.scores > limit}, 1)[""]
+    shares = detection_real.recall(unlabelled, {"": detection_real.above(limit)}, 1)[""]
     for name in dict.fromkeys(kind for kind, _ in FAULTS):
         yield float(np.mean([share for (kind, _), share in zip(FAULTS, shares, strict=True) if kind == name]))
 

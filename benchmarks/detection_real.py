@@ -145,6 +145,11 @@ def runs(flags: BoolArray, apart: int = 0) -> list[tuple[int, int]]:
 Way = Callable[[Verdict], BoolArray]
 
 
+def above(limit: float) -> Way:
+    """Flag by the scores."""
+    return lambda verdict: verdict.scores > limit
+
+
 def false_alarms(many: list[Series], flagged: Way) -> tuple[int, int]:
     """Count the alarms that are near no label, and those that are near one."""
     wrong = right = 0
@@ -162,7 +167,7 @@ def threshold(many: list[Series]) -> float:
     scores = np.concatenate([np.sort(series.verdict.scores)[-2000:] for series in many])
     best = float(scores.max())
     for score in np.quantile(scores, np.linspace(1.0, 0.0, 400)):
-        if false_alarms(many, lambda verdict, limit=score: verdict.scores > limit)[0] > budget:  # type: ignore[misc]
+        if false_alarms(many, above(float(score)))[0] > budget:
             break
         best = float(score)
     return best
@@ -199,7 +204,7 @@ def faults_table(many: list[Series], seeds: int) -> None:
         limit = threshold(series)
         ways: dict[str, Way] = {
             name: lambda verdict: verdict.flags,
-            "one threshold, 1 in 1,000 h": lambda verdict, limit=limit: verdict.scores > limit,  # type: ignore[misc]
+            "one threshold, 1 in 1,000 h": above(limit),
         }
         shares = recall(series, ways, seeds, method)
         for way, flagged in ways.items():
@@ -228,7 +233,7 @@ def labels_table(many: list[Series]) -> None:
         limit = threshold(series)
         wrong, right = false_alarms(series, lambda verdict: verdict.flags)
         own = events_found(series, lambda verdict: verdict.flags)
-        at_one = events_found(series, lambda verdict, limit=limit: verdict.scores > limit)  # type: ignore[misc]
+        at_one = events_found(series, above(limit))
         precision = np.mean(
             [average_precision(each.verdict.scores, each.labels) for each in series if each.labels.any()]
         )
