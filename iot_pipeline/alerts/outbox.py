@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +19,7 @@ from iot_pipeline.alerts.digest import Memory, Told
 from iot_pipeline.berlin import BERLIN
 from iot_pipeline.errors import DamagedTableError, WarehouseBusyError
 from iot_pipeline.store import one_line
-from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.warehouse import Warehouse, new_data_file, open_warehouse
 from iot_pipeline.warehouse.delta import DataFile, commit
 from iot_pipeline.warehouse.tables import Table, read_table
 
@@ -127,7 +126,7 @@ def _change(warehouse: Warehouse, change: Callable[[Messages], Messages]) -> Mes
     rows = [_to_row(message) for message in messages if message.run_id not in dropped]
     for row in rows[:-1]:
         row |= {"events": None, "checks": None}
-    name = f"part-{uuid4().hex}.parquet"
+    name = new_data_file()
     with warehouse.alerts.publish(name) as part:
         pq.write_table(pa.Table.from_pylist(rows, ALERTS), part, compression="zstd", store_schema=False)
         file = DataFile.describe(name, part)

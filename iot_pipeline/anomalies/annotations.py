@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from iot_pipeline.anomalies.tables import TIME
 from iot_pipeline.errors import DamagedTableError, UnknownSensorError, WarehouseBusyError
 from iot_pipeline.kinds import ANNOTATIONS as KINDS
-from iot_pipeline.warehouse import Warehouse, open_warehouse, readable_write_errors
+from iot_pipeline.warehouse import Warehouse, new_data_file, open_warehouse, readable_write_errors
 from iot_pipeline.warehouse.cleanup import is_unfinished, remove_files
 from iot_pipeline.warehouse.delta import DataFile, commit
 from iot_pipeline.warehouse.query import Moment, read_moment
@@ -233,7 +233,7 @@ def _append(warehouse: Warehouse, rows: Sequence[dict[str, Any]]) -> list[str]:
     folder = warehouse.annotations
     warehouse.root.create()
     with readable_write_errors(folder.url):
-        name = f"part-{uuid4().hex}.parquet"
+        name = new_data_file()
         with folder.publish(name) as part:
             pq.write_table(pa.Table.from_pylist(made, ANNOTATIONS), part, store_schema=False)
             file = DataFile.describe(name, part)

@@ -7,7 +7,6 @@ sees the flags of one run with the models of another.
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 from iot_pipeline.anomalies.identity import Span
 from iot_pipeline.anomalies.incidents import EventTime, link_events
 from iot_pipeline.store import Store, one_line
-from iot_pipeline.warehouse import Warehouse
+from iot_pipeline.warehouse import Warehouse, new_data_file
 from iot_pipeline.warehouse.delta import DataFile, commit
 from iot_pipeline.warehouse.state import Linked, clear_damage
 from iot_pipeline.warehouse.tables import Table, Version
@@ -223,7 +222,7 @@ def publish_verdicts(warehouse: Warehouse, verdicts: Verdicts, *, onto: Linked) 
 def _publish(
     folder: Store, rows: pa.Table, onto: int | None, *, pins: Sequence[tuple[Store, Version]] = ()
 ) -> Version:
-    name = f"part-{uuid4().hex}.parquet"
+    name = new_data_file()
     with folder.publish(name) as part:
         pq.write_table(rows, part, compression="zstd", store_schema=False)
         file = DataFile.describe(name, part)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from iot_pipeline.errors import DamagedTableError
 from iot_pipeline.ingest.fragment import FragmentInfo
 from iot_pipeline.store import one_line
-from iot_pipeline.warehouse import Warehouse
+from iot_pipeline.warehouse import Warehouse, new_data_file
 from iot_pipeline.warehouse.delta import DataFile, commit
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD
 from iot_pipeline.warehouse.tables import Table, Version
@@ -117,7 +116,7 @@ def write_ledger(
         onto: The ledger's latest version; None if there is no ledger yet.
     """
     folder = warehouse.source_files
-    name = f"part-{uuid4().hex}.parquet"
+    name = new_data_file()
     rows = [_to_row(entry) for _, entry in sorted(files.items())]
     with folder.publish(name) as part:
         pq.write_table(pa.Table.from_pylist(rows, LEDGER), part, compression="zstd")

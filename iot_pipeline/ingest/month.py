@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from iot_pipeline.berlin import month_bounds
 from iot_pipeline.ingest.fragment import READINGS
 from iot_pipeline.store import Store
-from iot_pipeline.warehouse import readings_file
+from iot_pipeline.warehouse import new_data_file, readings_file
 from iot_pipeline.warehouse.delta import DataFile
 
 MEASUREMENTS = pa.schema(
@@ -121,7 +120,7 @@ def compact_month(task: MonthTask, bronze: Store, table: Store) -> CompactedMont
             n_conflicts += n
             loaded += np.bincount(rows.owners, minlength=len(paths))
             for part in _parts(rows, FILE_ROWS):
-                name = f"month={task.month}/part-{uuid4().hex}.parquet"
+                name = f"month={task.month}/{new_data_file()}"
                 with table.publish(name) as path:
                     _write_file(path, part, sensors)
                     files.append(DataFile.describe(name, path, {"month": task.month}))

@@ -6,6 +6,7 @@
 from iot_pipeline.warehouse._layout import (
     MAPPING,
     Warehouse,
+    new_data_file,
     open_folder,
     open_warehouse,
     readable_write_errors,
@@ -16,6 +17,7 @@ from iot_pipeline.warehouse._layout import (
 __all__ = [
     "MAPPING",
     "Warehouse",
+    "new_data_file",
     "open_folder",
     "open_warehouse",
     "readable_write_errors",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from iot_pipeline.errors import ConfigurationError, WarehouseError
 from iot_pipeline.settings import get_settings
@@ -13,6 +14,8 @@ from iot_pipeline.store import Store, one_line, open_store
 
 MAPPING = "mapping.sqlite"
 """The SQLite file of sensor names."""
+_DATA_FILE = re.compile(r"(^|/)part-[0-9a-f]{32}\.parquet$")
+"""What ``new_data_file`` returns, also in the folder of a partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,16 @@ def open_warehouse(location: str | Path | None = None) -> Warehouse:
         raise ConfigurationError(f"IOT_WAREHOUSE may not contain any of * ? [: {root.url}")
     is_apart = not location and settings.mapping != settings.warehouse
     return Warehouse(root, open_folder(settings.mapping, "IOT_MAPPING") if is_apart else root)
+
+
+def new_data_file() -> str:
+    """Return a name that no file of a table has yet."""
+    return f"part-{uuid4().hex}.parquet"
+
+
+def is_data_file(name: str) -> bool:
+    """Return whether a table's file has such a name, so that the pipeline wrote it."""
+    return bool(_DATA_FILE.search(name))
 
 
 def readings_file(fragment: str) -> str:

@@ -18,11 +18,11 @@ from deltalake.exceptions import DeltaError
 from iot_pipeline.errors import WarehouseError
 from iot_pipeline.settings import get_settings
 from iot_pipeline.store import UNFINISHED, Store, one_line
+from iot_pipeline.warehouse._layout import is_data_file
 from iot_pipeline.warehouse.tables import open_table
 
-_DATA_FILE = re.compile(r"(^|/)part-[0-9a-f]{32}\.parquet$")
 _UNFINISHED_FILE = re.compile(rf"(^|/)\.[^/]+\.[0-9a-f]{{8}}{re.escape(UNFINISHED)}$")
-"""What the pipeline calls the files it writes."""
+"""What stores call a file that they are still writing."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def remove_old_versions(folder: Store) -> None:
                 full=True,
             )
             foreign = sorted(
-                name for name in vacuum(dry_run=True) if not (_DATA_FILE.search(name) or is_unfinished(name))
+                name for name in vacuum(dry_run=True) if not (is_data_file(name) or is_unfinished(name))
             )
             if foreign:
                 logger.warning(
