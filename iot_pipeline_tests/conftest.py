@@ -63,6 +63,13 @@ def csv_of(*lines: str, header: str = HEADER) -> bytes:
     return "".join(f"{line}\n" for line in (header, *lines)).encode()
 
 
+def use_with_one_sensor(bucket: "Bucket", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the environment to a bucket whose mapping knows one sensor, ``a``."""
+    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
+    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
+    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+
+
 @dataclass(frozen=True)
 class Bucket:
     """A directory of CSV files and the warehouse that it is loaded into: a path or an S3 URL."""

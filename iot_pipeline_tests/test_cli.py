@@ -16,7 +16,7 @@ from iot_pipeline import get_measurements, report
 from iot_pipeline.cli import cli, main
 from iot_pipeline.kinds import ANNOTATIONS, KINDS
 from iot_pipeline.warehouse import status
-from iot_pipeline_tests.conftest import OTHER_SENSOR, SAMPLE, SENSOR, Bucket, row
+from iot_pipeline_tests.conftest import OTHER_SENSOR, SAMPLE, SENSOR, Bucket, row, use_with_one_sensor
 
 RANGE = ("sensor_00003", "2013-10-05", "2013-10-06")
 
@@ -364,9 +364,7 @@ def test_load_runs_only_the_stages_that_are_asked_for(
 def test_load_names_the_files_in_quarantine_and_fails(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
-    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
-    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    use_with_one_sensor(bucket, monkeypatch)
     bucket.write("good.csv", row(), row(value="x"))
     bucket.write("bad.csv", b"who;knows\n1;2\n")
     bucket.write("notes.txt", b"")
@@ -384,9 +382,7 @@ def test_load_names_the_files_in_quarantine_and_fails(
 def test_load_counts_one_as_one(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
-    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
-    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    use_with_one_sensor(bucket, monkeypatch)
     bucket.write("a.csv", row())
     assert main(["load"]) == 0
     bucket.delete("a.csv")
@@ -402,9 +398,7 @@ def test_load_counts_one_as_one(
 def test_load_without_a_reading_of_a_known_sensor_says_to_look_at_the_source(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uuid: str
 ) -> None:
-    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
-    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
-    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    use_with_one_sensor(bucket, monkeypatch)
     if uuid != SENSOR:
         bucket.write("a.csv", row(uuid=uuid))
     assert main(["load"]) == 1
@@ -431,9 +425,7 @@ def test_a_full_reload_empties_the_table_only_if_that_is_said_as_well(
 def test_load_stops_where_the_table_has_lost_readings(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
-    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
-    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    use_with_one_sensor(bucket, monkeypatch)
     bucket.write("a.csv", row("2013-01-01 12:00"), row("2013-01-01 13:00"))
     assert main(["load"]) == 0
     (file,) = (bucket.warehouse / "timeseries").glob("month=*/*.parquet")

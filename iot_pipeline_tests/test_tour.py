@@ -9,7 +9,7 @@ import pytest
 from iot_pipeline.cli import main, tour
 from iot_pipeline.ingest import load_mapping
 from iot_pipeline.report import write_report
-from iot_pipeline_tests.conftest import SAMPLE, SENSOR, Bucket, row
+from iot_pipeline_tests.conftest import SAMPLE, Bucket, row, use_with_one_sensor
 
 pytestmark = pytest.mark.system
 
@@ -46,9 +46,7 @@ def test_the_tour_ends_with_a_command_that_works(
 def test_the_tour_of_a_warehouse_without_anomalies_says_so(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("IOT_SOURCE", str(bucket.source))
-    monkeypatch.setenv("IOT_WAREHOUSE", str(bucket.warehouse))
-    (bucket.source / "mapping.csv").write_text(f"sensor_name;sensor_uuid\na;{SENSOR}\n")
+    use_with_one_sensor(bucket, monkeypatch)
     bucket.write("a.csv", row())
     load_mapping()
     bucket.load()
