@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from iot_pipeline.errors import ConfigurationError, SourceError, WarehouseBusyError
@@ -193,9 +193,14 @@ class DirectoryStore:
         for folder in (directory, self.root, self.root.parent):
             _sync(folder)
 
+    @property
+    def duckdb_config(self) -> dict[str, Any]:
+        """No threads for reading: a disk answers before another thread takes the request."""
+        return {"async_threads": "0"}
+
     def register(self, connection: "DuckDBPyConnection") -> None:
-        """Read what is needed when it is needed: a disk answers before another thread takes the request."""
-        connection.execute("SET GLOBAL async_threads = 0; SET GLOBAL disable_parquet_prefetching = true")
+        """Read what is needed when it is needed."""
+        connection.execute("SET GLOBAL disable_parquet_prefetching = true")
 
 
 def _version(stat: os.stat_result) -> str:

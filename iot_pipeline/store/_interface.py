@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from iot_pipeline.errors import SourceError
 
@@ -152,6 +152,11 @@ class Store(Hashable, Protocol):
 
     def sync(self, name: str, since: str = "") -> None:
         """Make durable what another library wrote to a folder: the files named ``since`` and after."""
+        ...
+
+    @property
+    def duckdb_config(self) -> dict[str, Any]:
+        """Settings of a DuckDB database that reads the files, best given when it is opened."""
         ...
 
     def register(self, connection: "DuckDBPyConnection") -> None:

@@ -283,6 +283,11 @@ class S3Store:
     def sync(self, name: str, since: str = "") -> None:
         """Do nothing: what S3 acknowledges is durable."""
 
+    @property
+    def duckdb_config(self) -> dict[str, Any]:
+        """DuckDB's own."""
+        return {}
+
     def register(self, connection: "DuckDBPyConnection") -> None:
         """Register a file system for ``s3://``, instead of the extension that DuckDB would download."""
         from iot_pipeline.store._duckdb import S3Files  # noqa: PLC0415 - only queries on S3 need fsspec

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import Warehouse
-from iot_pipeline.warehouse.views import configure, read_parquet_sql, readable_errors
+from iot_pipeline.warehouse.views import open_database, readable_errors
 
 Readings = tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64]]
 """A sensor's times (datetime64[us] in UTC, ascending) and values."""
@@ -35,10 +35,10 @@ def read_readings(warehouse: Warehouse, paths: list[str], sensor_uuids: list[str
     sensor = "" if is_one else "list_position($uuids, sensor_uuid)::SMALLINT AS sensor, "
     which = "= $uuids" if is_one else "IN (SELECT unnest($uuids))"
     statement = (
-        f"SELECT {sensor}epoch_us(timestamp) AS instant, sensor_value FROM {read_parquet_sql(paths)}"
-        f" WHERE sensor_uuid {which}"
+        f"SELECT {sensor}epoch_us(timestamp) AS instant, sensor_value"
+        f" FROM read_parquet($paths, hive_partitioning = false) WHERE sensor_uuid {which}"
     )
-    parameters = {"uuids": sensor_uuids[0] if is_one else sensor_uuids}
+    parameters = {"paths": paths, "uuids": sensor_uuids[0] if is_one else sensor_uuids}
     with readable_errors(warehouse.url):
         rows: dict[str, Any] = _cursor(warehouse.root).execute(statement, parameters).fetchnumpy()
     times, values = rows["instant"].view("datetime64[us]"), rows["sensor_value"]
@@ -63,9 +63,7 @@ def _in_order(times: npt.NDArray[np.datetime64], values: npt.NDArray[np.float64]
 
 @cache
 def _database_of(_process: int, root: Store) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(":memory:")
-    configure(connection, root)
-    return connection
+    return open_database(root)
 
 
 _of_thread = threading.local()
