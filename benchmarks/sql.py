@@ -90,7 +90,7 @@ def report_sql(warehouse: Warehouse, count: int) -> None:
     every_row = read_parquet_sql([file.url for file in state.timeseries.files])
     times = {
         "connecting": [
-            [_milliseconds(lambda: connect(warehouse.url).close())[0], _milliseconds(_connect_bare)[0]]
+            [_opening(lambda: connect(warehouse.url)), _opening(lambda: duckdb.connect(":memory:"))]
             for _ in range(count + WARMING)
         ]
     }
@@ -114,8 +114,10 @@ def report_sql(warehouse: Warehouse, count: int) -> None:
         print(f"| {name} | {' | '.join([*row, '', ''][:5])} |")
 
 
-def _connect_bare() -> None:
-    duckdb.connect(":memory:").close()
+def _opening(connect_to: Callable[[], duckdb.DuckDBPyConnection]) -> float:
+    milliseconds, connection = _milliseconds(connect_to)
+    connection.close()
+    return milliseconds
 
 
 def _milliseconds(act: Callable[[], Any]) -> tuple[float, Any]:
