@@ -225,7 +225,16 @@ def test_a_time_may_be_given_in_any_of_these_ways(sample_warehouse: Path, start:
     pd.testing.assert_frame_equal(rows, expected)
 
 
-@pytest.mark.parametrize("start", ["yesterday", "", "2013", 5, pd.NaT], ids=repr)
+def test_a_day_may_be_given_by_how_long_ago_it_was(sample_warehouse: Path) -> None:
+    rows, everything = (
+        get_measurements("sensor_00003", start, "yesterday", warehouse=sample_warehouse)
+        for start in ("99999 days ago", None)
+    )
+    pd.testing.assert_frame_equal(rows, everything)
+    assert get_measurements("sensor_00003", "yesterday", "today", warehouse=sample_warehouse).empty
+
+
+@pytest.mark.parametrize("start", ["soon", "", "2013", 5, pd.NaT], ids=repr)
 def test_an_unreadable_time_is_an_error_that_shows_how_to_write_it(
     sample_warehouse: Path, start: Any
 ) -> None:

@@ -122,7 +122,7 @@ def _read_stages(_context: click.Context, _option: click.Parameter, text: str | 
 def query(*, sensors: tuple[str, ...], start: str, end: str, every: "Every | None", output: "Output") -> None:
     """Give the readings of each SENSOR from START to END, both included.
 
-    Times without a zone mean Europe/Berlin, and a date its midnight.
+    Times without a zone mean Europe/Berlin. A date, also as yesterday or '7 days ago', means its midnight.
     """
     from iot_pipeline.warehouse.query import get_measurements
 

@@ -12,7 +12,7 @@ from iot_pipeline.detection.types import FloatArray
 _SHIFTS = ((1.2, 4), (3.0, 1))
 _SPREAD = 2.5  # the ratio of standard deviations that the test for more noise is made for
 _FALSE_ALARMS = 0.005  # per sensor and test
-_WINDOW = 2048  # readings that are searched at a time for the start or the end of a run
+_WINDOW = 2048  # readings that are searched first for the start or the end of a run
 _MARGIN = 25  # readings around an event within which its ends are sought
 LONGEST_BURST = 100
 _CLIP = 30.0  # standard deviations, beyond which a reading tells no more about a run
@@ -22,7 +22,8 @@ _RAMP_COST = 6.0  # a ramp has one parameter more than a shift and has to win cl
 _SHORTEST_STUCK = 5
 _MOST_REPEATS = 0.95
 _FEW_REPEATS = 0.02  # of the readings
-_NATURAL = 5  # long runs of equal values that say nothing yet about a sensor's nature, and
+_BETWEEN = 1_500  # readings on average between two long runs of equal values: more frequent ones are natural,
+NATURAL = 5  # but so many say nothing yet about a sensor's nature,
 _THEIR_EVIDENCE = 1.5  # times the logarithm of how rare the next one is, which it may count at most
 LARGEST_SHARE = 0.05  # of the readings; where more would be flagged, the model explains too little
 ALWAYS_POSSIBLE = 10  # readings that may be flagged however short the series
@@ -65,19 +66,16 @@ def _page_runs(gains: FloatArray, threshold: float, stride: int = 1) -> list[tup
 
 def _least_before_climb(total: FloatArray, begin: int, threshold: float) -> tuple[int, int]:
     """Find where a sum is least before it has climbed by the threshold, and where it has; else its length."""
-    least = begin
-    while begin < len(total):
-        part = total[begin : begin + _WINDOW]
-        lowest = np.minimum.accumulate(np.minimum(part, total[least]))
-        climbed = part - lowest > threshold
-        crossing = int(np.argmax(climbed))
-        seen = part[: crossing + 1] if climbed[crossing] else part
-        if lowest[len(seen) - 1] < total[least]:
-            least = begin + int(np.argmin(seen))
-        if climbed[crossing]:
-            return least, begin + crossing
-        begin += _WINDOW
-    return least, len(total)
+    reach = _WINDOW
+    while True:
+        rest = total[begin : begin + reach]
+        climbed = rest - np.minimum.accumulate(rest) > threshold
+        if climbed.any():
+            rest = rest[: int(np.argmax(climbed)) + 1]
+            return begin + int(np.argmin(rest)), begin + len(rest) - 1
+        if len(rest) < reach:
+            return begin + int(np.argmin(rest)), len(total)
+        reach *= 4
 
 
 def collective_runs(scores: FloatArray, z: FloatArray, deflation: float) -> list[Run]:
@@ -237,10 +235,11 @@ def stuck_runs(readings: Readings, cells: DayCells | None = None, *, limit: floa
 
 def less_where_usual(runs: list[Run], n: int) -> list[Run]:
     """Divide the evidence of runs among n readings, since a sensor that has many has them by its nature."""
-    if len(runs) <= _NATURAL:
+    often = max(n // _BETWEEN, NATURAL)
+    if len(runs) <= often:
         return runs
-    natural = sorted(run.evidence for run in runs)[-_NATURAL - 1]
-    factor = max(natural / (_THEIR_EVIDENCE * float(np.log(n / _NATURAL))), 1.0)
+    natural = sorted(run.evidence for run in runs)[-often - 1]
+    factor = max(natural / (_THEIR_EVIDENCE * float(np.log(n / often))), 1.0)
     return [replace(run, evidence=run.evidence / factor) for run in runs]
 
 

@@ -10,6 +10,7 @@ from iot_pipeline.detection.day_cells import DayCells
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
     LONGEST_BURST,
+    NATURAL,
     Run,
     gap_runs,
     less_where_usual,
@@ -31,8 +32,7 @@ _USUAL_STEP = 900.0  # seconds
 _PER_STEP = 0.75  # evidence per e-fold of readings an hour, so that alarms are as rare per hour everywhere
 _LARGEST_SHARE = 0.1  # of the readings; where more would be flagged, the prediction explains too little
 _DOUBTS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0)  # what scores are divided by then
-_BETWEEN = 300  # readings on average between two events: where they are more frequent, they are natural,
-_NATURAL = 5  # but so many say nothing about a sensor's nature
+_BETWEEN = 300  # readings on average between two events: where they are more frequent, they are natural
 _FEW = 3  # readings that make a burst
 _KINDS = ("spike", "burst", "level_shift", "stuck", "drift")
 
@@ -105,7 +105,7 @@ def find_innovations(readings: Readings) -> Innovations:
 def follow(readings: Readings, found: Innovations) -> Followed:
     """Find patches between two edges, edges alone, runs of repeats and slow shapes in readings."""
     scale = found.scale
-    tail = calibrated((found.values / scale)[found.usable], few=2 * _NATURAL)
+    tail = calibrated((found.values / scale)[found.usable], few=2 * NATURAL)
     longest = int(DAY / max(readings.step, 1.0))
     patches, rest = find_patches(found.values, scale, found.filter, tail, longest)
     calm = readings.values - heights_of(patches, len(rest))
@@ -158,7 +158,7 @@ def _tempered(evidence: FloatArray, kinds: IntArray) -> tuple[FloatArray, list[R
         if sum(run.stop - run.start for run in runs if run.kind != "stuck") <= most:
             break
     peaks = sorted(float(tempered[run.start : run.stop].max()) for run in runs if run.kind != "stuck")
-    often = max(len(evidence) // _BETWEEN, _NATURAL)
+    often = max(len(evidence) // _BETWEEN, NATURAL)
     if len(peaks) > often:
         doubt *= float(np.sqrt(peaks[-often - 1] / LIMIT))
         tempered = np.where(stuck, evidence, evidence / doubt**2)

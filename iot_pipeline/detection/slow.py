@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from iot_pipeline.detection.autoregression import fit_autoregression
 from iot_pipeline.detection.cycles import DAY
@@ -45,8 +46,8 @@ class Shape:
 
 
 SHAPES = (
-    Shape(days=0.5, rise=1 / 6, far=11.0, core=1.0),
-    Shape(days=4.0, rise=0.5, far=17.0, core=0.5),
+    Shape(days=0.5, rise=1 / 6, far=12.0, core=1.0),
+    Shape(days=4.0, rise=0.5, far=20.0, core=0.5),
 )
 
 
@@ -125,14 +126,5 @@ def _evidence(z: FloatArray, shape: Shape, *, order: int, length: int, empty: Bo
     width = max(round(shape.core * length), 1)
     first = (length - width) // 2
     padded = np.concatenate((np.zeros(first + width - 1), evidence, np.zeros(length - first)))
-    return _running_maximum(padded, width)[: len(empty)]
-
-
-def _running_maximum(values: FloatArray, width: int) -> FloatArray:
-    """Give the greatest of each `width` neighbours, float64[n - width + 1], by doubling."""
-    reach = 1
-    while reach < width:
-        step = min(reach, width - reach)
-        values = np.maximum(values[:-step], values[step:])
-        reach += step
-    return values
+    greatest: FloatArray = ndimage.maximum_filter1d(padded, width)
+    return greatest[width // 2 :][: len(empty)]

@@ -1,13 +1,11 @@
 """Events and sensors as frames, for whoever works in Python."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 import pandas as pd
 import pyarrow as pa
 
-from iot_pipeline.berlin import BERLIN, read_day
 from iot_pipeline.errors import UnknownSensorError
 from iot_pipeline.warehouse._layout import open_warehouse
 from iot_pipeline.warehouse.events import find_events, find_sensors
@@ -64,8 +62,7 @@ def get_anomalies(
     """Return the events that reach into a range of time, the newest first.
 
     Args:
-        start: As for ``get_measurements``, or ``today``, ``yesterday`` or ``7 days ago`` (its midnight); by
-            default the first event.
+        start: As for ``get_measurements``; by default the first event.
         end: Likewise; by default the last event.
         sensor_name: Only those of this sensor.
         as_: What to return: a pandas or polars frame or an Arrow table.
@@ -82,7 +79,7 @@ def get_anomalies(
         WarehouseNotReadyError: Nothing has been loaded yet.
         WarehouseError: The warehouse can't be read.
     """
-    since, until = (None if moment is None else _read(moment) for moment in (start, end))
+    since, until = (None if moment is None else read_moment(moment) for moment in (start, end))
     if since is not None and until is not None and since > until:
         raise ValueError(f"start {start} is after end {end}")
     connection, state = connect_to(open_warehouse(warehouse))
@@ -127,12 +124,6 @@ def list_sensors(
     connection, state = connect_to(open_warehouse(warehouse))
     with connection, readable_errors(state.warehouse.url):
         return _as_frame(find_sensors(connection).to_arrow_table(), as_)
-
-
-def _read(moment: Moment) -> int:
-    if isinstance(moment, str) and (day := read_day(moment, datetime.now(BERLIN).date())) is not None:
-        moment = day
-    return read_moment(moment)
 
 
 def _as_frame(rows: pa.Table, as_: As) -> "pd.DataFrame | pl.DataFrame | pa.Table":

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from iot_pipeline.berlin import TIME_ZONE, month_of, to_instant
+from iot_pipeline.berlin import BERLIN, TIME_ZONE, month_of, read_day, to_instant
 from iot_pipeline.errors import ConfigurationError, DamagedTableError, UnknownSensorError
 from iot_pipeline.warehouse._layout import Warehouse, open_warehouse
 from iot_pipeline.warehouse.buckets import SUMMARY, Every, check_every, summarize
@@ -85,7 +85,8 @@ def get_measurements(
     Args:
         sensor_name: Like ``sensor_00000``, or several names.
         start: ISO 8601 text, a date (its midnight), a datetime or a pandas Timestamp; without a time zone
-            it means Europe/Berlin. None for the first reading.
+            it means Europe/Berlin. Or ``today``, ``yesterday`` or ``7 days ago`` (its midnight). None for
+            the first reading.
         end: Likewise; None for the last reading.
         every: Sum up the readings of each ``"15min"``, ``"1h"``, ``"1d"``, ``"1w"`` (from Monday on) or
             ``"1mo"`` by Berlin's clock: days begin at midnight and have 23 or 25 hours when it changes, and
@@ -258,11 +259,11 @@ def read_moment(moment: Moment) -> int:
     """Return the microseconds since the epoch that a user means."""
     try:
         if isinstance(moment, str):
-            moment = datetime.fromisoformat(moment.strip())
-        elif isinstance(moment, date) and not isinstance(moment, datetime):
+            moment = read_day(moment, datetime.now(BERLIN).date()) or datetime.fromisoformat(moment.strip())
+        if isinstance(moment, date) and not isinstance(moment, datetime):
             moment = datetime.combine(moment, time())
         return int(to_instant(moment))  # pandas' NaT gives NaN, which int refuses
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
-            f"can't read the time {moment!r}: write it like 2013-01-31 or 2013-01-31T12:00+01:00"
+            f"can't read the time {moment!r}: write it like 2013-01-31, 2013-01-31T12:00+01:00 or yesterday"
         ) from error
