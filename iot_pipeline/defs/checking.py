@@ -37,7 +37,8 @@ def check(
             additional_deps=additional_deps,
         )
         def evaluate(measurements: MeasurementsResource) -> Iterator[dg.AssetCheckResult]:
-            result = judge(measurements)
+            with readable_failures():
+                result = judge(measurements)
             where = {"warehouse": dg.MetadataValue.text(measurements.where)}
             yield result._replace(metadata={**(result.metadata or {}), **where})
             if not result.passed and result.severity == dg.AssetCheckSeverity.ERROR:
@@ -54,17 +55,16 @@ def check(
 
 def query(measurements: MeasurementsResource, sql: str, **parameters: object) -> list[dict[str, Any]]:
     """Return the rows of a query of the warehouse."""
-    with readable_failures(), measurements.connect() as connection:
+    with measurements.connect() as connection:
         rows: list[dict[str, Any]] = (
             connection.sql(sql, params=parameters or None).to_arrow_table().to_pylist()
         )
         return rows
 
 
-def result(
-    *, passed: bool, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN, **metadata: Any
-) -> dg.AssetCheckResult:
+def result(*, passed: bool, is_error: bool = False, **metadata: Any) -> dg.AssetCheckResult:
     """Return a result; by default a check that fails is a warning."""
+    severity = dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
 
 

@@ -12,7 +12,6 @@ import dagster as dg
 from iot_pipeline.berlin import from_instant
 from iot_pipeline.defs.assets import mapping, timeseries
 from iot_pipeline.defs.checking import NAMED, check, listed, query, result
-from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
 from iot_pipeline.warehouse import MAPPING, open_warehouse
 from iot_pipeline.warehouse.quality import (
@@ -36,7 +35,7 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
     warehouse = open_warehouse(measurements.warehouse)
     if not any(warehouse.mapping.versions([MAPPING])):
         raise dg.Failure("no mapping has been loaded yet: run: iot-pipeline load --only mapping")
-    with readable_failures(), open_mapping(warehouse) as connection:
+    with open_mapping(warehouse) as connection:
         ((sensors,),) = connection.execute("SELECT count(*) FROM sensors").fetchall()
         twice = {
             column: connection.execute(
@@ -46,7 +45,7 @@ def mapping_is_one_to_one(measurements: MeasurementsResource) -> dg.AssetCheckRe
         }
     return result(
         passed=sensors > 0 and not any(twice.values()),
-        severity=dg.AssetCheckSeverity.ERROR,
+        is_error=True,
         sensors=sensors,
         names_that_stand_twice=listed(f"{name}: {n}" for name, n in twice["sensor_name"]),
         uuids_that_stand_twice=listed(f"{uuid}: {n}" for uuid, n in twice["sensor_uuid"]),
@@ -60,9 +59,9 @@ def every_row_is_accounted_for(measurements: MeasurementsResource) -> dg.AssetCh
     If it fails, files of the warehouse were changed or lost: materialize `timeseries` with the configuration
     `full_reload: true`.
     """
-    with readable_failures(), measurements.connect() as connection:
+    with measurements.connect() as connection:
         account = account_for_rows(connection)
-    return result(passed=account.adds_up, severity=dg.AssetCheckSeverity.ERROR, **asdict(account))
+    return result(passed=account.adds_up, is_error=True, **asdict(account))
 
 
 @check(asset=timeseries)
@@ -76,7 +75,7 @@ def no_file_is_quarantined(measurements: MeasurementsResource) -> dg.AssetCheckR
     files = [file for file in _damaged_files(measurements) if file.error]
     return result(
         passed=not files,
-        severity=_severity(is_error=any(file.is_new for file in files)),
+        is_error=any(file.is_new for file in files),
         files_quarantined=len(files),
         files_and_reasons=listed(files),
     )
@@ -108,7 +107,7 @@ def few_rows_are_rejected(measurements: MeasurementsResource) -> dg.AssetCheckRe
     )
     return result(
         passed=not files and max(shares["of_all"], shares["of_the_last_load"]) <= MOST_REJECTED,
-        severity=_severity(is_error=any(file.is_new and file.is_rotten for file in files)),
+        is_error=any(file.is_new and file.is_rotten for file in files),
         share_rejected=round(shares["of_all"], 6),
         share_rejected_in_the_last_load=round(shares["of_the_last_load"], 6),
         limit=f"{MOST_REJECTED:.0%}",
@@ -198,12 +197,12 @@ def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetChec
     is an archive, like the sample bucket: it passes, and `feed` says so. If it fails: see whether the backend
     still writes files to the bucket. Nothing is wrong with what is loaded.
     """
-    with readable_failures(), measurements.connect() as connection:
+    with measurements.connect() as connection:
         feed = read_feed(connection)
     shown = {"last_reading": feed.last, "last_file_loaded": feed.loaded}
     return result(
         passed=not feed.has_stopped,
-        severity=dg.AssetCheckSeverity.ERROR,
+        is_error=True,
         feed="live" if feed.is_live else "archive",
         limit=f"{SILENCE.days} days",
         hours_since_the_last_reading=round(feed.age / timedelta(hours=1), 1) if feed.age else None,
@@ -212,9 +211,5 @@ def newest_reading_is_recent(measurements: MeasurementsResource) -> dg.AssetChec
 
 
 def _damaged_files(measurements: MeasurementsResource) -> list[DamagedFile]:
-    with readable_failures(), measurements.connect() as connection:
+    with measurements.connect() as connection:
         return find_damaged_files(connection)
-
-
-def _severity(*, is_error: bool) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN

@@ -4,7 +4,6 @@ import dagster as dg
 
 from iot_pipeline.berlin import from_instant
 from iot_pipeline.defs.checking import check, listed, query, result
-from iot_pipeline.defs.failures import readable_failures
 from iot_pipeline.defs.resources import MeasurementsResource
 from iot_pipeline.kinds import title
 from iot_pipeline.warehouse.events import rank_sensors
@@ -21,7 +20,7 @@ def few_readings_are_anomalous(measurements: MeasurementsResource) -> dg.AssetCh
     sensors with `iot-pipeline plot SENSOR` and at their `reasoning` in `sensor_models`. Say what is none with
     `iot-pipeline annotate`.
     """
-    with readable_failures(), measurements.connect() as connection:
+    with measurements.connect() as connection:
         figures = rank_sensors(connection).project("sensor_name, n_points, n_anomalies").fetchall()
     gaps = query(
         measurements,
@@ -66,7 +65,7 @@ def events_belong_to_flagged_readings(measurements: MeasurementsResource) -> dg.
     )
     return result(
         passed=not wrong,
-        severity=dg.AssetCheckSeverity.ERROR,
+        is_error=True,
         events_that_do_not_add_up=len(wrong),
         ids_and_readings=listed(
             f"{row['event_id']}: {row['n_readings']} readings, {row['n_flagged']} of them flagged"
