@@ -4,9 +4,8 @@ Not by a run-status sensor: its cursor moves on after an exception too. Nor by a
 does not fail its run.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 
 import dagster as dg
 
@@ -52,7 +51,7 @@ def alerts(context: dg.SensorEvaluationContext, measurements: MeasurementsResour
             if _is_to_be_told(record.dagster_run, measurements):
                 outcome = announce(
                     read_outcome(context.instance, record.dagster_run),
-                    draw=_draw(measurements),
+                    draw=partial(draw_sensor, warehouse=measurements.warehouse),
                     warehouse=measurements.warehouse,
                     not_to=silent.keys(),
                 )
@@ -89,20 +88,14 @@ def _is_to_be_told(run: dg.DagsterRun, measurements: MeasurementsResource) -> bo
     return is_here and run.tags.get(WILL_RETRY) != "true"
 
 
-def _draw(measurements: MeasurementsResource) -> Any:
-    return lambda sensor_name, start, end: draw_sensor(
-        sensor_name, start, end, warehouse=measurements.warehouse
-    )
-
-
 def read_outcome(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Run:
     """Read from a run's log how it ended: the first real error, and the checks that did not pass."""
     succeeded = run.status == dg.DagsterRunStatus.SUCCESS
-    checks = {
-        evaluation.check_name: evaluation
-        for each in _with_those_it_goes_on_from(instance, run)
-        for evaluation in _evaluations(instance, each)
-    }
+    checks: dict[str, dg.AssetCheckEvaluation] = {}
+    for each in _with_those_it_goes_on_from(instance, run):
+        for entry in instance.all_logs(each.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+            evaluation = entry.get_dagster_event().asset_check_evaluation_data
+            checks[evaluation.check_name] = evaluation
     return Run(
         run.run_id,
         succeeded,
@@ -116,11 +109,6 @@ def _with_those_it_goes_on_from(instance: dg.DagsterInstance, run: dg.DagsterRun
     before = instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
     is_retried = before is not None and before.tags.get(WILL_RETRY) == "true"
     return [*(_with_those_it_goes_on_from(instance, before) if before and is_retried else []), run]
-
-
-def _evaluations(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.AssetCheckEvaluation]:
-    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
-        yield entry.get_dagster_event().asset_check_evaluation_data
 
 
 def _failed_check(evaluation: dg.AssetCheckEvaluation) -> FailedCheck:

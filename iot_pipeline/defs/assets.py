@@ -1,7 +1,7 @@
 """The assets: each calls one function of the domain and shows what it reports."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -141,7 +141,10 @@ def timeseries(
         "rejected_rows_by_reason": status.rejected_rows,
         "readings_per_month": _pictures(picture),
     }
-    this_load = {f"this_load_{name}": value for name, value in _shown(asdict(report)).items()}
+    this_load = {
+        f"this_load_{name}": list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(report).items()
+    }
     return dg.MaterializeResult(metadata={**held, **this_load})
 
 
@@ -319,11 +322,6 @@ def _links() -> dict[str, dg.MetadataValue[Any]]:
     """Return what the explore page has, as links. They are made of a setting, never of data."""
     url = get_settings().explore_url
     return {name: dg.MetadataValue.url(f"{url}/{path}") for name, path in _PAGES.items()} if url else {}
-
-
-def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a report's fields in types that the web page can show."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _timestamp(moment: datetime | None) -> dg.MetadataValue[Any]:
