@@ -1,6 +1,6 @@
 """Readings summed up by quarters of an hour, hours, days, weeks or months of Berlin's clock."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,6 @@ SUMMARY = ("n", "mean", "min", "max", "first", "last")
 _WIDTHS = {"15min": HOUR // 4, "1h": HOUR}
 _MIDNIGHTS = {"1d": "D", "1w": "W-MON", "1mo": "MS"}
 """The name that pandas has for the days on which a bucket begins."""
-
-
-def check_every(every: str) -> None:
-    """Raise a ``ValueError`` if there are no such buckets."""
-    if every not in get_args(Every):
-        raise ValueError(f"every must be one of {', '.join(get_args(Every))}, not {every!r}")
 
 
 def summarize(
@@ -36,12 +30,12 @@ def summarize(
         The instants at which the buckets begin, int64[k], and by name the columns n (int64[k]), mean, min,
         max, first and last (float64[k]).
     """
+    if not len(instants):
+        return instants, {name: instants if name == "n" else values for name in SUMMARY}
     starts = bucket_starts(instants, every)
-    begins = np.flatnonzero(np.diff(starts, prepend=starts[0] - 1)) if len(starts) else np.empty(0, np.intp)
-    ends = np.append(begins[1:], len(starts)) if len(starts) else begins
+    begins = np.flatnonzero(np.diff(starts, prepend=starts[0] - 1))
+    ends = np.append(begins[1:], len(starts))
     n = ends - begins
-    if not len(n):
-        return starts, {name: n if name == "n" else values for name in SUMMARY}
     least, greatest = np.minimum.reduceat(values, begins), np.maximum.reduceat(values, begins)
     # Divided before they are added, so that error values such as 1.8e308 don't overflow.
     mean = np.add.reduceat(values / np.repeat(n, n), begins).clip(least, greatest)
@@ -56,13 +50,11 @@ def bucket_starts(instants: npt.NDArray[np.int64], every: Every) -> npt.NDArray[
     twice is two buckets. Days begin at midnight and have 23, 24 or 25 hours, weeks begin on Monday.
 
     Args:
-        instants: int64[n], microseconds since the epoch, ascending.
+        instants: int64[n], microseconds since the epoch, ascending; at least one.
         every: How long a bucket is.
     """
     if every in _WIDTHS:
         return instants - instants % _WIDTHS[every]
-    if not len(instants):
-        return instants
     first, last = (
         pd.to_datetime(instants[[0, -1]], unit="us", utc=True).tz_convert(TIME_ZONE).tz_localize(None)
     )

@@ -1,7 +1,5 @@
 """Events, and the sensors that they belong to. Reads a connection's views."""
 
-from typing import Any
-
 import duckdb
 
 
@@ -25,23 +23,18 @@ def find_events(
         standard deviations of a Gaussian as rare), mean_residual (NULL for a gap), annotation, event_id,
         incident_id. A gap starts at the last reading before it and ends at the first one after.
     """
-    conditions = {
-        "sensor_name = $sensor_name": sensor_name,
-        '"end" >= make_timestamptz($since)': since,
-        "start <= make_timestamptz($until)": until,
-    }
-    parameters: dict[str, Any] = {"sensor_name": sensor_name, "since": since, "until": until}
-    given = [condition for condition, value in conditions.items() if value is not None]
     return connection.sql(
-        f"""
+        """
         SELECT sensor_name, kind, start, "end",
             round((epoch_us("end") - epoch_us(start)) / 3.6e9, 2) AS duration_h,
             n_readings, peak_score, mean_residual, annotation, event_id, incident_id
         FROM events
-        {f"WHERE {' AND '.join(given)}" if given else ""}
+        WHERE coalesce(sensor_name = $sensor_name, true)
+            AND coalesce("end" >= make_timestamptz($since), true)
+            AND coalesce(start <= make_timestamptz($until), true)
         ORDER BY start DESC, sensor_name, event_id
         """,
-        params={name: value for name, value in parameters.items() if value is not None},
+        params={"sensor_name": sensor_name, "since": since, "until": until},
     )
 
 

@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING, Literal, overload
 import pandas as pd
 import pyarrow as pa
 
-from iot_pipeline.errors import UnknownSensorError
 from iot_pipeline.warehouse._layout import open_warehouse
 from iot_pipeline.warehouse.events import find_events, find_sensors
-from iot_pipeline.warehouse.query import Moment, read_moment, to_polars
+from iot_pipeline.warehouse.query import As, Moment, as_frame, check_as, read_moment
 from iot_pipeline.warehouse.views import connect_to, readable_errors
 
 if TYPE_CHECKING:
     import polars as pl
-
-As = Literal["pandas", "polars", "arrow"]
 
 
 @overload
@@ -79,15 +76,16 @@ def get_anomalies(
         WarehouseNotReadyError: Nothing has been loaded yet.
         WarehouseError: The warehouse can't be read.
     """
+    check_as(as_)
     since, until = (None if moment is None else read_moment(moment) for moment in (start, end))
     if since is not None and until is not None and since > until:
         raise ValueError(f"start {start} is after end {end}")
     connection, state = connect_to(open_warehouse(warehouse))
     with connection, readable_errors(state.warehouse.url):
-        if sensor_name is not None and state.uuid_of(sensor_name) is None:
-            raise UnknownSensorError.among(sensor_name, state.sensors, state.warehouse.url)
+        if sensor_name is not None:
+            state.uuid_of(sensor_name)
         events = find_events(connection, sensor_name=sensor_name, since=since, until=until)
-        return _as_frame(events.to_arrow_table(), as_)
+        return as_frame(events.to_arrow_table(), as_)
 
 
 @overload
@@ -121,18 +119,7 @@ def list_sensors(
         WarehouseNotReadyError: Nothing has been loaded yet.
         WarehouseError: The warehouse can't be read.
     """
+    check_as(as_)
     connection, state = connect_to(open_warehouse(warehouse))
     with connection, readable_errors(state.warehouse.url):
-        return _as_frame(find_sensors(connection).to_arrow_table(), as_)
-
-
-def _as_frame(rows: pa.Table, as_: As) -> "pd.DataFrame | pl.DataFrame | pa.Table":
-    match as_:
-        case "arrow":
-            return rows
-        case "pandas":
-            frame: pd.DataFrame = rows.to_pandas()
-            return frame
-        case "polars":
-            return to_polars(rows)
-    raise ValueError(f"as_ must be 'pandas', 'polars' or 'arrow', not {as_!r}")
+        return as_frame(find_sensors(connection).to_arrow_table(), as_)

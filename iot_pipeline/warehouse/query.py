@@ -1,9 +1,9 @@
 """Reading the warehouse: some sensors' readings in milliseconds, or anything in SQL."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import duckdb
 import numpy as np
@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 
 from iot_pipeline.berlin import BERLIN, TIME_ZONE, month_of, read_day, to_instant
-from iot_pipeline.errors import ConfigurationError, DamagedTableError, UnknownSensorError
+from iot_pipeline.errors import ConfigurationError, DamagedTableError
 from iot_pipeline.warehouse._layout import Warehouse, open_warehouse
-from iot_pipeline.warehouse.buckets import SUMMARY, Every, check_every, summarize
+from iot_pipeline.warehouse.buckets import SUMMARY, Every, summarize
 from iot_pipeline.warehouse.readings import Readings, read_readings
 from iot_pipeline.warehouse.state import State, read_state
 from iot_pipeline.warehouse.views import connect_to
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 Moment = str | date | datetime
-Answer = TypeVar("Answer")
+As = Literal["pandas", "polars", "arrow"]
+Rows = tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]
+"""A sensor's instants (microseconds since the epoch) and, by name, its other columns."""
 
 EARLIEST, LATEST = (to_instant(datetime(year, 1, 1)) for year in (1970, 2200))  # noqa: DTZ001 - Berlin's
 """What no reading lies before or after."""
@@ -74,7 +76,7 @@ def get_measurements(
     end: Moment | None = None,
     *,
     every: Every | None = None,
-    as_: Literal["pandas", "polars", "arrow"] = "pandas",
+    as_: As = "pandas",
     warehouse: str | Path | None = None,
 ) -> "pd.DataFrame | pl.DataFrame | pa.Table":
     """Return the readings of one or several sensors in a range of time, both ends included.
@@ -107,16 +109,15 @@ def get_measurements(
         WarehouseNotReadyError: Nothing has been loaded yet.
         WarehouseError: The warehouse can't be read.
     """
-    if as_ not in {"pandas", "polars", "arrow"}:
-        raise ValueError(f"as_ must be 'pandas', 'polars' or 'arrow', not {as_!r}")
-    if every is not None:
-        check_every(every)
+    check_as(as_)
+    if every is not None and every not in get_args(Every):
+        raise ValueError(f"every must be one of {', '.join(get_args(Every))}, not {every!r}")
     first = EARLIEST if start is None else read_moment(start)
     last = LATEST if end is None else read_moment(end)
     if first > last:
         raise ValueError(f"start {start} is after end {end}")
     names = [sensor_name] if isinstance(sensor_name, str) else list(dict.fromkeys(sensor_name))
-    found = _ask(open_warehouse(warehouse), lambda state: _fetch(state, names, first, last, every))
+    found = _fetch(open_warehouse(warehouse), names, first, last, every)
     instants = _concatenate([part for part, _ in found], np.int64)
     columns = {
         name: _concatenate([part[name] for _, part in found], np.int64 if name == "n" else np.float64)
@@ -130,7 +131,7 @@ def _table(
     instants: npt.NDArray[np.int64],
     columns: dict[str, npt.NDArray[Any]],
     owners: tuple[list[str], list[int]] | None,
-    as_: Literal["pandas", "polars", "arrow"],
+    as_: As,
 ) -> "pd.DataFrame | pl.DataFrame | pa.Table":
     """Return columns as a table, with the names of the sensors (and how many rows each has) in front."""
     if as_ == "pandas":
@@ -140,18 +141,26 @@ def _table(
             frame.insert(0, "sensor_name", _repeat(*owners).to_pandas())
         return frame
     arrays = {"timestamp": pa.array(instants).view(pa.timestamp("us", TIME_ZONE)), **columns}
-    rows = pa.table(({"sensor_name": _repeat(*owners)} if owners else {}) | arrays)
-    if as_ == "arrow":
-        return rows
-    return to_polars(rows)
+    return as_frame(pa.table(({"sensor_name": _repeat(*owners)} if owners else {}) | arrays), as_)
 
 
-def to_polars(rows: pa.Table) -> "pl.DataFrame":
-    """Return a table as a polars frame.
+def check_as(as_: As) -> None:
+    """Raise a ``ValueError`` if there is no such kind of table."""
+    if as_ not in get_args(As):
+        raise ValueError(f"as_ must be 'pandas', 'polars' or 'arrow', not {as_!r}")
+
+
+def as_frame(rows: pa.Table, as_: As) -> "pd.DataFrame | pl.DataFrame | pa.Table":
+    """Return a table as a pandas or polars frame, or as it is.
 
     Raises:
         ConfigurationError: Polars is not installed.
     """
+    if as_ == "arrow":
+        return rows
+    if as_ == "pandas":
+        frame: pd.DataFrame = rows.to_pandas()
+        return frame
     try:
         import polars as pl  # noqa: PLC0415 - optional
     except ModuleNotFoundError as error:
@@ -170,12 +179,12 @@ def _concatenate(parts: list[npt.NDArray[Any]], dtype: type[np.generic]) -> npt.
     return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
 
 
-def _ask(warehouse: Warehouse, question: Callable[[State], Answer]) -> Answer:
-    """Ask about the latest state; about a later one, if a load has deleted files that it names meanwhile."""
+def _fetch(warehouse: Warehouse, names: list[str], first: int, last: int, every: Every | None) -> list[Rows]:
+    """Fetch from the latest state; from a later one, if a load has deleted files that it names meanwhile."""
     state = read_state(warehouse)
     while True:
         try:
-            return question(state)
+            return _fetch_from(state, names, first, last, every)
         except DamagedTableError:
             latest = read_state(warehouse, fresh=True)
             if latest == state:
@@ -183,17 +192,10 @@ def _ask(warehouse: Warehouse, question: Callable[[State], Answer]) -> Answer:
             state = latest
 
 
-def _fetch(
-    state: State, names: list[str], first: int, last: int, every: Every | None
-) -> list[tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]]:
+def _fetch_from(state: State, names: list[str], first: int, last: int, every: Every | None) -> list[Rows]:
     """Read for each sensor the instants between two, ascending, and the columns that are asked for."""
-    sensors: dict[str, str] = {}
-    for name in names:
-        sensor_uuid = state.uuid_of(name)
-        if sensor_uuid is None:
-            raise UnknownSensorError.among(name, state.sensors, state.warehouse.url)
-        sensors[sensor_uuid] = name
-    found: dict[str, tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[Any]]]] = {}
+    sensors = {state.uuid_of(name): name for name in names}
+    found: dict[str, Rows] = {}
     ordered = sorted(sensors)  # as the files are
     for start in range(0, len(ordered), _BATCH_SENSORS):
         uuids = ordered[start : start + _BATCH_SENSORS]

@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import cached_property
 
 from iot_pipeline.berlin import month_bounds
-from iot_pipeline.errors import DamagedTableError, WarehouseError, WarehouseNotReadyError
+from iot_pipeline.errors import DamagedTableError, UnknownSensorError, WarehouseError, WarehouseNotReadyError
 from iot_pipeline.store import Store
 from iot_pipeline.warehouse._layout import MAPPING, Warehouse
 from iot_pipeline.warehouse.tables import LOG, Table, TableFile, Version, clear_log, read_table, table_name
@@ -173,15 +173,18 @@ class State:
             if may_hold(file)
         ]
 
-    def uuid_of(self, sensor_name: str) -> str | None:
-        """Return a sensor's uuid; None where the mapping has no such sensor.
+    def uuid_of(self, sensor_name: str) -> str:
+        """Return a sensor's uuid.
 
         Raises:
             WarehouseNotReadyError: No mapping has been loaded yet.
+            UnknownSensorError: The mapping has no such sensor.
         """
         if not self.sensors:
             raise _nothing_in(self.warehouse.mapping)
-        return self.sensors.get(sensor_name)
+        if sensor_name not in self.sensors:
+            raise UnknownSensorError.among(sensor_name, self.sensors, self.warehouse.url)
+        return self.sensors[sensor_name]
 
 
 _states: dict[Warehouse, State] = {}
