@@ -8,7 +8,7 @@ import csv
 import getpass
 import io
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,9 @@ def annotate(
         WarehouseError: The warehouse can't be written to.
     """
     opened = open_warehouse(warehouse)
-    known = _sensors_of(opened, [sensor])
+    unknown = _unknown_sensors(opened, [sensor])
     said = {"sensor": sensor, "start": start, "end": end, "kind": kind, "note": note, "author": author}
-    return _append(opened, [_row(said, known)])[0]
+    return _append(opened, [_row(said, unknown)])[0]
 
 
 def annotate_from(path: str | Path, *, author: str = "", warehouse: str | Path | None = None) -> list[str]:
@@ -105,11 +105,11 @@ def annotate_from(path: str | Path, *, author: str = "", warehouse: str | Path |
     """
     lines = _read_csv(Path(path))
     opened = open_warehouse(warehouse)
-    known = _sensors_of(opened, {row["sensor"] for _, row in lines})
+    unknown = _unknown_sensors(opened, {row["sensor"] for _, row in lines})
     rows, errors = [], []
     for number, row in lines:
         try:
-            rows.append(_row(row | {"author": row.get("author") or author}, known))
+            rows.append(_row(row | {"author": row.get("author") or author}, unknown))
         except (ValueError, UnknownSensorError) as error:
             errors.append(f"line {number}: {error}")
     if errors:
@@ -154,35 +154,32 @@ def list_annotations(*, warehouse: str | Path | None = None) -> pa.Table:
         return connection.sql("FROM annotations ORDER BY created_at DESC, annotation_id").to_arrow_table()
 
 
-def _sensors_of(warehouse: Warehouse, patterns: Collection[str]) -> Callable[[str], None]:
-    """Return what raises an ``UnknownSensorError`` for one of these patterns that no sensor matches."""
+def _unknown_sensors(warehouse: Warehouse, patterns: Collection[str]) -> dict[str, UnknownSensorError]:
+    """Return the errors for those of some patterns that no sensor matches."""
     connection, state = connect_to(warehouse)
     with connection, readable_errors():
         rows = connection.execute(
             """
-            SELECT DISTINCT sensor
-            FROM (SELECT unnest($patterns) AS sensor) JOIN (SELECT sensor_name FROM sensors)
+            SELECT sensor
+            FROM (SELECT unnest($patterns) AS sensor) ANTI JOIN (SELECT sensor_name FROM sensors)
                 ON sensor_name = sensor OR sensor_name GLOB sensor
             """,
             {"patterns": list(patterns)},
         ).fetchall()
-    matching = {sensor for (sensor,) in rows}
-
-    def check(sensor: str) -> None:
-        if sensor not in matching:
-            raise UnknownSensorError.among(sensor, state.sensors, state.warehouse.url)
-
-    return check
+    return {
+        sensor: UnknownSensorError.among(sensor, state.sensors, state.warehouse.url) for (sensor,) in rows
+    }
 
 
-def _row(said: Mapping[str, Any], known: Callable[[str], None]) -> dict[str, Any]:
+def _row(said: Mapping[str, Any], unknown: Mapping[str, UnknownSensorError]) -> dict[str, Any]:
     """Return an annotation as a row of the table, once it has been checked."""
     if said["kind"] not in KINDS:
         raise ValueError(f"unknown kind {said['kind']!r}: write one of {', '.join(KINDS)}")
     start, end = read_moment(said["start"]), read_moment(said["end"])
     if start > end:
         raise ValueError(f"end {said['end']} is before start {said['start']}: write the earlier time first")
-    known(said["sensor"])
+    if said["sensor"] in unknown:
+        raise unknown[said["sensor"]]
     return {
         "sensor": said["sensor"],
         "start": start,
@@ -205,20 +202,19 @@ def _read_csv(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         header, _, _ = text.partition("\n")
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in header else ",")
-        columns = [name.strip() for name in next(reader, [])]
-        missing = [name for name in _NEEDED if name not in columns]
+        reader = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter=";" if ";" in header else ",", restval=""
+        )
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        missing = [name for name in _NEEDED if name not in reader.fieldnames]
         if missing:
             raise ValueError(
                 f"{path} needs the header sensor,start,end,kind[,note,author]: it lacks {', '.join(missing)}"
             )
         return [
-            (
-                reader.line_num,
-                dict.fromkeys(columns, "") | dict(zip(columns, map(str.strip, row), strict=False)),
-            )
+            (reader.line_num, {name: value.strip() for name, value in row.items() if name is not None})
             for row in reader
-            if any(row)
+            if any(row.values())
         ]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}") from error
