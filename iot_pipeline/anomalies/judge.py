@@ -19,7 +19,6 @@ from iot_pipeline.anomalies.tables import (
     ANOMALIES,
     EVENTS,
     SENSOR_MODELS,
-    TIME,
     Verdicts,
     publish_verdicts,
     read_verdicts,
@@ -33,6 +32,7 @@ from iot_pipeline.warehouse.state import State, read_state, verdicts_tables
 from iot_pipeline.workers import open_workers
 
 Maintenance = tuple[tuple[int, int], ...]
+"""When somebody worked on a sensor, see ``read_maintenance``."""
 
 BATCH_SENSORS = 16
 PARALLEL_READINGS = 500_000
@@ -67,40 +67,24 @@ class FlagReport:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A sensor to judge.
-
-    Attributes:
-        name: Its name.
-        uuid: Its uuid.
-        fingerprint: Of what it was judged by last; None where it was not.
-        events: The ids and times of its present events.
-        remembered: Likewise, of those that it had before its maintenance.
-        maintenance: When somebody worked on it, see ``read_maintenance``.
-    """
+    """A sensor to judge."""
 
     name: str
     uuid: str
-    fingerprint: str | None
-    events: Sequence[tuple[str, Span]]
-    remembered: Sequence[tuple[str, Span]]
+    fingerprint: str | None  # of what it was judged by last; None where it was not
+    events: Sequence[tuple[str, Span]]  # by id, the present ones
+    remembered: Sequence[tuple[str, Span]]  # likewise, those before its maintenance
     maintenance: Maintenance
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What came of some sensors.
+    """What came of some sensors."""
 
-    Attributes:
-        readings: How many were read.
-        judged: The verdicts on sensors that were judged.
-        unchanged: Names of the sensors whose readings are still the same.
-        failed: What went wrong, by the name of the sensor.
-    """
-
-    readings: int
+    readings: int  # how many were read
     judged: Verdicts
-    unchanged: list[str]
-    failed: dict[str, str]
+    unchanged: list[str]  # names of sensors with the same fingerprint as before
+    failed: dict[str, str]  # what went wrong, by the name of the sensor
 
 
 def flag_anomalies(
@@ -236,49 +220,37 @@ def _judge_sensor(
 
     result = detect_anomalies(timestamps, values, maintenance)
     spans = [
-        Span(
-            event.kind,
-            *(int(moment.astype("datetime64[us]").astype(np.int64)) for moment in (event.start, event.end)),
-        )
+        Span(event.kind, *(int(moment.astype(np.int64)) for moment in (event.start, event.end)))
         for event in result.events
     ]
-    earlier = [*task.events, *task.remembered]
-    ids = name_events(task.name, spans, earlier, timestamps.astype("datetime64[us]").astype(np.int64))
+    ids = name_events(task.name, spans, [*task.events, *task.remembered], timestamps.astype(np.int64))
     found = list(zip(ids, spans, strict=True))
     remembered = remember(task.events, task.remembered, found) if maintenance else []
-    events = pa.table(
-        [
-            pa.array(ids, pa.string()),
-            pa.array([task.name] * len(ids), pa.string()),
-            pa.array([span.kind for span in spans], pa.string()),
-            pa.array([span.start for span in spans], pa.int64()).cast(TIME),
-            pa.array([span.end for span in spans], pa.int64()).cast(TIME),
-            pa.array([event.n_points for event in result.events], pa.int64()),
-            pa.array([event.peak_score for event in result.events], pa.float64()),
-            pa.array(
-                [None if event.kind == "gap" else event.mean_residual for event in result.events],
-                pa.float64(),
-            ),
-        ],
-        schema=EVENTS,
-    )
+    events = [
+        {
+            "event_id": event_id,
+            "sensor_name": task.name,
+            **span._asdict(),
+            "n_readings": event.n_points,
+            "peak_score": event.peak_score,
+            "mean_residual": None if event.kind == "gap" else event.mean_residual,
+        }
+        for event_id, span, event in zip(ids, spans, result.events, strict=True)
+    ]
     rows = np.flatnonzero(result.flags)
-    flagged = pa.table(
-        [
-            pa.array([task.name] * len(rows), pa.string()),
-            pa.array(timestamps[rows]).cast(pa.timestamp("us")).cast(TIME),
-            pa.array(values[rows]),
-            pa.array(result.expected[rows]),
-            pa.array(result.scores[rows]),
-            pa.array(result.kinds[rows], pa.string()),
-            pa.array([ids[position] for position in result.event_ids[rows]], pa.string()),
-        ],
-        schema=ANOMALIES,
-    )
+    flagged = {
+        "sensor_name": [task.name] * len(rows),
+        "timestamp": timestamps[rows],
+        "sensor_value": values[rows],
+        "expected_value": result.expected[rows],
+        "score": result.scores[rows],
+        "kind": result.kinds[rows],
+        "event_id": [ids[position] for position in result.event_ids[rows]],
+    }
     model = {
         "sensor_name": task.name,
         "model": result.model.name,
-        "breakpoints": [moment.astype("datetime64[us]").item() for moment in result.model.breakpoints],
+        "breakpoints": [moment.item() for moment in result.model.breakpoints],
         "noise_sd": result.model.noise_sd,
         "n_points": result.model.n_points,
         "n_anomalies": len(rows),
@@ -288,4 +260,8 @@ def _judge_sensor(
         "inputs": None,
         "remembered": [{"event_id": event_id, **span._asdict()} for event_id, span in remembered],
     }
-    return Verdicts(events, flagged, pa.Table.from_pylist([model], SENSOR_MODELS))
+    return Verdicts(
+        pa.Table.from_pylist(events, EVENTS),
+        pa.table(flagged, ANOMALIES),
+        pa.Table.from_pylist([model], SENSOR_MODELS),
+    )

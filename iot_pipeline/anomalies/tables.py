@@ -5,7 +5,7 @@ sees the flags of one run with the models of another.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -136,19 +136,15 @@ class Verdicts:
         return replace(self, incidents=pa.table([ids, [incidents[event] for event in ids]], INCIDENTS))
 
     @classmethod
-    def join(cls, parts: Iterable["Verdicts"]) -> "Verdicts":
+    def join(cls, parts: Sequence["Verdicts"]) -> "Verdicts":
         """Put the verdicts on different sensors together."""
-        events, anomalies = [EVENTS.empty_table()], [ANOMALIES.empty_table()]
-        models = [SENSOR_MODELS.empty_table()]
-        for part in parts:
-            events.append(part.events)
-            anomalies.append(part.anomalies)
-            models.append(part.models)
         by = [(name, "ascending") for name in ("sensor_name", "start", "end", "kind", "event_id")]
         return cls(
-            pa.concat_tables(events).sort_by(by),
-            pa.concat_tables(anomalies).sort_by([by[0], ("timestamp", "ascending")]),
-            pa.concat_tables(models).sort_by(by[:1]),
+            _concatenate(EVENTS, [part.events for part in parts]).sort_by(by),
+            _concatenate(ANOMALIES, [part.anomalies for part in parts]).sort_by(
+                [by[0], ("timestamp", "ascending")]
+            ),
+            _concatenate(SENSOR_MODELS, [part.models for part in parts]).sort_by(by[:1]),
         )
 
     def of(self, sensor_names: Collection[str]) -> "Verdicts":
@@ -192,7 +188,11 @@ def read_verdicts(warehouse: Warehouse, tables: Linked) -> Verdicts:
 def _read(folder: Store, table: Table, schema: pa.Schema) -> pa.Table:
     with folder.fetch([file.path for file in table.files]) as paths:
         files = [pq.read_table(path, schema=schema, memory_map=False) for path in paths]
-    return pa.concat_tables([schema.empty_table(), *files])
+    return _concatenate(schema, files)
+
+
+def _concatenate(schema: pa.Schema, parts: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables([schema.empty_table(), *parts])
 
 
 def publish_verdicts(warehouse: Warehouse, verdicts: Verdicts, *, onto: Linked) -> None:
