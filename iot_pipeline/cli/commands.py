@@ -65,11 +65,11 @@ def cli() -> None:
 
 
 def command(
-    name: str, *examples: str, cls: type[click.Command] = click.Command
+    *examples: str, cls: type[click.Command] = click.Command
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """Add a command whose help ends in examples."""
+    """Add a command, called like its function, whose help ends in examples."""
     lines = ["\b", "Examples:" if len(examples) > 1 else "Example:", *(f"  {text}" for text in examples)]
-    return cli.command(name, cls, epilog="\n".join(lines))
+    return cli.command(cls=cls, epilog="\n".join(lines))
 
 
 def gives_rows(command: Callable[..., None]) -> Callable[..., None]:
@@ -106,7 +106,6 @@ def _read_stages(_context: click.Context, _option: click.Parameter, text: str | 
 
 
 @command(
-    "query",
     "iot-pipeline query sensor_00000 2013-10-05 2013-10-06",
     "iot-pipeline query sensor_00000 sensor_00007 2013-10-01 2013-11-01 --every 1d -o days.csv",
 )
@@ -137,7 +136,6 @@ def query(*, sensors: tuple[str, ...], start: str, end: str, every: "Every | Non
 
 
 @command(
-    "sql",
     'iot-pipeline sql "SELECT sensor_name, model, n_anomalies FROM sensor_models"',
     'iot-pipeline sql "FROM measurements" -o everything.parquet',
 )
@@ -165,7 +163,6 @@ def sql(*, statement: str, output: "Output") -> None:
 
 
 @command(
-    "plot",
     "iot-pipeline plot sensor_00000",
     "iot-pipeline plot sensor_00000 2013-10-05 2013-10-12 -o week.svg",
 )
@@ -196,7 +193,7 @@ def plot(*, sensor: str, start: str | None, end: str | None, path: Path | None) 
     click.echo(path)
 
 
-@command("status", "iot-pipeline status")
+@command("iot-pipeline status")
 def status() -> None:
     """Say what has been loaded and found, and when people were told of it."""
     from iot_pipeline.alerts import describe_outbox
@@ -206,7 +203,7 @@ def status() -> None:
     click.echo(f"{'alerts:':<15}{describe_outbox()}")
 
 
-@command("alerts", "iot-pipeline alerts --test")
+@command("iot-pipeline alerts --test")
 @click.option("--test", is_flag=True, required=True, help="Send everybody a message that says it is a test.")
 def alerts(*, test: bool) -> None:
     """Send a message to everybody in IOT_ALERT_URLS."""
@@ -221,7 +218,7 @@ def alerts(*, test: bool) -> None:
         raise ValueError(f"{', '.join(announcement.waiting.values())} did not take it: check that URL")
 
 
-@command("load", "iot-pipeline load", "iot-pipeline load --only mapping,timeseries --full-reload")
+@command("iot-pipeline load", "iot-pipeline load --only mapping,timeseries --full-reload")
 @click.option(
     "--only",
     "stages",
@@ -246,10 +243,7 @@ def load(*, stages: list[str], full_reload: bool, allow_empty: bool) -> None:
         click.get_current_context().exit(1)
 
 
-@command(
-    "sample-data",
-    "iot-pipeline sample-data --sensors 500 --days 1096 --seed 1 /tmp/bucket",
-)
+@command("iot-pipeline sample-data --sensors 500 --days 1096 --seed 1 /tmp/bucket")
 @click.option("--sensors", "n_sensors", type=click.IntRange(1), default=10, show_default=True, metavar="N")
 @click.option("--days", type=click.IntRange(1), default=30, show_default=True, metavar="D")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S")
@@ -271,7 +265,7 @@ def sample_data(*, n_sensors: int, days: int, seed: int, start: datetime | None,
     click.echo(f"{directory}: {report.rows:,} readings in {report.files:,} files, {size}")
 
 
-@command("upload", "iot-pipeline upload data/sample s3://bucket/prefix")
+@command("iot-pipeline upload data/sample s3://bucket/prefix")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @click.argument("bucket", metavar="s3://BUCKET[/PREFIX]")
 def upload(*, directory: Path, bucket: str) -> None:
@@ -282,7 +276,7 @@ def upload(*, directory: Path, bucket: str) -> None:
     click.echo(f"{bucket}: {report.uploaded:,} files uploaded, {report.unchanged:,} there already")
 
 
-@command("explore", "iot-pipeline explore", "iot-pipeline explore --port 8081")
+@command("iot-pipeline explore", "iot-pipeline explore --port 8081")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Others reach the page if it is 0.0.0.0."
 )

@@ -25,7 +25,6 @@ def _explaining(kinds: dict[str, str]) -> type[click.Command]:
 
 
 @command(
-    "anomalies",
     "iot-pipeline anomalies --since yesterday",
     "iot-pipeline anomalies --since '7 days ago' --sensor sensor_00000 -o events.csv",
     cls=_explaining({title(kind): text for kind, text in KINDS.items()}),
@@ -50,7 +49,7 @@ def anomalies(*, since: str | None, until: str | None, sensor: str | None, outpu
     output.write(events.set_column(position, "peak_score", scores).to_reader())
 
 
-@command("sensors", "iot-pipeline sensors", "iot-pipeline sensors -o sensors.csv")
+@command("iot-pipeline sensors", "iot-pipeline sensors -o sensors.csv")
 @gives_rows
 def sensors(*, output: "Output") -> None:
     """List all sensors: what the mapping says of them, their readings, models and anomalies."""
@@ -65,7 +64,6 @@ def sensors(*, output: "Output") -> None:
 
 
 @command(
-    "annotate",
     "iot-pipeline annotate sensor_00000 2013-10-05 2013-10-06 maintenance --note 'new battery'",
     "iot-pipeline annotate 'hall_*' 2013-10-05T12:00 2013-10-05T13:00 false_alarm",
     "iot-pipeline annotate --from annotations.csv",

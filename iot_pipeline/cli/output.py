@@ -140,7 +140,7 @@ def _csv_values(column: pa.Array) -> list[Any]:
     values = _values(column)
     if _is_number(column.type) or pa.types.is_string(column.type):
         return values
-    return [None if value is None else _text(value) for value in values]
+    return [_text(value) for value in values]
 
 
 def _format_times(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -183,15 +183,13 @@ def _jsonable(value: Any) -> Any:
 def _write_table(rows: pa.RecordBatchReader, file: IO[bytes]) -> None:
     """Write aligned columns; later batches may widen them."""
     widths = [len(name) for name in rows.schema.names]
-    header = True
+    header = [rows.schema.names]
     total = 0
     for batch in chain(rows, [rows.schema.empty_table()]):
         total += batch.num_rows
         cells = _cells(batch)
-        lines = [*([rows.schema.names] if header else []), *zip(*cells, strict=True)]
-        if not lines:
-            continue
-        header = False
+        lines = [*header, *zip(*cells, strict=True)]
+        header = []
         widths = [max(width, *map(len, column), 0) for width, column in zip(widths, cells, strict=True)]
         aligned = [
             f"{{:{'>' if _is_number(field.type) else '<'}{width}}}"
@@ -220,10 +218,9 @@ def _show(rows: pa.RecordBatchReader) -> None:
     if least <= console.width:
         table = Table(box=None, pad_edge=False, padding=(0, len(_SEPARATOR), 0, 0), header_style="bold")
         for field, width in zip(rows.schema, widths, strict=True):
-            number = _is_number(field.type)
             table.add_column(
                 field.name,
-                justify="right" if number else "left",
+                justify="right" if _is_number(field.type) else "left",
                 min_width=width,
                 overflow="fold",
             )
@@ -238,10 +235,9 @@ def _show(rows: pa.RecordBatchReader) -> None:
             for name, cell in zip(names, row, strict=True):
                 table.add_row(name, cell)
             console.print(table, "")
-    more = first.num_rows > SCREEN_ROWS
     console.print(
         f"(the first {SCREEN_ROWS} rows; all of them: -o FILE.csv, or a pipe)"
-        if more
+        if first.num_rows > SCREEN_ROWS
         else f"({counted(shown.num_rows, 'row')})"
     )
 
