@@ -135,19 +135,12 @@ def write_sample_bucket(
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The readings of all sensors, sensor by sensor.
+    """The readings of all sensors, sensor by sensor."""
 
-    Attributes:
-        minutes: int32[n], minutes since 1970, UTC.
-        values: float64[n].
-        ends: int64[s], the row after each sensor's last.
-        uuids: string[s].
-    """
-
-    minutes: npt.NDArray[np.int32]
+    minutes: npt.NDArray[np.int32]  # since 1970, UTC
     values: npt.NDArray[np.float64]
-    ends: npt.NDArray[np.int64]
-    uuids: pa.Array
+    ends: npt.NDArray[np.int64]  # by sensor, the row after its last
+    uuids: pa.Array  # by sensor
 
 
 def _draw_rows(

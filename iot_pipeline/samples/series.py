@@ -28,8 +28,6 @@ class LabelledSeries:
         expected: float64, shape (n,), the noise-free function of time.
         noise_sd: float64, shape (n,), the standard deviation of the regular noise around each reading.
         labels: str, shape (n,), the kind of anomaly of each reading, "" for a regular one.
-        family: The kind of function, one of ``FAMILIES``.
-        noise: The kind of noise, one of ``NOISES``.
         events: The anomalies as (kind, start index, stop index), stop excluded, ascending.
     """
 
@@ -38,8 +36,6 @@ class LabelledSeries:
     expected: FloatArray
     noise_sd: FloatArray
     labels: npt.NDArray[np.str_]
-    family: str
-    noise: str
     events: tuple[tuple[str, int, int], ...]
 
 
@@ -132,8 +128,6 @@ def make_series(
         expected=expected[keep],
         noise_sd=noise_sd[keep],
         labels=labels[keep],
-        family=family,
-        noise=noise,
         events=tuple((kind, int(place[start]), int(place[stop])) for kind, start, stop in events),
     )
 

@@ -87,8 +87,6 @@ def make_building(
         expected=expected,
         noise_sd=np.full(n, spread),
         labels=labels,
-        family=kind,
-        noise=f"AR(1) {memory:g}",
         events=tuple(sorted(events, key=lambda event: event[1])),
     )
 
