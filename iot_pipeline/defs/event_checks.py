@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from iot_pipeline.berlin import from_instant
 from iot_pipeline.defs.checking import check, listed, query, result
 from iot_pipeline.defs.resources import MeasurementsResource
 from iot_pipeline.kinds import title
@@ -25,7 +24,7 @@ def few_readings_are_anomalous(measurements: MeasurementsResource) -> dg.AssetCh
     gaps = query(
         measurements,
         """
-        SELECT sensor_name, epoch_us(start) AS start, epoch_us("end" - start) / 3.6e9 AS hours
+        SELECT sensor_name, start, epoch_us("end" - start) / 3.6e9 AS hours
         FROM events
         WHERE kind = 'gap' AND annotation IS DISTINCT FROM 'false_alarm'
         ORDER BY hours DESC, sensor_name, start
@@ -39,8 +38,7 @@ def few_readings_are_anomalous(measurements: MeasurementsResource) -> dg.AssetCh
         limit=f"{MOST_ANOMALOUS:.0%}",
         names_and_shares=listed(f"{name}: {-share:.2%}" for share, name in shares),
         longest_gaps=listed(
-            f"{gap['sensor_name']}: {gap['hours']:,.1f} h from {from_instant(gap['start']):%Y-%m-%d %H:%M}"
-            for gap in gaps
+            f"{gap['sensor_name']}: {gap['hours']:,.1f} h from {gap['start']:%Y-%m-%d %H:%M}" for gap in gaps
         ),
     )
 
@@ -84,7 +82,7 @@ def few_sensors_at_once(measurements: MeasurementsResource) -> dg.AssetCheckResu
     incidents = query(
         measurements,
         """
-        SELECT n_sensors, kinds, strongest_sensor, epoch_us(start) AS start
+        SELECT n_sensors, kinds, strongest_sensor, start
         FROM incidents
         WHERE n_sensors > 1 AND "end" >= (SELECT max(timestamp) FROM measurements) - to_days($days)
         ORDER BY n_sensors DESC, start
@@ -95,7 +93,7 @@ def few_sensors_at_once(measurements: MeasurementsResource) -> dg.AssetCheckResu
         passed=not incidents,
         incidents=len(incidents),
         at_once=listed(
-            f"{row['n_sensors']} sensors from {from_instant(row['start']):%Y-%m-%d %H:%M} on"
+            f"{row['n_sensors']} sensors from {row['start']:%Y-%m-%d %H:%M} on"
             f" ({', '.join(map(title, row['kinds']))}), the strongest {row['strongest_sensor']}"
             for row in incidents
         ),

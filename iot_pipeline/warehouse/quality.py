@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import duckdb
 
-from iot_pipeline.berlin import from_instant
 from iot_pipeline.errors import DamagedTableError
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD
 
@@ -167,20 +166,19 @@ def read_feed(connection: duckdb.DuckDBPyConnection) -> Feed:
     Args:
         connection: A connection with the views of ``connect``.
     """
-    ((last, loaded, is_live),) = connection.execute(
+    feed = connection.sql(
         """
         SELECT
-            (SELECT epoch_us(max(timestamp)) FROM measurements),
-            epoch_us(max(loaded_at)),
+            (SELECT max(timestamp) FROM measurements) AS last,
+            max(loaded_at) AS loaded,
             coalesce(
                 bool_or(strftime(loaded_at - to_days($days), '%Y-%m') <= list_max(months)), false
-            )
+            ) AS is_live
         FROM source_files
         """,
-        {"days": SILENCE.days},
-    ).fetchall()
-    last, loaded = (from_instant(instant) if instant is not None else None for instant in (last, loaded))
-    return Feed(last, loaded, is_live)
+        params={"days": SILENCE.days},
+    )
+    return Feed(**feed.to_arrow_table().to_pylist()[0])
 
 
 def find_errors(connection: duckdb.DuckDBPyConnection) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import duckdb
 
-from iot_pipeline.berlin import from_instant
 from iot_pipeline.warehouse._layout import open_warehouse
 from iot_pipeline.warehouse.views import connect_to, readable_errors
 
@@ -54,29 +53,21 @@ def read_status(warehouse: str | Path | None = None) -> Status:
     """
     connection, state = connect_to(open_warehouse(warehouse))
     with connection, readable_errors(state.warehouse.url):
-        figures = connection.execute("""
+        figures = connection.sql("""
             SELECT
-                (SELECT count(*) FROM sensors),
-                (SELECT count(*) FROM source_files),
-                (SELECT count(error) FROM source_files),
-                count(*),
-                epoch_us(min(timestamp)),
-                epoch_us(max(timestamp)),
-                (SELECT epoch_us(max(loaded_at)) FROM source_files)
+                (SELECT count(*) FROM sensors) AS sensors,
+                (SELECT count(*) FROM source_files) AS files,
+                (SELECT count(error) FROM source_files) AS files_rejected,
+                count(*) AS readings,
+                min(timestamp) AS first,
+                max(timestamp) AS last,
+                (SELECT max(loaded_at) FROM source_files) AS loaded_at
             FROM measurements
-        """).fetchall()
-        ((sensors, files, files_rejected, readings, *moments),) = figures
-        first, last, loaded_at = (from_instant(moment) if moment is not None else None for moment in moments)
+        """)
         return Status(
+            **figures.to_arrow_table().to_pylist()[0],
             warehouse=state.warehouse.url,
-            sensors=sensors,
-            files=files,
-            files_rejected=files_rejected,
-            readings=readings,
             size=sum(file.size for file in state.timeseries.files),
-            first=first,
-            last=last,
-            loaded_at=loaded_at,
             rejected_rows=_count(connection, "rejected_rows", "reason", "n"),
             anomalies=_count(
                 connection,
