@@ -78,24 +78,15 @@ def _statistics(metadata: pq.FileMetaData) -> str:
             if found.has_min_max:
                 least[name] = min(least.get(name, found.min), found.min)
                 greatest[name] = max(greatest.get(name, found.max), found.max)
-    millisecond = timedelta(microseconds=999)  # Delta truncates times to milliseconds: round maxima up
-    return json.dumps(
-        {
-            "numRecords": metadata.num_rows,
-            "minValues": {name: _plain(value) for name, value in least.items()},
-            "maxValues": {
-                name: _plain(value + millisecond if isinstance(value, datetime) else value)
-                for name, value in greatest.items()
-            },
-            "nullCount": nulls,
-        }
-    )
+    for name, value in greatest.items():
+        if isinstance(value, datetime):  # Delta truncates times to milliseconds: round up
+            greatest[name] = value + timedelta(microseconds=999)
+    stats = {"numRecords": metadata.num_rows, "minValues": least, "maxValues": greatest, "nullCount": nulls}
+    return json.dumps(stats, default=_time_in_json)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return value.decode() if isinstance(value, bytes) else value
+def _time_in_json(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def commit(

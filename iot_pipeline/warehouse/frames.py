@@ -83,7 +83,7 @@ def get_anomalies(
     connection, state = connect_to(open_warehouse(warehouse))
     with connection, readable_errors(state.warehouse.url):
         if sensor_name is not None:
-            state.uuid_of(sensor_name)
+            state.uuid_of(sensor_name)  # raises if there is none
         events = find_events(connection, sensor_name=sensor_name, since=since, until=until)
         return as_frame(events.to_arrow_table(), as_)
 

@@ -123,25 +123,28 @@ def get_measurements(
         name: _concatenate([part[name] for _, part in found], np.int64 if name == "n" else np.float64)
         for name in (SUMMARY if every else ["sensor_value"])
     }
-    owners = None if isinstance(sensor_name, str) else (names, [len(part) for part, _ in found])
+    owners = None
+    if not isinstance(sensor_name, str):
+        repeated = [pa.repeat(name, len(part)) for name, (part, _) in zip(names, found, strict=True)]
+        owners = pa.chunked_array(repeated, pa.string())
     return _table(instants, columns, owners, as_)
 
 
 def _table(
     instants: npt.NDArray[np.int64],
     columns: dict[str, npt.NDArray[Any]],
-    owners: tuple[list[str], list[int]] | None,
+    owners: pa.ChunkedArray | None,
     as_: As,
 ) -> "pd.DataFrame | pl.DataFrame | pa.Table":
-    """Return columns as a table, with the names of the sensors (and how many rows each has) in front."""
+    """Return columns as a table, with the rows' sensors in front if there may be several."""
     if as_ == "pandas":
         timestamps = pd.DatetimeIndex(instants.view("datetime64[us]"), tz="UTC").tz_convert(TIME_ZONE)
         frame = pd.DataFrame({"timestamp": timestamps, **columns}, copy=False)
-        if owners:
-            frame.insert(0, "sensor_name", _repeat(*owners).to_pandas())
+        if owners is not None:
+            frame.insert(0, "sensor_name", owners.to_pandas())
         return frame
     arrays = {"timestamp": pa.array(instants).view(pa.timestamp("us", TIME_ZONE)), **columns}
-    return as_frame(pa.table(({"sensor_name": _repeat(*owners)} if owners else {}) | arrays), as_)
+    return as_frame(pa.table(arrays if owners is None else {"sensor_name": owners} | arrays), as_)
 
 
 def check_as(as_: As) -> None:
@@ -168,11 +171,6 @@ def as_frame(rows: pa.Table, as_: As) -> "pd.DataFrame | pl.DataFrame | pa.Table
             "polars is not installed, as as_='polars' needs it: run: pip install 'iot-pipeline[polars]'"
         ) from error
     return pl.DataFrame(rows)
-
-
-def _repeat(names: list[str], counts: list[int]) -> pa.ChunkedArray:
-    """Return each name as often as its count says."""
-    return pa.chunked_array(list(map(pa.repeat, names, counts)), pa.string())
 
 
 def _concatenate(parts: list[npt.NDArray[Any]], dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -243,10 +243,10 @@ def _nothing_in(folder: Store) -> WarehouseNotReadyError:
 
 def _read_latest(last: Store, read: Callable[[], Linked]) -> Linked:
     stamp, known = _linked.get(last, ((), None))
-    if known and _is_latest(stamp) and stamp == _stamp_of(last, known):
+    if known and _is_latest(stamp) and stamp == tuple(last.versions(_commits(known.last))):
         return known
     tables = read()
-    _linked[last] = (() if tables.fault else _stamp_of(last, tables)), tables
+    _linked[last] = () if tables.fault else tuple(last.versions(_commits(tables.last))), tables
     return tables
 
 
@@ -256,10 +256,6 @@ def _stamp_of_readings(warehouse: Warehouse, source_files: Table) -> tuple[str, 
     if warehouse.mapping == warehouse.root:
         return tuple(warehouse.root.versions([*commits, MAPPING]))
     return (*warehouse.root.versions(commits), *warehouse.mapping.versions([MAPPING]))
-
-
-def _stamp_of(last: Store, tables: Linked) -> tuple[str, ...]:
-    return tuple(last.versions(_commits(tables.last)))
 
 
 def _commits(table: Table | None) -> list[str]:
