@@ -42,13 +42,10 @@ def wait_for(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
 
 def main() -> None:
     """Ensure that the instance at DAGSTER_HOME has a run; exit with an error if the run fails."""
-    host, port = WEBSERVER
-
-    def launch() -> str:
-        return DagsterGraphQLClient(host, port_number=port).submit_job_execution(reload.name)
-
     with dg.DagsterInstance.get() as instance:
-        run_id = ensure_run(instance, launch)
+        run_id = ensure_run(
+            instance, lambda: DagsterGraphQLClient(*WEBSERVER).submit_job_execution(reload.name)
+        )
         print(f"run {run_id} of {reload.name}: waiting for it to finish")
         status = wait_for(instance, run_id)
     if status in FAILED:
