@@ -27,8 +27,10 @@ from iot_pipeline.settings import get_settings
 from iot_pipeline.store import Store, table_error
 from iot_pipeline.warehouse.tables import LOG, N_ACTIONS, Version, list_files, open_table, table_name
 
-_LOG_RETENTION = timedelta(days=30)
-_FILE_RETENTION = timedelta(days=7)
+_RETENTION = {
+    "delta.logRetentionDuration": timedelta(days=30),
+    "delta.deletedFileRetentionDuration": timedelta(days=7),
+}
 """Delta's own defaults."""
 _ONCE = CommitProperties(max_commit_retries=0)
 """Fail on a conflict; by default Delta retries the commit as a later version."""
@@ -201,11 +203,8 @@ def _retention() -> dict[str, str]:
     """Return the properties that keep the log and its record of deleted files for the grace period."""
     grace_period = get_settings().grace_period
     return {
-        f"delta.{name}": f"interval {math.ceil(max(least, grace_period) / timedelta(hours=1))} hours"
-        for name, least in {
-            "logRetentionDuration": _LOG_RETENTION,
-            "deletedFileRetentionDuration": _FILE_RETENTION,
-        }.items()
+        name: f"interval {math.ceil(max(least, grace_period) / timedelta(hours=1))} hours"
+        for name, least in _RETENTION.items()
     }
 
 
