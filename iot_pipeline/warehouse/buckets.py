@@ -58,8 +58,7 @@ def bucket_starts(instants: npt.NDArray[np.int64], every: Every) -> npt.NDArray[
     first, last = (
         pd.to_datetime(instants[[0, -1]], unit="us", utc=True).tz_convert(TIME_ZONE).tz_localize(None)
     )
-    day = pd.Timedelta(days=1)
     before = pd.Timedelta(days=31)  # as long as the longest bucket
-    midnights = pd.date_range((first - before).normalize(), last.normalize() + day, freq=_MIDNIGHTS[every])
+    midnights = pd.date_range((first - before).normalize(), last, freq=_MIDNIGHTS[every])
     edges = midnights.tz_localize(TIME_ZONE).as_unit("us").asi8
     return edges[np.searchsorted(edges, instants, side="right") - 1]
