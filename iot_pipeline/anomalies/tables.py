@@ -48,6 +48,9 @@ ANOMALIES = pa.schema(
         ("event_id", pa.string()),
     ]
 )
+REMEMBERED = pa.struct(  # times in microseconds
+    [("event_id", pa.string()), ("kind", pa.string()), ("start", pa.int64()), ("end", pa.int64())]
+)
 SENSOR_MODELS = pa.schema(
     [
         ("sensor_name", pa.string()),
@@ -60,20 +63,7 @@ SENSOR_MODELS = pa.schema(
         ("reasoning", pa.string()),
         ("fingerprint", pa.string()),  # of the readings and the maintenance that it was judged by
         ("inputs", pa.string()),  # of the judgement of all sensors, see Verdicts.inputs
-        # Its events before the maintenance, see identity.remember; times in microseconds
-        (
-            "remembered",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("event_id", pa.string()),
-                        ("kind", pa.string()),
-                        ("start", pa.int64()),
-                        ("end", pa.int64()),
-                    ]
-                )
-            ),
-        ),
+        ("remembered", pa.list_(REMEMBERED)),  # its events before the maintenance, see identity.remember
     ]
 )
 

@@ -24,57 +24,30 @@ from iot_pipeline.warehouse.state import (
 )
 from iot_pipeline.warehouse.tables import Table, Version
 
-_COLUMNS: dict[str, dict[str, str]] = {
-    "source_files": {"key": "VARCHAR"},
-    "readings": {"sensor_uuid": "VARCHAR", "timestamp": "TIMESTAMPTZ", "sensor_value": "DOUBLE"},
-    "rejected_rows": {
-        "source_key": "VARCHAR",
-        "line_number": "BIGINT",
-        "reason": "VARCHAR",
-        "raw": "VARCHAR",
-        "n": "BIGINT",
-    },
-    "anomalies": {
-        "sensor_name": "VARCHAR",
-        "timestamp": "TIMESTAMPTZ",
-        "sensor_value": "DOUBLE",
-        "expected_value": "DOUBLE",
-        "score": "DOUBLE",
-        "kind": "VARCHAR",
-        "event_id": "VARCHAR",
-    },
-    "event_rows": {
-        "event_id": "VARCHAR",
-        "sensor_name": "VARCHAR",
-        "kind": "VARCHAR",
-        "start": "TIMESTAMPTZ",
-        "end": "TIMESTAMPTZ",
-        "n_readings": "BIGINT",
-        "peak_score": "DOUBLE",
-        "mean_residual": "DOUBLE",
-    },
-    "incident_rows": {"event_id": "VARCHAR", "incident_id": "VARCHAR"},
-    "annotation_rows": {
-        "annotation_id": "VARCHAR",
-        "sensor": "VARCHAR",
-        "start": "TIMESTAMPTZ",
-        "end": "TIMESTAMPTZ",
-        "kind": "VARCHAR",
-        "note": "VARCHAR",
-        "author": "VARCHAR",
-        "created_at": "TIMESTAMPTZ",
-        "withdraws": "VARCHAR",
-    },
-    "sensor_models": {
-        "sensor_name": "VARCHAR",
-        "model": "VARCHAR",
-        "breakpoints": "TIMESTAMPTZ[]",
-        "noise_sd": "DOUBLE",
-        "n_points": "BIGINT",
-        "n_anomalies": "BIGINT",
-        "n_events": "BIGINT",
-        "reasoning": "VARCHAR",
-    },
+_COLUMNS = {
+    table: dict(column.split() for column in columns.split(","))
+    for table, columns in {
+        "source_files": "key VARCHAR",
+        "readings": "sensor_uuid VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE",
+        "rejected_rows": "source_key VARCHAR, line_number BIGINT, reason VARCHAR, raw VARCHAR, n BIGINT",
+        "anomalies": """
+            sensor_name VARCHAR, timestamp TIMESTAMPTZ, sensor_value DOUBLE, expected_value DOUBLE,
+            score DOUBLE, kind VARCHAR, event_id VARCHAR
+        """,
+        "event_rows": """
+            event_id VARCHAR, sensor_name VARCHAR, kind VARCHAR, start TIMESTAMPTZ, end TIMESTAMPTZ,
+            n_readings BIGINT, peak_score DOUBLE, mean_residual DOUBLE
+        """,
+        "incident_rows": "event_id VARCHAR, incident_id VARCHAR",
+        "annotation_rows": """
+            annotation_id VARCHAR, sensor VARCHAR, start TIMESTAMPTZ, end TIMESTAMPTZ, kind VARCHAR,
+            note VARCHAR, author VARCHAR, created_at TIMESTAMPTZ, withdraws VARCHAR
+        """,
+        "sensor_models": """
+            sensor_name VARCHAR, model VARCHAR, breakpoints TIMESTAMPTZ[], noise_sd DOUBLE, n_points BIGINT,
+            n_anomalies BIGINT, n_events BIGINT, reasoning VARCHAR
+        """,
+    }.items()
 }
 """The columns of tables that need not be there, or can't be read."""
 _SELECTED = {
