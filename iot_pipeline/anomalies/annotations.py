@@ -224,7 +224,7 @@ def _read_csv(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 def _append(warehouse: Warehouse, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Add rows in one commit, after whatever somebody else commits meanwhile; return their ids."""
-    now = int(datetime.now(UTC).timestamp() * 1e6)
+    now = datetime.now(UTC)
     made = [{**row, "annotation_id": uuid4().hex[:12], "created_at": now} for row in rows]
     folder = warehouse.annotations
     warehouse.root.create()

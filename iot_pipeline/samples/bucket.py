@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import csv
 from tqdm import tqdm
 
-from iot_pipeline.berlin import BERLIN
+from iot_pipeline.berlin import BERLIN, to_instant
 from iot_pipeline.samples.series import (
     ANOMALIES,
     FAMILIES,
@@ -175,8 +175,7 @@ def _draw_sensors(
     rng: np.random.Generator, count: int, *, start: datetime, days: float
 ) -> Iterator[LabelledSeries]:
     """Draw the sensors, rotating through families and kinds so that a dozen sensors cover them all."""
-    begin = start if start.tzinfo else start.replace(tzinfo=BERLIN)
-    utc = np.datetime64(begin.astimezone(UTC).replace(tzinfo=None), "m")
+    utc = np.datetime64(to_instant(start), "us").astype("datetime64[m]")
     kinds = itertools.cycle(rng.permutation(ANOMALIES).tolist())
     clean = 0
     for number in range(count):
