@@ -7,24 +7,14 @@ wrong reading.
 import threading
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fsspec import AbstractFileSystem
 
-from iot_pipeline.store._interface import ObjectInfo
+if TYPE_CHECKING:
+    from iot_pipeline.store._s3 import ObjectInfo, S3Store
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-class BlockStore(Protocol):
-    """What is needed of a store: see ``S3Store``."""
-
-    @property
-    def url(self) -> str: ...
-
-    def describe(self, name: str) -> ObjectInfo: ...
-
-    def read_blocks(self, name: str, info: ObjectInfo, start: int, end: int) -> tuple[int, bytes]: ...
 
 
 class S3Files(AbstractFileSystem):  # type: ignore[misc]
@@ -37,7 +27,7 @@ class S3Files(AbstractFileSystem):  # type: ignore[misc]
     protocol = "s3"
     cachable = False
 
-    def __init__(self, store: BlockStore) -> None:
+    def __init__(self, store: "S3Store") -> None:
         """Give access to the files of a store."""
         super().__init__()
         self._store = store
@@ -72,7 +62,7 @@ class S3File:
     and the footer itself usually lie in the same block.
     """
 
-    def __init__(self, store: BlockStore, name: str, info: ObjectInfo) -> None:
+    def __init__(self, store: "S3Store", name: str, info: "ObjectInfo") -> None:
         """Open an object."""
         self._store = store
         self._name = name

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from io import BytesIO
@@ -16,7 +16,7 @@ from iot_pipeline.errors import ConfigurationError
 from iot_pipeline.store._checksums import Blocks, md5
 from iot_pipeline.store._connection import ATTEMPTS, S3Connection
 from iot_pipeline.store._errors import one_line, readable_errors, unreachable
-from iot_pipeline.store._interface import ObjectChangedError, ObjectInfo, ObjectVanishedError, StoredObject
+from iot_pipeline.store._interface import ObjectChangedError, ObjectVanishedError, StoredObject
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -27,6 +27,21 @@ FETCH_THREADS = 8
 VERSION_THREADS = 32
 LONGEST_LOAD = timedelta(days=1)
 _MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What S3 says about an object without its content.
+
+    Attributes:
+        etag: Its version.
+        size: Length in bytes.
+        metadata: The user-defined metadata stored with it.
+    """
+
+    etag: str
+    size: int
+    metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -81,20 +96,16 @@ class S3Store:
     def create(self) -> None:
         """Check that objects can be written and that the server honours ``If-None-Match``."""
         probe = self._key(f".writable-{uuid4().hex}")
-        what = f"write to {self.setting} {self.url}"
-        with self._errors(what):
+        with suppress(ObjectChangedError), self._errors(f"write to {self.setting} {self.url}"):
             self._client.put_object(Bucket=self.bucket, Key=probe)
-        try:
-            with self._errors(what):
+            try:
                 self._client.put_object(Bucket=self.bucket, Key=probe, IfNoneMatch="*")
-        except ObjectChangedError:
-            return
-        finally:
-            with self._errors(what):
+            finally:
                 self._client.delete_object(Bucket=self.bucket, Key=probe)
-        raise ConfigurationError(
-            f"{self.setting} {self.url}: this S3 server ignores If-None-Match, which keeps two loads apart"
-        )
+            raise ConfigurationError(
+                f"{self.setting} {self.url}: this S3 server ignores If-None-Match,"
+                " which keeps two loads apart"
+            )
 
     def create_bucket(self) -> None:
         """Create the bucket in the connection's region, unless it exists."""
