@@ -8,6 +8,8 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from typing import IO, Self
 
 LEAST_BYTES = 64 * 2**10
@@ -21,32 +23,32 @@ class Blocks:
 
     Attributes:
         n_bytes: Length of a block; the last one may be shorter.
-        crc32: The checksum of each block, as eight hexadecimal digits.
+        crc32: The checksums of the blocks in their order, eight hexadecimal digits each.
     """
 
     n_bytes: int
-    crc32: tuple[str, ...]
+    crc32: str
 
     @classmethod
     def of_file(cls, file: IO[bytes]) -> Self:
         """Compute the checksums of a file and rewind it."""
         n_bytes = max(LEAST_BYTES, -(-file.seek(0, os.SEEK_END) // MOST_BLOCKS))
         file.seek(0)
-        crc32 = tuple(_crc32(block) for block in iter(lambda: file.read(n_bytes), b""))
+        crc32 = _crc32_of_blocks(file, n_bytes)
         file.seek(0)
         return cls(n_bytes, crc32)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Self | None:
         """Read the checksums from an object's metadata; None if another tool wrote it."""
-        n_bytes, crc32 = metadata.get("block-bytes", ""), metadata.get("block-crc32", "")
+        n_bytes = metadata.get("block-bytes", "")
         if not n_bytes.isdecimal() or int(n_bytes) == 0:
             return None
-        return cls(int(n_bytes), tuple(crc32[start : start + 8] for start in range(0, len(crc32), 8)))
+        return cls(int(n_bytes), metadata.get("block-crc32", ""))
 
     def to_metadata(self) -> dict[str, str]:
         """Return the checksums as object metadata."""
-        return {"block-bytes": str(self.n_bytes), "block-crc32": "".join(self.crc32)}
+        return {"block-bytes": str(self.n_bytes), "block-crc32": self.crc32}
 
     def widen(self, start: int, end: int) -> tuple[int, int]:
         """Extend a range to whole blocks; the end may lie past the end of the file."""
@@ -54,19 +56,18 @@ class Blocks:
 
     def verify(self, start: int, content: bytes) -> bool:
         """Return whether the content, which starts at a block boundary, matches its checksums."""
-        view = memoryview(content)
-        crc32 = [_crc32(view[at : at + self.n_bytes]) for at in range(0, len(content), self.n_bytes)]
-        first = start // self.n_bytes
-        return tuple(crc32) == self.crc32[first : first + len(crc32)]
+        crc32 = _crc32_of_blocks(BytesIO(content), self.n_bytes)
+        first = start // self.n_bytes * 8
+        return crc32 == self.crc32[first : first + len(crc32)]
 
 
 def md5(file: IO[bytes]) -> str:
     """Return the MD5 of a file from its current position, as hexadecimal digits."""
     digest = hashlib.md5(usedforsecurity=False)
-    for part in iter(lambda: file.read(2**20), b""):
+    for part in iter(partial(file.read, 2**20), b""):
         digest.update(part)
     return digest.hexdigest()
 
 
-def _crc32(block: bytes | memoryview) -> str:
-    return f"{zlib.crc32(block):08x}"
+def _crc32_of_blocks(file: IO[bytes], n_bytes: int) -> str:
+    return "".join(f"{zlib.crc32(block):08x}" for block in iter(partial(file.read, n_bytes), b""))
