@@ -31,22 +31,7 @@ class StoredObject:
     name: str
     version: str
     size: int
-    modified: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """What S3 says about an object without its content.
-
-    Attributes:
-        etag: Its version.
-        size: Length in bytes.
-        metadata: The user-defined metadata stored with it.
-    """
-
-    etag: str
-    size: int
-    metadata: dict[str, str]
+    modified: int = field(compare=False)
 
 
 class ObjectVanishedError(SourceError):
@@ -69,31 +54,25 @@ class Store(Hashable, Protocol):
     @property
     def url(self) -> str:
         """The location as users, Delta readers and DuckDB write it, without a trailing slash."""
-        ...
 
     @property
     def setting(self) -> str:
         """The environment variable that names the store."""
-        ...
 
     @property
     def delta_options(self) -> dict[str, str] | None:
         """The storage options that ``deltalake`` needs besides the URL."""
-        ...
 
     @property
     def parallel_reads(self) -> int:
         """How many objects to read concurrently, so that one is parsed while others are fetched."""
-        ...
 
     @property
     def min_deletion_age(self) -> timedelta:
         """How old a file must be before it may be deleted, however short the grace period."""
-        ...
 
     def __truediv__(self, name: str) -> Self:
         """Return the store one level down."""
-        ...
 
     def create(self) -> None:
         """Create the store unless it exists, and check that it can be written to.
@@ -102,7 +81,6 @@ class Store(Hashable, Protocol):
             ConfigurationError: It can't be created or written to.
             WarehouseUnreachableError: The object store does not answer.
         """
-        ...
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Keep other writers away from a table, as far as the store is able to.
@@ -111,14 +89,12 @@ class Store(Hashable, Protocol):
             WarehouseBusyError: Another process is writing it.
             ConfigurationError: The store can't lock files.
         """
-        ...
 
     def list_objects(self, prefix: str = "") -> list[StoredObject]:
         """Return all files at any depth whose names start with a prefix, sorted by name.
 
         None if the store does not exist yet.
         """
-        ...
 
     def open_object(self, obj: StoredObject) -> AbstractContextManager[IO[bytes]]:
         """Open exactly the listed version of a source's object.
@@ -129,36 +105,28 @@ class Store(Hashable, Protocol):
             ConfigurationError: The credentials don't allow it.
             SourceError: It can't be read.
         """
-        ...
 
     def publish(self, name: str) -> AbstractContextManager[Path]:
         """Yield a path to write to; if the block succeeds, the file appears, complete and durable.
 
         A block that wrote nothing publishes nothing.
         """
-        ...
 
     def fetch(self, names: Sequence[str]) -> AbstractContextManager[list[Path]]:
         """Yield local paths of the files, valid within the block."""
-        ...
 
     def versions(self, names: Sequence[str]) -> list[str]:
         """Return the version of each file, as in a listing; an empty string if it does not exist."""
-        ...
 
     def delete(self, name: str) -> None:
         """Delete a file."""
-        ...
 
     def sync(self, name: str, since: str = "") -> None:
         """Make durable what another library wrote to a folder: the files named ``since`` and after."""
-        ...
 
     @property
     def duckdb_config(self) -> dict[str, Any]:
         """Settings of a DuckDB database that reads the files, best given when it is opened."""
-        ...
 
     def register(self, connection: "DuckDBPyConnection") -> None:
         """Let a DuckDB connection read the files by their URLs."""
-        ...
