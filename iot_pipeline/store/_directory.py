@@ -13,12 +13,7 @@ from uuid import uuid4
 
 from iot_pipeline.errors import ConfigurationError, SourceError, WarehouseBusyError
 from iot_pipeline.store._errors import unreachable
-from iot_pipeline.store._interface import (
-    UNFINISHED,
-    ObjectChangedError,
-    ObjectVanishedError,
-    StoredObject,
-)
+from iot_pipeline.store._interface import UNFINISHED, ObjectChangedError, ObjectVanishedError, StoredObject
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -119,9 +114,8 @@ class DirectoryStore:
                 with suppress(FileNotFoundError):
                     if entry.is_dir(follow_symlinks=False):
                         directories.append((f"{name}/", entry.path))
-                    elif entry.is_dir():
-                        if self.follow_links:
-                            links.append((f"{name}/", entry.path))
+                    elif self.follow_links and entry.is_dir():
+                        links.append((f"{name}/", entry.path))
                     elif entry.is_file() and name.startswith(start):
                         stat = entry.stat()
                         modified = stat.st_mtime_ns // 1000

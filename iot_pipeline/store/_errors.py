@@ -43,7 +43,7 @@ LONGEST_REASON = 200
 def one_line(error: Exception) -> str:
     """Return an error's text as one line, without the stack trace that ``deltalake`` appends."""
     lines = takewhile(lambda line: not _FRAME.match(line), _MARKS.sub("", str(error)).splitlines())
-    causes = [" ".join(line.split()) for line in lines if line.strip()]
+    causes = [line.strip() for line in lines if line.strip()]
     return shorten(": ".join(causes) or type(error).__name__, LONGEST_REASON, placeholder=" …")
 
 
@@ -64,12 +64,12 @@ def table_error(what: str, error: Exception, setting: str = "IOT_WAREHOUSE") -> 
         A ``WarehouseUnreachableError``, which may pass, or a ``ConfigurationError`` if S3 is the cause, else
         a ``WarehouseError``.
     """
-    text = _MARKS.sub("", str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    text = _MARKS.sub("", str(error)).strip()
     if "S3 error" not in text:
         return WarehouseError(f"can't {what}: {one_line(error)}")
     code = re.search(r"<Code>(\w+)</Code>", text)
-    return _s3_error(what, code[1] if code else lines[-1].rpartition(": ")[2], setting)
+    last_line = text.splitlines()[-1].strip()
+    return _s3_error(what, code[1] if code else last_line.rpartition(": ")[2], setting)
 
 
 def query_error(what: str, error: Exception) -> IotPipelineError:
