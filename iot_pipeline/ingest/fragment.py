@@ -7,7 +7,6 @@ A fragment is named after its object's key and version, so converting twice give
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -18,12 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iot_pipeline.berlin import DAY, HOUR, count_by_month
-from iot_pipeline.ingest.parse import (
-    KEPT_ROWS,
-    Readings,
-    Rejected,
-    parse_piece,
-)
+from iot_pipeline.ingest.parse import KEPT_ROWS, Readings, Rejected, parse_piece
 from iot_pipeline.ingest.pieces import UnreadableFileError, read_header, read_pieces, unpack
 from iot_pipeline.ingest.repeated_hour import MARGIN, tell_passes
 from iot_pipeline.store import Store, StoredObject
@@ -151,7 +145,7 @@ class _FragmentWriter:
         self._first, self._last = 2**63 - 1, -(2**63)
         self._kept: Counter[str] = Counter()
         self._not_kept: Counter[str] = Counter()
-        self._waiting: dict[int, list[_RowsNearHour]] = {}
+        self._waiting: dict[int, list[pa.Table]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -181,17 +175,19 @@ class _FragmentWriter:
         hours = [moment.repeated_hour if moment else None for moment in readings.clock]
         is_open = np.array([hour is not None for hour in hours])[readings.clock_codes]
         for hour in {hour for hour in hours if hour is not None}:
-            self._waiting.setdefault(hour, []).append(_RowsNearHour.pick(readings, is_open, hour))
+            self._waiting.setdefault(hour, []).append(_rows_near(hour, readings, is_open))
         self._write(readings.sensor_uuid, readings.instants, readings.values, ~is_open)
 
     def finish(self, *, fragment: str, error: str) -> FragmentInfo:
         """Write the rows that waited for the end of the file, and the fragment's description."""
         first, last = self._first, self._last  # of the rows written so far
         for hour, parts in sorted(self._waiting.items()):
-            rows = _RowsNearHour.concatenate(parts)
-            codes = rows.sensor_uuid.indices.to_numpy()
-            second = tell_passes(codes, rows.instants, rows.is_open, hour=hour, first=first, last=last)
-            self._write(rows.sensor_uuid, rows.instants + HOUR * second, rows.values, rows.is_open)
+            rows = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+            sensors = rows["sensor_uuid"].chunk(0)
+            instants, values, is_open = (rows[name].to_numpy() for name in ("instant", "value", "is_open"))
+            codes = sensors.indices.to_numpy()
+            second = tell_passes(codes, instants, is_open, hour=hour, first=first, last=last)
+            self._write(sensors, instants + HOUR * second, values, is_open)
         self._write_rejects([Rejected.sum_up(*item) for item in sorted(self._not_kept.items())])
         info = FragmentInfo(
             key=self._obj.name,
@@ -232,29 +228,14 @@ class _FragmentWriter:
             self._rejects.write_table(pa.Table.from_pylist(rows, REJECTS))
 
 
-@dataclass(frozen=True, slots=True)
-class _RowsNearHour:
-    """The rows of a piece in and near a repeated hour, in file order."""
-
-    sensor_uuid: pa.DictionaryArray
-    instants: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64]
-    is_open: npt.NDArray[np.bool_]
-
-    @classmethod
-    def pick(cls, readings: Readings, is_open: npt.NDArray[np.bool_], hour: int) -> Self:
-        instants = readings.instants
-        near = np.flatnonzero((instants >= hour - MARGIN) & (instants < hour + 2 * HOUR + MARGIN))
-        return cls(
-            readings.sensor_uuid.take(pa.array(near)), instants[near], readings.values[near], is_open[near]
-        )
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        sensors = pa.chunked_array([part.sensor_uuid for part in parts])
-        return cls(
-            sensors.unify_dictionaries().combine_chunks(),
-            np.concatenate([part.instants for part in parts]),
-            np.concatenate([part.values for part in parts]),
-            np.concatenate([part.is_open for part in parts]),
-        )
+def _rows_near(hour: int, readings: Readings, is_open: npt.NDArray[np.bool_]) -> pa.Table:
+    """Return the rows of a piece in and near a repeated hour, in file order."""
+    instants = readings.instants
+    near = (instants >= hour - MARGIN) & (instants < hour + 2 * HOUR + MARGIN)
+    columns = {
+        "sensor_uuid": readings.sensor_uuid,
+        "instant": instants,
+        "value": readings.values,
+        "is_open": is_open,
+    }
+    return pa.table(columns).filter(pa.array(near))
