@@ -119,15 +119,13 @@ class _Lines:
         verdicts = self.verdicts
         n_delimiters = np.add.reduceat(self._bytes == _DELIMITER, self.starts, dtype=np.int32)
         verdicts[n_delimiters < n_fields - 1] = _WRONG_NUMBER_OF_FIELDS
-        verdicts[self._lines_with(self._bytes == 0)] = _CONTROL_CHARACTER
-        verdicts[self._lines_with(self._bytes == ord("\r"))] = _CONTROL_CHARACTER
+        verdicts[self._lines_with((self._bytes == 0) | (self._bytes == ord("\r")))] = _CONTROL_CHARACTER
         self.mark_blank_lines()
         offsets = np.append(self.starts, len(self.body)).astype(np.int32)
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self.body)]
         texts = pa.BinaryArray.from_buffers(pa.binary(), len(self.starts), buffers)
         if b'"' in self.body or not _is_utf8(self.body):
-            is_special = np.zeros(len(verdicts), bool)
-            is_special[self._lines_with((self._bytes == ord('"')) | (self._bytes > _LAST_OF_ASCII))] = True
+            is_special = self._lines_with((self._bytes == ord('"')) | (self._bytes > _LAST_OF_ASCII))
             is_special &= verdicts == _GOOD
             special = texts.filter(pa.array(is_special)).dictionary_encode()
             answers = [_unquote(text) for text in special.dictionary.to_pylist()]
@@ -156,24 +154,20 @@ class _Lines:
         """Return the rejected lines in file order, followed by the summaries."""
         kept: list[Rejected] = []
         more: list[Rejected] = []
-        for verdict, reason in enumerate(REASONS):
-            positions = np.flatnonzero(self.verdicts == verdict) if verdict != _GOOD else ()
+        for verdict, reason in enumerate(REASONS[_GOOD + 1 :], start=_GOOD + 1):
+            positions = np.flatnonzero(self.verdicts == verdict)
             kept.extend(
-                Rejected(first_line + position, reason, self._readable(position))
-                for position in map(int, positions[:KEPT_ROWS])
+                Rejected(first_line + int(at), reason, readable(self.body[self.starts[at] : self.ends[at]]))
+                for at in positions[:KEPT_ROWS]
             )
             if len(positions) > KEPT_ROWS:
                 more.append(Rejected.sum_up(reason, len(positions) - KEPT_ROWS))
         return sorted(kept, key=lambda row: row.line_number or 0) + more
 
-    def _readable(self, position: int) -> str:
-        start, end = int(self.starts[position]), int(self.ends[position])
-        return readable(self.body[start : min(end, start + RAW_BYTES)])
-
-    def _lines_with(self, is_hit: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    def _lines_with(self, is_hit: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         has_hit = np.zeros(len(self.ends), bool)
         has_hit[np.searchsorted(self.ends, np.flatnonzero(is_hit))] = True
-        return np.flatnonzero(has_hit)
+        return has_hit
 
 
 def readable(raw: bytes) -> str:
