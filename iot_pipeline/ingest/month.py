@@ -76,9 +76,6 @@ class CompactedMonth:
     n_conflicts: int
 
 
-_NO_ROWS = (np.empty(0, np.uint16), np.empty(0, np.int64), np.empty(0, np.float64), np.empty(0, np.int32))
-
-
 @dataclass(slots=True)
 class _Rows:
     """Rows of several fragments."""
@@ -87,11 +84,6 @@ class _Rows:
     instants: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
     owners: npt.NDArray[np.int32]
-
-    @classmethod
-    def concatenate(cls, parts: Sequence["_Rows"]) -> "_Rows":
-        columns = [(p.sensors, p.instants, p.values, p.owners) for p in parts] or [_NO_ROWS]
-        return cls(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
     def take(self, order: npt.NDArray[np.integer] | npt.NDArray[np.bool_] | slice) -> "_Rows":
         return _Rows(self.sensors[order], self.instants[order], self.values[order], self.owners[order])
@@ -182,11 +174,14 @@ def _read_rows(paths: Sequence[Path], sensors: list[str], bounds: tuple[int, int
             np.broadcast_to(np.int32(owner), len(values)),
         )
         inside = (part.sensors < outside) & (part.instants >= bounds[0]) & (part.instants < bounds[1])
-        part = part if inside.all() else part.take(inside)
-        if len(part.values):
-            parts.append(part)
-    parts.sort(key=lambda part: int(part.instants.min()))
-    return _Rows.concatenate(parts)
+        parts.append(part if inside.all() else part.take(inside))
+    parts.sort(key=lambda part: int(part.instants.min(initial=bounds[1])))  # a part may have no rows
+    return _Rows(
+        np.concatenate([part.sensors for part in parts]),
+        np.concatenate([part.instants for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.owners for part in parts]),
+    )
 
 
 def _sort(rows: _Rows) -> _Rows:
