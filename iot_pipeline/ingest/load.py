@@ -241,15 +241,14 @@ def _convert(
 def _convert_batch(
     source: Store, bronze: Store, objects: Sequence[StoredObject], *, suffix: str
 ) -> list[tuple[str, FragmentInfo | ObjectVanishedError | ObjectChangedError]]:
-    def convert(obj: StoredObject) -> FragmentInfo | ObjectVanishedError | ObjectChangedError:
+    def convert(obj: StoredObject) -> tuple[str, FragmentInfo | ObjectVanishedError | ObjectChangedError]:
         try:
-            return convert_object(source, obj, bronze, suffix=suffix)
+            return obj.name, convert_object(source, obj, bronze, suffix=suffix)
         except (ObjectVanishedError, ObjectChangedError) as outcome:
-            return outcome
+            return obj.name, outcome
 
     with ThreadPoolExecutor(source.parallel_reads) as threads:  # fetch some while parsing another
-        outcomes = list(threads.map(convert, objects))
-    return [(obj.name, outcome) for obj, outcome in zip(objects, outcomes, strict=True)]
+        return list(threads.map(convert, objects))
 
 
 def _months_left_by_a_killed_load(tables: Linked) -> set[str]:

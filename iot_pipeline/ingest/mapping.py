@@ -106,12 +106,11 @@ def read_mapping(data: bytes, key: str) -> tuple[list[str], list[tuple[str | Non
         raise MappingError(f"{key} line {reader.line_num}: {error}") from error
     if not sensors:
         raise MappingError(f"{key} names no sensor")
-    for what, counts in zip(
-        columns, map(Counter, zip(*(row[:2] for row in sensors), strict=True)), strict=False
-    ):
-        twice = [value for value, count in counts.items() if count > 1]
+    for what, values in zip(_COLUMNS, zip(*sensors, strict=True), strict=False):
+        twice = [value for value, count in Counter(values).items() if count > 1]
         if twice:
-            raise MappingError(f"{key} is not one-to-one: {what} {twice[0]} stands {counts[twice[0]]} times")
+            count = values.count(twice[0])
+            raise MappingError(f"{key} is not one-to-one: {what} {twice[0]} stands {count} times")
     return list(columns), sensors
 
 
