@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -76,30 +76,27 @@ NO_WORKERS = Workers(SerialExecutor(), lambda: 1)
 """Runs the tasks in the calling thread."""
 
 
-@contextmanager
-def open_workers(*, parallel: bool) -> Iterator[Workers]:
+def open_workers(*, parallel: bool) -> AbstractContextManager[Workers]:
     """Open the workers of a load or a detection: the configured Dask cluster, or processes.
 
     Args:
         parallel: Whether there is enough work to start processes for.
 
     Raises:
-        ConfigurationError: The cluster can't be used.
+        ConfigurationError: The cluster can't be reached, has no workers, or has other versions of the
+            packages.
         WorkerError: A worker was killed, or the cluster is gone.
     """
     settings = get_settings()
     if settings.dask_scheduler:
-        with _open_cluster(settings.dask_scheduler) as (executor, count):
-            yield Workers(executor, count)
-    elif parallel and settings.workers > 1:
-        with _open_processes(settings.workers) as executor:
-            yield Workers(executor, lambda: settings.workers)
-    else:
-        yield NO_WORKERS
+        return _open_cluster(settings.dask_scheduler)
+    if parallel and settings.workers > 1:
+        return _open_processes(settings.workers)
+    return nullcontext(NO_WORKERS)
 
 
 @contextmanager
-def _open_processes(count: int) -> Iterator[Executor]:
+def _open_processes(count: int) -> Iterator[Workers]:
     """Start single-threaded processes, which exit with this one even if it is killed."""
     from loky import ProcessPoolExecutor  # noqa: PLC0415 - nothing else needs it
     from loky.process_executor import BrokenProcessPool  # noqa: PLC0415
@@ -108,7 +105,7 @@ def _open_processes(count: int) -> Iterator[Executor]:
         count, initializer=_exit_with, initargs=(os.getpid(),), env=_SINGLE_THREADED, timeout=None
     )
     try:
-        yield pool
+        yield Workers(pool, lambda: count)
     except BrokenProcessPool as error:
         raise WorkerError(
             "a worker process was killed, perhaps for lack of memory: try again with IOT_WORKERS=1"
@@ -129,16 +126,8 @@ def _exit_with(parent: int) -> None:
 
 
 @contextmanager
-def _open_cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
-    """Connect to a cluster; yield its executor and a function that returns its number of threads.
-
-    Args:
-        address: The scheduler's address, like ``tcp://10.0.0.1:8786``.
-
-    Raises:
-        ConfigurationError: It can't be reached, has no workers, or has other versions of the packages.
-        WorkerError: Workers running the same task were killed repeatedly, or the scheduler is gone.
-    """
+def _open_cluster(address: str) -> Iterator[Workers]:
+    """Connect to the cluster of a scheduler at an address like ``tcp://10.0.0.1:8786``."""
     try:
         from distributed import Client, KilledWorker  # noqa: PLC0415 - optional
     except ImportError as error:
@@ -155,7 +144,7 @@ def _open_cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
         # Without pure=False, Dask would answer a repeated call with the first result.
         executor = client.get_executor(pure=False)
         try:
-            yield executor, lambda: sum(client.nthreads().values())
+            yield Workers(executor, lambda: sum(client.nthreads().values()))
         except KilledWorker as error:
             raise WorkerError(
                 "workers that ran the same task were killed one after another, perhaps for lack of memory:"
