@@ -62,12 +62,12 @@ def get_settings() -> Settings:
         mapping=os.environ.get("IOT_MAPPING") or warehouse,
         grace_period=timedelta(days=_number("IOT_GRACE_DAYS", default=7, least=0)),
         workers=int(_number("IOT_WORKERS", default=available_cores(), least=1)),
-        dask_scheduler=os.environ.get("IOT_DASK_SCHEDULER") or "",
+        dask_scheduler=os.environ.get("IOT_DASK_SCHEDULER", ""),
         alert_urls=_urls("IOT_ALERT_URLS"),
         alert_min_score=_number("IOT_ALERT_MIN_SCORE", default=8, least=0),
-        heartbeat_url=(os.environ.get("IOT_HEARTBEAT_URL") or "").strip(),
+        heartbeat_url=os.environ.get("IOT_HEARTBEAT_URL", "").strip(),
         explore_url=_page("IOT_EXPLORE_URL"),
-        explore_user_header=(os.environ.get("IOT_EXPLORE_USER_HEADER") or "").strip(),
+        explore_user_header=os.environ.get("IOT_EXPLORE_USER_HEADER", "").strip(),
     )
 
 
@@ -91,7 +91,7 @@ def _number(name: str, *, default: float, least: float) -> float:
 
 def _page(name: str) -> str:
     """Read the address of a web page, without a trailing slash: it becomes a link."""
-    url = (os.environ.get(name) or "").strip().rstrip("/")
+    url = os.environ.get(name, "").strip().rstrip("/")
     if url and not url.startswith(("http://", "https://")):
         raise ConfigurationError(f"{name} must start with http:// or https://, not {url!r}")
     return url
@@ -99,4 +99,4 @@ def _page(name: str) -> str:
 
 def _urls(name: str) -> tuple[str, ...]:
     """Split at whitespace and at commas followed by a URL, because URLs may contain commas."""
-    return tuple(filter(None, re.split(r"\s+|,(?=\s|[\w+.-]+://|$)", os.environ.get(name) or "")))
+    return tuple(filter(None, re.split(r"\s+|,(?=\s|[\w+.-]+://|$)", os.environ.get(name, ""))))
