@@ -28,8 +28,8 @@ from iot_pipeline.store import (
     ObjectVanishedError,
     Store,
     StoredObject,
-    as_source,
     one_line,
+    open_source,
 )
 from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.cleanup import is_unfinished, remove_files, remove_old_versions
@@ -113,7 +113,7 @@ def load_timeseries(
         SourceError: The source can't be read; nothing is loaded then.
         WarehouseBusyError: Another load is running.
     """
-    origin = as_source(source)
+    origin = open_source(source)
     opened = open_warehouse(warehouse)
     with opened.writing("timeseries"), terminal_progress() as show:
         return _load(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from iot_pipeline.errors import MappingError
 from iot_pipeline.ingest.parse import read_uuid
-from iot_pipeline.store import Store, StoredObject, as_source
+from iot_pipeline.store import Store, StoredObject, open_source
 from iot_pipeline.warehouse import MAPPING, open_warehouse, readable_write_errors
 from iot_pipeline.warehouse.cleanup import remove_files
 
@@ -47,7 +47,7 @@ def load_mapping(*, source: str | Store | None = None, warehouse: str | Path | N
         SourceError: The source can't be read.
         WarehouseError: The disk is full, or another fault in writing. What was loaded before stays.
     """
-    origin = as_source(source)
+    origin = open_source(source)
     folder = open_warehouse(warehouse).mapping
     obj = _find_mapping(origin)
     with origin.open_object(obj) as stream:

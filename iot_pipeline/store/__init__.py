@@ -14,7 +14,7 @@ from iot_pipeline.store._interface import (
     Store,
     StoredObject,
 )
-from iot_pipeline.store._open import as_source, open_source, open_store
+from iot_pipeline.store._open import open_source, open_store
 from iot_pipeline.store._s3 import S3Store
 from iot_pipeline.store._upload import UploadReport, upload
 
@@ -28,7 +28,6 @@ __all__ = [
     "Store",
     "StoredObject",
     "UploadReport",
-    "as_source",
     "one_line",
     "open_source",
     "open_store",

@@ -34,26 +34,21 @@ def open_store(
     return DirectoryStore(Path(location).absolute(), setting)
 
 
-def open_source(location: str, connection: S3Connection | None = None) -> Store:
+def open_source(source: str | Store | None = None, connection: S3Connection | None = None) -> Store:
     """Return the source at a directory or an ``s3://bucket[/prefix]`` URL.
 
     Args:
-        location: The directory or URL.
+        source: The directory or URL, by default ``IOT_SOURCE``; an open source is returned as it is.
         connection: How to reach the S3 server.
 
     Raises:
         ConfigurationError: There is no such directory, or the URL has no bucket.
     """
-    store = open_store(location, "IOT_SOURCE", connection)
+    if not isinstance(source, str | None):
+        return source
+    store = open_store(source or get_settings().source, "IOT_SOURCE", connection)
     if not isinstance(store, DirectoryStore):
         return store
     if not store.root.is_dir():
         raise ConfigurationError(f"IOT_SOURCE is not a directory: {store.root}")
     return DirectoryStore(store.root, store.setting, follow_links=True)
-
-
-def as_source(source: str | Store | None) -> Store:
-    """Return a source given as an open store or a location; None means ``IOT_SOURCE``."""
-    if source is None or isinstance(source, str):
-        return open_source(source or get_settings().source)
-    return source

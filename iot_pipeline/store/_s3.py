@@ -9,7 +9,7 @@ from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 from tempfile import SpooledTemporaryFile, TemporaryDirectory
-from typing import IO, TYPE_CHECKING, Any, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from iot_pipeline.errors import ConfigurationError
@@ -149,8 +149,7 @@ class S3Store:
     @contextmanager
     def open_object(self, obj: StoredObject) -> Iterator[IO[bytes]]:
         """Download the whole object, verify its length and checksum, and open the copy."""
-        with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-            stream = cast("IO[bytes]", spool)
+        with SpooledTemporaryFile(max_size=SPOOL_BYTES) as stream:
             try:
                 self._download(obj.name, stream, size=obj.size, label=obj.name, IfMatch=f'"{obj.version}"')
             except FileNotFoundError as error:
