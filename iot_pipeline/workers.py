@@ -1,4 +1,4 @@
-"""Runs tasks in this process, in worker processes or on a Dask cluster, behind one executor.
+"""Runs tasks in this process, in worker processes or on a Dask cluster, all in the same way.
 
 Tasks are calls of plain, picklable functions. Dask reruns the tasks of a killed worker on another one, up to
 ``distributed.scheduler.allowed-failures`` times. That is safe, because a task's output appears complete or
@@ -34,33 +34,23 @@ PACKAGES = ("deltalake", "duckdb", "iot-pipeline", "numpy", "pandas", "pyarrow",
 _SINGLE_THREADED = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 
 
-class SerialExecutor(Executor):
-    """Runs each task immediately in the calling thread, for work too small to start processes for."""
-
-    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Run a task and return its finished future."""
-        future: Future[Result] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - raised by future.result()
-            future.set_exception(error)
-        return future
-
-
 @dataclass(frozen=True, slots=True)
 class Workers:
     """An executor and its capacity.
 
     Attributes:
-        executor: Runs the tasks.
+        executor: Runs the tasks; None for the calling thread, for work too small to start processes for.
         count: Returns how many tasks it can run at a time now.
     """
 
-    executor: Executor
-    count: Callable[[], int]
+    executor: Executor | None = None
+    count: Callable[[], int] = lambda: 1
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Call a function for each task and yield the results as they complete."""
+        if self.executor is None:
+            yield from map(function, tasks)
+            return
         waiting: set[Future[Result]] = set()
         for task in tasks:
             waiting.add(self.executor.submit(function, task))
@@ -70,10 +60,6 @@ class Workers:
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
-
-
-NO_WORKERS = Workers(SerialExecutor(), lambda: 1)
-"""Runs the tasks in the calling thread."""
 
 
 def open_workers(*, parallel: bool) -> AbstractContextManager[Workers]:
@@ -92,7 +78,7 @@ def open_workers(*, parallel: bool) -> AbstractContextManager[Workers]:
         return _open_cluster(settings.dask_scheduler)
     if parallel and settings.workers > 1:
         return _open_processes(settings.workers)
-    return nullcontext(NO_WORKERS)
+    return nullcontext(Workers())
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from iot_pipeline.warehouse import Warehouse, open_warehouse
 from iot_pipeline.warehouse.cleanup import is_unfinished, remove_files, remove_old_versions
 from iot_pipeline.warehouse.delta import commit
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD, Linked, clear_damage, readings_tables
-from iot_pipeline.workers import NO_WORKERS, Workers, open_workers
+from iot_pipeline.workers import Workers, open_workers
 
 FOLDER = "timeseries"
 SUFFIXES = (".csv", *COMPRESSIONS)
@@ -146,7 +146,7 @@ def _load(
     suffix = f"-{uuid4().hex[:8]}" if full_reload else ""
     touched = _months_left_by_a_killed_load(tables)
     is_large = sum(obj.size for obj in wanted) > PARALLEL_BYTES
-    with open_workers(parallel=is_large) if wanted or touched else nullcontext(NO_WORKERS) as workers:
+    with open_workers(parallel=is_large) if wanted or touched else nullcontext(Workers()) as workers:
         fragments, vanished, unsettled = _convert(
             workers, source, wanted, warehouse.bronze, suffix=suffix, on_progress=on_progress
         )
