@@ -292,14 +292,10 @@ def _judge_rows(table: pa.Table, latest: int) -> tuple[Readings | None, npt.NDAr
     numbers = values.to_numpy(zero_copy_only=False) + 0.0  # -0.0 and 0.0 are the same reading
     instants = np.array([moment.instant if moment else 0 for moment in clock], dtype=np.int64)[clock_codes]
 
-    bad_by_reason = {  # later reasons take precedence
-        _BAD_VALUE: ~np.isfinite(numbers),
-        _BAD_UUID: np.array([name is None for name in names])[name_codes],
-        _TIMESTAMP_OUT_OF_RANGE: (instants < 0) | (instants > latest),
-        _BAD_TIMESTAMP: np.array([moment is None for moment in clock])[clock_codes],
-    }
-    for reason, bad in bad_by_reason.items():
-        verdicts[bad] = reason
+    verdicts[~np.isfinite(numbers)] = _BAD_VALUE  # a later reason takes precedence
+    verdicts[np.array([name is None for name in names])[name_codes]] = _BAD_UUID
+    verdicts[(instants < 0) | (instants > latest)] = _TIMESTAMP_OUT_OF_RANGE
+    verdicts[np.array([moment is None for moment in clock])[clock_codes]] = _BAD_TIMESTAMP
     if verdicts.any():
         good = verdicts == _GOOD
         clock_codes, name_codes = clock_codes[good], name_codes[good]
