@@ -24,9 +24,8 @@ def pixel_columns(instants: IntArray, start: int, end: int, columns: int) -> Ind
     Returns:
         intp[m], ascending, m ≤ columns; the readings of a column reach up to the next position.
     """
-    edges = np.linspace(start, end, columns + 1)[:-1].astype(np.int64)
-    firsts = np.searchsorted(instants, edges)
-    firsts = np.unique(np.append(0, firsts))
+    edges = np.linspace(start, end, columns, endpoint=False).astype(np.int64)
+    firsts = np.unique(np.append(0, np.searchsorted(instants, edges)))
     return firsts[firsts < len(instants)]
 
 
