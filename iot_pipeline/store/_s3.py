@@ -167,16 +167,11 @@ class S3Store:
         verify: Callable[[Any, IO[bytes]], bool] | None = None,
         **request: Any,
     ) -> None:
-        """Download an object, or a range of it, into a file, and verify it.
+        """Download an object, or the range of it that is requested, into a file, and verify it.
 
-        Args:
-            name: The object's name.
-            to: The file; its content is replaced.
-            size: The expected number of bytes; by default what the server announces.
-            label: What errors call the object; by default its URL.
-            verify: Takes the server's answer and the file and returns whether the content is right; by
-                default the MD5 is compared.
-            request: A range or a condition.
+        It has to be as long as expected, by default as the server announces. ``verify`` takes the server's
+        answer and the file and returns whether the content is right; by default the MD5 is compared. Errors
+        call the object by its label, by default its URL.
 
         Raises:
             FileNotFoundError: There is no such object.
