@@ -145,7 +145,7 @@ class _FragmentWriter:
         self._first, self._last = 2**63 - 1, -(2**63)
         self._kept: Counter[str] = Counter()
         self._not_kept: Counter[str] = Counter()
-        self._waiting: dict[int, list[pa.Table]] = {}
+        self._waiting: dict[int, list[pa.RecordBatch]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -182,7 +182,7 @@ class _FragmentWriter:
         """Write the rows that waited for the end of the file, and the fragment's description."""
         first, last = self._first, self._last  # of the rows written so far
         for hour, parts in sorted(self._waiting.items()):
-            rows = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+            rows = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
             sensors = rows["sensor_uuid"].chunk(0)
             instants, values, is_open = (rows[name].to_numpy() for name in ("instant", "value", "is_open"))
             codes = sensors.indices.to_numpy()
@@ -228,7 +228,7 @@ class _FragmentWriter:
             self._rejects.write_table(pa.Table.from_pylist(rows, REJECTS))
 
 
-def _rows_near(hour: int, readings: Readings, is_open: npt.NDArray[np.bool_]) -> pa.Table:
+def _rows_near(hour: int, readings: Readings, is_open: npt.NDArray[np.bool_]) -> pa.RecordBatch:
     """Return the rows of a piece in and near a repeated hour, in file order."""
     instants = readings.instants
     near = (instants >= hour - MARGIN) & (instants < hour + 2 * HOUR + MARGIN)
@@ -238,4 +238,4 @@ def _rows_near(hour: int, readings: Readings, is_open: npt.NDArray[np.bool_]) ->
         "value": readings.values,
         "is_open": is_open,
     }
-    return pa.table(columns).filter(pa.array(near))
+    return pa.record_batch(columns).filter(pa.array(near))
