@@ -767,6 +767,17 @@ def test_no_secret_is_part_of_what_a_source_shows() -> None:
     assert ACCESS_KEY not in repr(source)
 
 
+def test_a_key_of_the_connection_goes_without_the_token_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = S3Connection(**CREDENTIALS)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "another")
+    options = connection.object_store_options()
+    assert "aws_session_token" not in options
+    assert CREDENTIALS.items() <= options.items()
+
+
 def test_a_source_can_be_sent_to_a_worker(objects: Objects) -> None:
     objects.put(KEY)
     source = objects.source()

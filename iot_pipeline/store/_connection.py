@@ -41,18 +41,20 @@ class S3Connection:
         from botocore.exceptions import NoCredentialsError  # noqa: PLC0415 - slow to import, as boto3 is
 
         client, session = self._open()
-        credentials = session.get_credentials()
-        keys = credentials.get_frozen_credentials() if credentials else None
-        if not (keys or self.aws_access_key_id):
-            raise NoCredentialsError
+        key, secret, token = self.aws_access_key_id, self.aws_secret_access_key, self.aws_session_token
+        if not key:
+            credentials = session.get_credentials()
+            if not credentials:
+                raise NoCredentialsError
+            key, secret, token, *_ = credentials.get_frozen_credentials()
         endpoint = client.meta.endpoint_url
         options = {
             "aws_endpoint": endpoint,
             "aws_region": client.meta.region_name,
             "aws_virtual_hosted_style_request": "false",
-            "aws_access_key_id": self.aws_access_key_id or (keys.access_key if keys else None),
-            "aws_secret_access_key": self.aws_secret_access_key or (keys.secret_key if keys else None),
-            "aws_session_token": self.aws_session_token or (keys.token if keys else None),
+            "aws_access_key_id": key,
+            "aws_secret_access_key": secret,
+            "aws_session_token": token,
             "aws_conditional_put": "etag",
             "allow_http": str(endpoint.startswith("http://")).lower(),
             "connect_timeout": f"{CONNECT_SECONDS}s",
