@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from iot_pipeline.alerts.digest import Memory, Told
 from iot_pipeline.berlin import BERLIN
 from iot_pipeline.errors import DamagedTableError, WarehouseBusyError
 from iot_pipeline.store import one_line
-from iot_pipeline.warehouse import Warehouse, new_data_file, open_warehouse
-from iot_pipeline.warehouse.delta import DataFile, commit
+from iot_pipeline.warehouse import Warehouse, open_warehouse
+from iot_pipeline.warehouse.delta import commit, read_rows, write_rows
 from iot_pipeline.warehouse.tables import Table, read_table
 
 KEPT = 200
@@ -126,10 +125,7 @@ def _change(warehouse: Warehouse, change: Callable[[Messages], Messages]) -> Mes
     rows = [_to_row(message) for message in messages if message.run_id not in dropped]
     for row in rows[:-1]:
         row |= {"events": None, "checks": None}
-    name = new_data_file()
-    with warehouse.alerts.publish(name) as part:
-        pq.write_table(pa.Table.from_pylist(rows, ALERTS), part, compression="zstd", store_schema=False)
-        file = DataFile.describe(name, part)
+    file = write_rows(warehouse.alerts, pa.Table.from_pylist(rows, ALERTS))
     commit(warehouse.alerts, onto=table.version.number if table else None, schema=ALERTS, add=[file])
     return messages
 
@@ -140,14 +136,12 @@ def _read(warehouse: Warehouse) -> tuple[Messages, Table | None]:
         table = read_table(folder)
         if table is None:
             return (), None
-        with folder.fetch([file.path for file in table.files]) as paths:
-            files = [pq.read_table(path, schema=ALERTS, memory_map=False) for path in paths]
+        rows = read_rows(folder, table, ALERTS)
     except (DamagedTableError, pa.ArrowException, FileNotFoundError) as error:
         raise DamagedTableError(
             f"can't read {folder.url} ({one_line(error)}): delete it, then what comes next is told anew"
         ) from error
-    rows = pa.concat_tables([ALERTS.empty_table(), *files]).to_pylist()
-    return tuple(map(_from_row, rows)), table
+    return tuple(map(_from_row, rows.to_pylist())), table
 
 
 def _to_row(message: Message) -> dict[str, Any]:

@@ -15,14 +15,13 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from iot_pipeline.anomalies.tables import TIME
 from iot_pipeline.errors import DamagedTableError, UnknownSensorError, WarehouseBusyError
 from iot_pipeline.kinds import ANNOTATIONS as KINDS
-from iot_pipeline.warehouse import Warehouse, new_data_file, open_warehouse, readable_write_errors
+from iot_pipeline.warehouse import Warehouse, open_warehouse, readable_write_errors
 from iot_pipeline.warehouse.cleanup import is_unfinished, remove_files
-from iot_pipeline.warehouse.delta import DataFile, commit
+from iot_pipeline.warehouse.delta import commit, write_rows
 from iot_pipeline.warehouse.query import Moment, read_moment
 from iot_pipeline.warehouse.state import annotations_tables
 from iot_pipeline.warehouse.views import connect_to, readable_errors
@@ -229,10 +228,7 @@ def _append(warehouse: Warehouse, rows: Sequence[dict[str, Any]]) -> list[str]:
     folder = warehouse.annotations
     warehouse.root.create()
     with readable_write_errors(folder.url):
-        name = new_data_file()
-        with folder.publish(name) as part:
-            pq.write_table(pa.Table.from_pylist(made, ANNOTATIONS), part, store_schema=False)
-            file = DataFile.describe(name, part)
+        file = write_rows(folder, pa.Table.from_pylist(made, ANNOTATIONS))
         for attempt in range(_ATTEMPTS):
             latest = annotations_tables(warehouse)
             if latest.fault:

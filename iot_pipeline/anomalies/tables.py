@@ -10,15 +10,14 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from iot_pipeline.anomalies.identity import Span
 from iot_pipeline.anomalies.incidents import EventTime, link_events
 from iot_pipeline.store import Store, one_line
-from iot_pipeline.warehouse import Warehouse, new_data_file
-from iot_pipeline.warehouse.delta import DataFile, commit
+from iot_pipeline.warehouse import Warehouse
+from iot_pipeline.warehouse.delta import commit, read_rows, write_rows
 from iot_pipeline.warehouse.state import Linked, clear_damage
-from iot_pipeline.warehouse.tables import Table, Version
+from iot_pipeline.warehouse.tables import Version
 
 logger = logging.getLogger(__name__)
 
@@ -160,25 +159,19 @@ def read_verdicts(warehouse: Warehouse, tables: Linked) -> Verdicts:
     if tables.last and {"events", "anomalies"} <= tables.pinned.keys():
         try:
             verdicts = Verdicts(
-                _read(warehouse.events, tables.pinned["events"], EVENTS),
-                _read(warehouse.anomalies, tables.pinned["anomalies"], ANOMALIES),
-                _read(warehouse.sensor_models, tables.last, SENSOR_MODELS),
+                read_rows(warehouse.events, tables.pinned["events"], EVENTS),
+                read_rows(warehouse.anomalies, tables.pinned["anomalies"], ANOMALIES),
+                read_rows(warehouse.sensor_models, tables.last, SENSOR_MODELS),
             )
             if "incidents" not in tables.pinned:
                 return verdicts.made_from(None)
             return replace(
-                verdicts, incidents=_read(warehouse.incidents, tables.pinned["incidents"], INCIDENTS)
+                verdicts, incidents=read_rows(warehouse.incidents, tables.pinned["incidents"], INCIDENTS)
             )
         except (pa.ArrowException, FileNotFoundError) as error:
             text = "can't read what was judged before (%s): all sensors are judged anew"
             logger.warning(text, one_line(error))
     return Verdicts.join([])
-
-
-def _read(folder: Store, table: Table, schema: pa.Schema) -> pa.Table:
-    with folder.fetch([file.path for file in table.files]) as paths:
-        files = [pq.read_table(path, schema=schema, memory_map=False) for path in paths]
-    return _concatenate(schema, files)
 
 
 def _concatenate(schema: pa.Schema, parts: Sequence[pa.Table]) -> pa.Table:
@@ -212,8 +205,4 @@ def publish_verdicts(warehouse: Warehouse, verdicts: Verdicts, *, onto: Linked) 
 def _publish(
     folder: Store, rows: pa.Table, onto: int | None, *, pins: Sequence[tuple[Store, Version]] = ()
 ) -> Version:
-    name = new_data_file()
-    with folder.publish(name) as part:
-        pq.write_table(rows, part, compression="zstd", store_schema=False)
-        file = DataFile.describe(name, part)
-    return commit(folder, onto=onto, schema=rows.schema, add=[file], pins=pins)
+    return commit(folder, onto=onto, schema=rows.schema, add=[write_rows(folder, rows)], pins=pins)

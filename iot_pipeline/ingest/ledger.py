@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from iot_pipeline.errors import DamagedTableError
 from iot_pipeline.ingest.fragment import FragmentInfo
 from iot_pipeline.store import one_line
-from iot_pipeline.warehouse import Warehouse, new_data_file
-from iot_pipeline.warehouse.delta import DataFile, commit
+from iot_pipeline.warehouse import Warehouse
+from iot_pipeline.warehouse.delta import commit, write_rows
 from iot_pipeline.warehouse.state import HOW_TO_RELOAD
 from iot_pipeline.warehouse.tables import Table, Version
 
@@ -116,11 +116,8 @@ def write_ledger(
         onto: The ledger's latest version; None if there is no ledger yet.
     """
     folder = warehouse.source_files
-    name = new_data_file()
     rows = [_to_row(entry) for _, entry in sorted(files.items())]
-    with folder.publish(name) as part:
-        pq.write_table(pa.Table.from_pylist(rows, LEDGER), part, compression="zstd")
-        file = DataFile.describe(name, part)
+    file = write_rows(folder, pa.Table.from_pylist(rows, LEDGER))
     number = onto.version.number if onto else None
     commit(folder, onto=number, schema=LEDGER, add=[file], pins=[(warehouse.timeseries, timeseries)])
 

@@ -25,7 +25,8 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 from iot_pipeline.errors import WarehouseBusyError, WarehouseError
 from iot_pipeline.settings import get_settings
 from iot_pipeline.store import Store, table_error
-from iot_pipeline.warehouse.tables import LOG, N_ACTIONS, Version, list_files, open_table, table_name
+from iot_pipeline.warehouse._layout import new_data_file
+from iot_pipeline.warehouse.tables import LOG, N_ACTIONS, Table, Version, list_files, open_table, table_name
 
 _RETENTION = {
     "delta.logRetentionDuration": timedelta(days=30),
@@ -64,6 +65,21 @@ class DataFile:
         with pq.ParquetFile(written) as file:
             stats = _statistics(file.metadata)
         return cls(name, written.stat().st_size, dict(partition or {}), stats)
+
+
+def write_rows(folder: Store, rows: pa.Table) -> DataFile:
+    """Write rows as a file of a table, durably; the next commit is to add it."""
+    name = new_data_file()
+    with folder.publish(name) as part:
+        pq.write_table(rows, part, compression="zstd", store_schema=False)
+        return DataFile.describe(name, part)
+
+
+def read_rows(folder: Store, table: Table, schema: pa.Schema) -> pa.Table:
+    """Read the rows of a version of a table; columns that its files lack are NULL."""
+    with folder.fetch([file.path for file in table.files]) as paths:
+        files = [pq.read_table(path, schema=schema, memory_map=False) for path in paths]
+    return pa.concat_tables([schema.empty_table(), *files])
 
 
 def _statistics(metadata: pq.FileMetaData) -> str:
