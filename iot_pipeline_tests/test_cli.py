@@ -131,7 +131,7 @@ def test_an_empty_range_is_said_in_words_together_with_the_range_of_the_readings
         (["annotate", "hall*", "2013-10-05", "2013-10-06", "confirmed"], "there is no sensor 'hall*'"),
         (["annotate", "*", "2013-10-05", "2013-10-04", "confirmed"], "write the earlier time first"),
         (["annotate", "*", "2013-10-05", "2013-10-06", "holiday"], "unknown kind 'holiday': write one of"),
-        (["annotate", "--from", "nowhere.csv"], "No such file or directory: 'nowhere.csv'"),
+        (["annotate", "--from", "nowhere.csv"], "iot-pipeline: nowhere.csv: No such file or directory"),
         (["annotate", "--withdraw", "x"], "`iot-pipeline annotate --list` lists those that stand"),
         (["anomalies", "--sensor", "sensor_3"], "did you mean sensor_00003"),
         (["sample-data", "/proc/nowhere"], "/proc/nowhere"),

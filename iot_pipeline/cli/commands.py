@@ -36,7 +36,10 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             ctx.exit(130)  # as a shell says it
         except (IotPipelineError, ValueError, OverflowError, OSError) as error:
-            click.echo(f"iot-pipeline: {' '.join(str(error).split())}", err=True)
+            text = str(error)
+            if isinstance(error, OSError) and error.filename:
+                text = f"{error.filename}: {error.strerror}"
+            click.echo(f"iot-pipeline: {' '.join(text.split())}", err=True)
             ctx.exit(1)
 
 
