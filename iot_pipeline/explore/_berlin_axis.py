@@ -7,10 +7,10 @@ and the one that it skips in March takes none.
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from iot_pipeline.berlin import BERLIN, from_instant, to_instant
+from iot_pipeline.berlin import BERLIN, DAY, HOUR, from_instant, to_instant
 
 SECOND = 1_000_000
-_MINUTE, _HOUR, _DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
+_MINUTE = 60 * SECOND
 
 _CLOCK_STEPS = [s * SECOND for s in (1, 2, 5, 10, 15, 30)] + [m * _MINUTE for m in (1, 2, 5, 10, 15, 30, 60)]
 _HOUR_STEPS = (2, 3, 6, 12)
@@ -34,20 +34,12 @@ def ticks(start: int, end: int, *, most: int) -> dict[int, str]:
         if span / step <= most:
             first = -(-start // step) * step  # Berlin's offsets are whole hours
             return {instant: label(instant) for instant in range(first, end + 1, step)}
-    places: Iterator[datetime]
-    for hours in _HOUR_STEPS:
-        if span / (hours * _HOUR) <= most:
-            places = _hours(start, end, hours)
-            break
-    else:
-        for days in _DAY_STEPS:
-            if span / (days * _DAY) <= most:
-                places = _days(start, end, days)
-                break
-        else:
-            step = next((m for m in _MONTH_STEPS if span / (m * 30 * _DAY) <= most), _MONTH_STEPS[-1])
-            places = _months(start, end, step)
-    instants = sorted({to_instant(place) for place in places})
+    units = ((HOUR, _HOUR_STEPS, _hours), (DAY, _DAY_STEPS, _days), (30 * DAY, _MONTH_STEPS, _months))
+    wide_enough = (
+        (places, step) for unit, steps, places in units for step in steps if span / (step * unit) <= most
+    )
+    places, step = next(wide_enough, (_months, _MONTH_STEPS[-1]))
+    instants = sorted({to_instant(place) for place in places(start, end, step)})
     return {instant: label(instant) for instant in instants if start <= instant <= end}
 
 

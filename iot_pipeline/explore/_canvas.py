@@ -68,12 +68,9 @@ class Chart:
         self._traces, self._looks = traces, looks
         found = [trace.judged.instants for trace in traces if len(trace.judged.instants)]
         self.extent = (min(int(i[0]) for i in found), max(int(i[-1]) for i in found)) if found else (0, 1)
-        self._axis = self.extent
         self._element.style(f"height: {_frame.height_of(len(traces))}px")
-        _replace_options(
-            self._element,
-            _frame.frame([t.name for t in traces], self.extent, looks.palette, narrow=looks.narrow),
-        )
+        titles = [t.name for t in traces]
+        _replace_options(self._element, _frame.frame(titles, looks.palette, narrow=looks.narrow))
 
     def draw(self, start: int, end: int, kinds: Sequence[str], *, bulk: bool, placed: bool) -> None:
         """Draw a range, scaled to the bulk of the readings or to all; `placed`: the axes show it already."""

@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -10,18 +9,15 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from iot_pipeline.anomalies import annotations
 from iot_pipeline.errors import IotPipelineError
 from iot_pipeline.explore._fleet import Events, severities
-from iot_pipeline.kinds import KINDS as EXPLAINED
+from iot_pipeline.kinds import KINDS
 from iot_pipeline.thinning import FloatArray, IntArray
 from iot_pipeline.warehouse import open_warehouse
 from iot_pipeline.warehouse.annotations import read_maintenance
 from iot_pipeline.warehouse.query import connect, get_measurements
 from iot_pipeline.warehouse.state import read_state
 
-KINDS = tuple(EXPLAINED)
-ANNOTATIONS = ("confirmed", "false_alarm", "maintenance")
 _KEPT_SENSORS = 16  # 3.4 MB each for three years of readings
 
 Version = tuple[object, ...]
@@ -34,21 +30,21 @@ class Sensor:
 
     Attributes:
         name: Its name.
-        labels: What else the mapping says of it, by column.
+        uuid: What the readings call it.
+        labels: What else the mapping says of it.
         model: The kind of its model; empty before it has been judged.
         reasoning: Why this model, in a sentence.
         n_readings: How many it was judged on.
         n_events: How many events were found.
-        severity: The sum of their peak scores.
     """
 
     name: str
-    labels: dict[str, str]
+    uuid: str
+    labels: tuple[str, ...]
     model: str
     reasoning: str
     n_readings: int
     n_events: int
-    severity: float
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,7 +55,7 @@ class Flags:
         instants: int64[n], microseconds since the epoch, ascending.
         values: float64[n].
         expected: float64[n], what the model says.
-        kinds: int64[n], positions in `KINDS`; what is unknown there comes after them.
+        kinds: int64[n], positions in the fleet's ``kinds``.
     """
 
     instants: IntArray
@@ -76,7 +72,7 @@ class Fleet:
         sensors: The most severe first.
         positions: Where a name is in `sensors`.
         events: Of all sensors; ``sensor`` is a position in `sensors`.
-        kinds: The kinds of events by their number.
+        kinds: The kinds of events by their number: those of `KINDS`, then others that the tables have.
         flags: Flagged readings by sensor's name; a sensor without any has no entry.
     """
 
@@ -138,28 +134,20 @@ def read_fleet(version: Version) -> Fleet:
             {"kinds": list(KINDS)},
         )
         (kinds,) = connection.execute("SELECT enum_range(NULL::kind)").fetchall()[0]
-        sensors = (
-            connection.sql(
-                "SELECT * EXCLUDE (breakpoints) FROM sensors LEFT JOIN sensor_models USING (sensor_name)"
-                " ORDER BY sensor_name"
-            )
-            .to_arrow_table()
-            .to_pylist()
-        )
-        connection.execute("""
-            CREATE TEMP TABLE known_events AS
-            SELECT *, count(*) OVER (PARTITION BY incident_id) > 1 AS has_company
-            FROM events SEMI JOIN sensors USING (sensor_name)
-        """)
+        known = connection.execute("""
+            SELECT coalesce(judged.model, ''), coalesce(judged.reasoning, ''), coalesce(judged.n_points, 0),
+                coalesce(judged.n_events, 0), sensors.*
+            FROM sensors LEFT JOIN sensor_models AS judged USING (sensor_name) ORDER BY sensor_name
+        """).fetchall()
         events = _columns(
             connection,
             """
             SELECT enum_code(sensor_name::name) AS sensor, enum_code(kind::kind) AS kind,
-                epoch_us(known_events.start) AS start, epoch_us(known_events."end") AS "end",
-                n_readings, peak_score, coalesce(mean_residual, 0) AS mean_residual,
-                if(has_company, dense_rank() OVER (ORDER BY has_company, incident_id), -1) AS incident,
+                epoch_us(events.start) AS start, epoch_us(events."end") AS "end", peak_score,
+                if(count(*) OVER (PARTITION BY incident_id) > 1,
+                    dense_rank() OVER (ORDER BY incident_id), -1) AS incident,
                 coalesce(annotation, '') AS annotation
-            FROM known_events ORDER BY start, sensor, event_id
+            FROM events SEMI JOIN sensors USING (sensor_name) ORDER BY start, sensor, event_id
             """,
         )
         flagged = _columns(
@@ -170,6 +158,10 @@ def read_fleet(version: Version) -> Fleet:
             FROM anomalies SEMI JOIN sensors USING (sensor_name) ORDER BY sensor, instant
             """,
         )
+    sensors = [
+        Sensor(name, uuid, tuple(filter(None, labels)), model, reasoning, n_readings, n_events)
+        for model, reasoning, n_readings, n_events, name, uuid, *labels in known
+    ]
     return _assemble(sensors, tuple(kinds), events, flagged)
 
 
@@ -203,55 +195,18 @@ def warm_up() -> None:
             judge(version, sensor.name)
 
 
-def annotate(sensor_name: str, start: int, end: int, kind: str, *, note: str = "", author: str = "") -> None:
-    """Say what a person knows of a range of a sensor's readings.
-
-    Args:
-        sensor_name: The sensor.
-        start: Microseconds since the epoch.
-        end: Likewise, included.
-        kind: One of `ANNOTATIONS`.
-        note: In words.
-        author: Who says so.
-
-    Raises:
-        UnknownSensorError: The mapping has no such sensor any more.
-        ValueError: The range or the kind can't be.
-        WarehouseError: It can't be written.
-    """
-    first, last = (datetime.fromtimestamp(instant / 1e6, UTC) for instant in (start, end))
-    annotations.annotate(sensor_name, first, last, kind, note=note, author=author)
-
-
-def _assemble(
-    sensors: list[dict[str, Any]], kinds: tuple[str, ...], events: Columns, flagged: Columns
-) -> Fleet:
-    names = [row["sensor_name"] for row in sensors]
+def _assemble(sensors: list[Sensor], kinds: tuple[str, ...], events: Columns, flagged: Columns) -> Fleet:
+    names = [sensor.name for sensor in sensors]
     true = events["annotation"] != "false_alarm"
     severity = severities(events["sensor"][true], events["peak_score"][true], len(names))
     order = np.argsort(-severity, kind="stable")
-    place = np.empty(len(names), np.int64)
-    place[order] = np.arange(len(names))
+    place = np.argsort(order)
     return Fleet(
-        sensors=tuple(_sensor(sensors[row], float(severity[row])) for row in order),
-        positions={names[row]: position for position, row in enumerate(order)},
+        sensors=tuple(sensors[row] for row in order),
+        positions=dict(zip(names, place.tolist(), strict=True)),
         events=Events(**events | {"sensor": place[events["sensor"]]}),
         kinds=kinds,
         flags=_flags(names, flagged),
-    )
-
-
-def _sensor(row: dict[str, Any], severity: float) -> Sensor:
-    published = {"sensor_name", "model", "noise_sd", "n_points", "n_anomalies", "n_events", "reasoning"}
-    labels = {name: str(value) for name, value in row.items() if name not in published and value is not None}
-    return Sensor(
-        row["sensor_name"],
-        labels,
-        row["model"] or "",
-        row["reasoning"] or "",
-        row["n_points"] or 0,
-        row["n_events"] or 0,
-        severity,
     )
 
 

@@ -43,27 +43,13 @@ def answer_report(_request: Request) -> Response:
 
 
 def _lines(parts: list[tuple[str, _data.Judged]], fleet: _data.Fleet, view: View) -> Iterator[str]:
-    header = True
-    for name, judged in parts:
-        frame = readings_frame(name, judged, fleet, *view.range((-_FAR, _FAR)))
-        yield frame.to_csv(index=False, header=header)
-        header = False
+    for number, (name, judged) in enumerate(parts):
+        yield _readings(name, judged, fleet, view).to_csv(index=False, header=number == 0)
 
 
-def readings_frame(name: str, judged: _data.Judged, fleet: _data.Fleet, start: int, end: int) -> pd.DataFrame:
-    """Return a sensor's readings in a range, all of them.
-
-    Args:
-        name: The sensor's.
-        judged: Its readings and model.
-        fleet: All flagged readings.
-        start: Microseconds since the epoch.
-        end: Likewise, included.
-
-    Returns:
-        Columns sensor_name, timestamp (Europe/Berlin), sensor_value, expected_value and kind, which is empty
-        where a reading is not flagged.
-    """
+def _readings(name: str, judged: _data.Judged, fleet: _data.Fleet, view: View) -> pd.DataFrame:
+    """Return all readings of a sensor in a range; their kind is empty where they are not flagged."""
+    start, end = view.range((-_FAR, _FAR))
     inside = slice(*np.searchsorted(judged.instants, [start, end + 1]).tolist())
     instants = judged.instants[inside]
     kind = np.full(len(instants), "", dtype=object)

@@ -20,9 +20,7 @@ class Events:
         kind: int64, the kind's number.
         start: int64, microseconds since the epoch.
         end: int64, likewise, included.
-        n_readings: int64, how many readings are flagged.
         peak_score: float64, in standard deviations of a Gaussian as rare.
-        mean_residual: float64, in the unit of the readings.
         incident: int64, what happened together has the same number; -1 for what happened alone.
         annotation: str, what people said, empty for nothing.
     """
@@ -31,9 +29,7 @@ class Events:
     kind: IntArray
     start: IntArray
     end: IntArray
-    n_readings: IntArray
     peak_score: FloatArray
-    mean_residual: FloatArray
     incident: IntArray
     annotation: npt.NDArray[np.object_]
 
@@ -59,14 +55,12 @@ class Incident:
         start: Microseconds since the epoch.
         end: Likewise.
         sensors: The sensors' positions, the highest score first.
-        n_events: How many events.
         peak_score: The highest score of all.
     """
 
     start: int
     end: int
     sensors: tuple[int, ...]
-    n_events: int
     peak_score: float
 
 
@@ -150,7 +144,6 @@ def incidents(events: Events) -> list[Incident]:
             start=int(events.start[group].min()),
             end=int(events.end[group].max()),
             sensors=tuple(dict.fromkeys(events.sensor[group].tolist())),
-            n_events=len(group),
             peak_score=float(events.peak_score[group].max()),
         )
         for group in groups

@@ -1,20 +1,17 @@
 """The chart of some sensors without its readings: panels, axes, tooltip, and what zooms.
 
-Options of ECharts are plain dicts. A key that begins with a colon holds JavaScript, which NiceGUI evaluates
-in the browser; none of it is made from data.
+A key that begins with a colon holds JavaScript, which NiceGUI evaluates in the browser; none of it is made
+from data.
 """
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from iot_pipeline.explore._berlin_axis import ticks
-from iot_pipeline.explore._style import Palette
+from iot_pipeline.explore._style import Option, Palette
 from iot_pipeline.thinning import compress
-
-Option = dict[str, Any]
 
 _ABOVE, _BELOW, _BETWEEN, _RESIDUALS = 58, 62, 34, 110
 _RESIDUAL_TICKS = (3, 10, 30, 100, 1000, 10_000)
@@ -31,28 +28,25 @@ def height_of(n_traces: int) -> int:
     return _ABOVE + n_traces * (_panel(n_traces) + _BETWEEN) + _RESIDUALS + _BELOW
 
 
-def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, narrow: bool) -> Option:
+def frame(titles: Sequence[str], palette: Palette, *, narrow: bool) -> Option:
     """Return all that does not change while somebody zooms: panels, axes, tooltip.
 
     Args:
-        names: The sensors', one panel each; their residuals share the last one.
-        extent: The first and the last instant that can be shown.
+        titles: What stands above the sensors' panels; their residuals share the last one.
         palette: Colours.
         narrow: Whether it is as narrow as a telephone.
     """
-    n = len(names)
+    n = len(titles)
     panel = _panel(n)
     tops = [_ABOVE + i * (panel + _BETWEEN) for i in range(n + 1)]
     left, right, size = (56, 18, 10) if narrow else (72, 16, 12)
     every = list(range(n + 1))
-    titles = [*names, "residuals in standard deviations of the noise"]
+    titles = [*titles, "residuals in standard deviations of the noise"]
     ticks_of_residuals = [0, *_RESIDUAL_TICKS, *(-tick for tick in _RESIDUAL_TICKS)]
     places = compress(np.array(ticks_of_residuals, np.float64)).tolist()
     texts = {f"{place:.3f}": f"{tick:,}" for place, tick in zip(places, ticks_of_residuals, strict=True)}
     x_axis = {
         "type": "value",
-        "min": extent[0] / 1000,
-        "max": extent[1] / 1000,
         "splitLine": {"show": False},
         "axisLine": {"onZero": False, "lineStyle": {"color": palette.line}},
         "axisPointer": {"label": {":formatter": _BERLIN_TIME}},
@@ -66,11 +60,9 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
         "axisLabel": {"color": palette.soft, "fontSize": size, "hideOverlap": True},
         "axisPointer": {"show": False},
     }
-    return {
-        "animation": False,
-        "useUTC": True,
-        "backgroundColor": "transparent",
-        "textStyle": {"fontFamily": "inherit", "color": palette.ink},
+    options = palette.options()
+    options["tooltip"] |= {"trigger": "axis", ":valueFormatter": _NUMBER}
+    return options | {
         "title": [
             {
                 "text": title,
@@ -127,22 +119,6 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
             "pageIconColor": palette.soft,
         },
         "axisPointer": {"link": [{"xAxisIndex": "all"}], "lineStyle": {"color": palette.soft}},
-        "tooltip": {
-            "trigger": "axis",
-            "confine": True,
-            "backgroundColor": palette.tile,
-            "borderColor": palette.line,
-            "textStyle": {"color": palette.ink, "fontSize": 12},
-            ":valueFormatter": _NUMBER,
-        },
-        # Dragging selects a range, as the toolbox's tool does; the tool itself is out of sight.
-        "toolbox": {
-            "itemSize": 0,
-            "showTitle": False,
-            "feature": {
-                "dataZoom": {"xAxisIndex": every, "yAxisIndex": False, "brushStyle": palette.selection}
-            },
-        },
         "dataZoom": [
             {
                 "id": "inside",
@@ -169,7 +145,6 @@ def frame(names: Sequence[str], extent: tuple[int, int], palette: Palette, *, na
                 "moveHandleSize": 0,
             },
         ],
-        "series": [],
     }
 
 

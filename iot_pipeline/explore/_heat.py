@@ -2,15 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from iot_pipeline.berlin import from_instant
 from iot_pipeline.explore._berlin_axis import ticks
 from iot_pipeline.explore._fleet import Events, heat
-from iot_pipeline.explore._style import Palette
+from iot_pipeline.explore._style import Option, Palette
 from iot_pipeline.thinning import IntArray
-
-Option = dict[str, Any]
 
 _LEAST, _MOST = 5, 50
 """Scores that have the first and the last colour."""
@@ -26,24 +23,18 @@ def height_of(n_sensors: int) -> int:
 def frame(palette: Palette, *, narrow: bool) -> Option:
     """Return all but the cells and the axes' labels."""
     label = {"color": palette.soft, "hideOverlap": True}
-    return {
-        "animation": False,
-        "backgroundColor": "transparent",
-        "textStyle": {"fontFamily": "inherit", "color": palette.ink},
+    axis = {
+        "type": "category",
+        "data": [],
+        "axisTick": {"show": False},
+        "axisLine": {"lineStyle": {"color": palette.line}},
+    }
+    return palette.options() | {
         "grid": {"left": 8 if narrow else 110, "right": 16, "top": 4, "bottom": 58},
-        "xAxis": {
-            "type": "category",
-            "data": [],
-            "axisTick": {"show": False},
-            "axisLine": {"lineStyle": {"color": palette.line}},
-            "axisLabel": {**label, "interval": 0},
-        },
+        "xAxis": {**axis, "axisLabel": {**label, "interval": 0}},
         "yAxis": {
-            "type": "category",
-            "data": [],
+            **axis,
             "inverse": True,
-            "axisTick": {"show": False},
-            "axisLine": {"lineStyle": {"color": palette.line}},
             "axisLabel": {**label, "show": not narrow, "fontSize": 10, "width": 96, "overflow": "truncate"},
         },
         "visualMap": {
@@ -51,7 +42,6 @@ def frame(palette: Palette, *, narrow: bool) -> Option:
             "dimension": 2,
             "min": _LEAST,
             "max": _MOST,
-            "calculable": False,
             "orient": "horizontal",
             "left": "center",
             "bottom": 0,
@@ -61,19 +51,7 @@ def frame(palette: Palette, *, narrow: bool) -> Option:
             "textStyle": {"color": palette.soft},
             "inRange": {"color": list(palette.heat)},
         },
-        "tooltip": {
-            "confine": True,
-            "backgroundColor": palette.tile,
-            "borderColor": palette.line,
-            "textStyle": {"color": palette.ink, "fontSize": 12},
-        },
-        "toolbox": {
-            "itemSize": 0,
-            "showTitle": False,
-            "feature": {"dataZoom": {"yAxisIndex": False, "brushStyle": palette.selection}},
-        },
         "dataZoom": [{"id": "inside", "type": "inside", "xAxisIndex": 0, "filterMode": "none"}],
-        "series": [],
     }
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from iot_pipeline.explore._data import Flags, Judged
 from iot_pipeline.explore._fleet import Events
 from iot_pipeline.explore._frame import residual_ticks
 from iot_pipeline.explore._scale import HUGE, bulk_edges
-from iot_pipeline.explore._style import Palette
+from iot_pipeline.explore._style import SYMBOLS, Option, Palette
 from iot_pipeline.thinning import (
     FloatArray,
     IndexArray,
@@ -21,8 +20,6 @@ from iot_pipeline.thinning import (
     pixel_columns,
     thin,
 )
-
-Option = dict[str, Any]
 
 _FEW = 200  # readings that are drawn as dots too
 _MARKER_COLUMNS, _MARKER_ROWS = 1000, 400
@@ -216,7 +213,7 @@ def _markers(flags: Flags, judged: Judged, window: Window, panel: _Panel) -> lis
         marker = {
             **_MARKER,
             "name": name.replace("_", " "),
-            "symbol": colours.symbols.get(name, "pin"),
+            "symbol": SYMBOLS.get(name, "pin"),
             "itemStyle": {
                 "color": colours.kind(name),
                 "opacity": 1,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import events, run, ui
 
+from iot_pipeline.anomalies.annotations import annotate
+from iot_pipeline.berlin import DAY, from_instant
 from iot_pipeline.errors import IotPipelineError
 from iot_pipeline.explore import _browser, _data, _export
 from iot_pipeline.explore._browser import Looks
@@ -29,7 +31,6 @@ _LOOKS_EVERY = 12
 """Pulses after which the warehouse is looked at again."""
 _GESTURE = 1.5
 """Seconds within which movements are one, and the browser's back button takes them back together."""
-_DAY = 86_400_000_000
 _INCIDENT_SENSORS = 4
 
 
@@ -65,6 +66,7 @@ class Page:
             "0": self._whole,
             "s": self._rescale,
             "Backspace": _browser.go_back,
+            "/": lambda: self._sensors.search.run_method("focus"),
             "?": show_keys,
         }
         self._lay_out()
@@ -241,13 +243,13 @@ class Page:
         await self._choose_range(new_start - beyond, new_end - beyond)
 
     async def _whole(self) -> None:
-        await self._go(self._view.whole())
+        await self._go(replace(self._view, start=None, end=None))
 
     async def _rescale(self) -> None:
-        await self._go(self._view.rescaled())
+        await self._go(replace(self._view, bulk=not self._view.bulk))
 
     async def _open_sensor(self, name: str) -> None:
-        await self._go(self._view.only(name))
+        await self._go(replace(self._view, sensors=(name,)))
 
     async def _compare(self, name: str) -> None:
         if len(self._view.sensors) == MOST_SENSORS and name not in self._view.sensors:
@@ -259,7 +261,7 @@ class Page:
         if self._fleet:
             found = self._fleet.events
             start, end = int(found.start[event]), int(found.end[event])
-            margin = max(2 * (end - start), _DAY // 2)
+            margin = max(2 * (end - start), DAY // 2)
             await self._choose_range(start - margin, end + margin)
             self._event = event
             self._sensor.choose(event)
@@ -275,7 +277,7 @@ class Page:
         if self._fleet:
             strongest = incident.sensors[:_INCIDENT_SENSORS]
             names = tuple(self._fleet.sensors[position].name for position in strongest)
-            margin = max(incident.end - incident.start, _DAY // 4)
+            margin = max(incident.end - incident.start, DAY // 4)
             view = replace(self._view, sensors=names)
             await self._go(view.between(incident.start - margin, incident.end + margin))
 
@@ -288,7 +290,8 @@ class Page:
             start, end = int(self._fleet.events.start[self._event]), int(self._fleet.events.end[self._event])
         name = self._view.sensors[0]
         try:
-            await run.io_bound(_data.annotate, name, start, end, kind, note=note, author=self._author)
+            times = from_instant(start), from_instant(end)
+            await run.io_bound(annotate, name, *times, kind, note=note, author=self._author)
         except (IotPipelineError, ValueError) as error:
             ui.notify(str(error), type="negative")
             return
@@ -304,13 +307,9 @@ class Page:
     def _save_png(self) -> None:
         self._chart.save_png()
 
-    async def _key(self, event: events.KeyEventArguments) -> None:
+    def _key(self, event: events.KeyEventArguments) -> Any:
         held = event.modifiers
-        if not event.action.keydown or held.ctrl or held.alt or held.meta:
-            return
-        if event.key.name == "/":
-            self._sensors.search.run_method("focus")
-        elif action := self._keys.get(event.key.name):
-            result = action()
-            if result is not None:
-                await result
+        action = self._keys.get(event.key.name)
+        if action and event.action.keydown and not (held.ctrl or held.alt or held.meta):
+            return action()  # NiceGUI awaits what it returns
+        return None

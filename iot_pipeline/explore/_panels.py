@@ -8,9 +8,9 @@ import numpy as np
 from nicegui import events, ui
 
 from iot_pipeline.berlin import describe_length, from_instant
-from iot_pipeline.explore._data import ANNOTATIONS, Fleet
+from iot_pipeline.explore._data import Fleet
 from iot_pipeline.explore._fleet import Incident, incidents, rank, sparklines
-from iot_pipeline.kinds import counted
+from iot_pipeline.kinds import ANNOTATIONS, counted
 from iot_pipeline.thinning import IntArray
 
 OnName = Callable[[str], Awaitable[None]]
@@ -97,11 +97,10 @@ class Sensors:
 
     def _row(self, fleet: Fleet, position: int, count: int, score: float) -> dict[str, Any]:
         sensor = fleet.sensors[position]
-        labels = " · ".join(value for name, value in sensor.labels.items() if name != "sensor_uuid")
         return {
             "name": sensor.name,
-            "about": labels or sensor.model,
-            "search": " ".join([sensor.name, sensor.model, *sensor.labels.values()]),
+            "about": " · ".join(sensor.labels) or sensor.model,
+            "search": " ".join([sensor.name, sensor.model, sensor.uuid, *sensor.labels]),
             "spark": self._sparks[position],
             "figure": f"{count:,}" if count else "",
             "hint": f"{count:,} events" + (f", the strongest scores {score:,.1f}" if score else ""),
@@ -130,7 +129,7 @@ class SensorPanel:
         self._about = ui.label().classes("soft")
         self._note = ui.input("note").props("dense outlined").classes("full-width")
         with ui.row().classes("answers"):
-            for kind in ANNOTATIONS:
+            for kind in sorted(ANNOTATIONS):
                 text = kind.replace("_", " ")
                 button = ui.button(
                     text, on_click=lambda kind=kind: on_answer(kind, str(self._note.value or ""))
@@ -142,10 +141,8 @@ class SensorPanel:
         position = fleet.positions[name]
         sensor = fleet.sensors[position]
         self._name.set_text(name)
-        labels = "".join(f" · {value}" for key, value in sensor.labels.items() if key != "sensor_uuid")
-        self._model.set_text(
-            f"{sensor.model or 'not judged yet'} · {counted(sensor.n_readings, 'reading')}{labels}"
-        )
+        model = sensor.model or "not judged yet"
+        self._model.set_text(" · ".join([model, counted(sensor.n_readings, "reading"), *sensor.labels]))
         self._reasoning.set_text(sensor.reasoning)
         found = fleet.events
         self._table.rows = [

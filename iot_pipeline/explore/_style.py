@@ -1,10 +1,14 @@
-"""Colours and markers, in the light and in the dark."""
+"""Colours and markers, in the light and in the dark, and what all charts have of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from iot_pipeline.kinds import COLOURS
 
-_SYMBOLS = {
+Option = dict[str, Any]
+"""Options of ECharts are plain dicts."""
+
+SYMBOLS = {
     "spike": "circle",
     "burst": "triangle",
     "level_shift": "rect",
@@ -13,6 +17,7 @@ _SYMBOLS = {
     "variance": "roundRect",
     "gap": "pin",
 }
+"""Markers of the kinds of anomalies, as ECharts calls them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,6 @@ class Palette:
         traces: Several sensors' readings.
         heat: Scores, from low to high.
         kinds: Kinds of anomalies.
-        symbols: Their markers.
     """
 
     ink: str
@@ -43,7 +47,6 @@ class Palette:
     traces: tuple[str, ...]
     heat: tuple[str, ...]
     kinds: dict[str, str]
-    symbols: dict[str, str] = field(default_factory=lambda: _SYMBOLS)
 
     def kind(self, name: str) -> str:
         """Return the colour of a kind of anomaly."""
@@ -53,6 +56,27 @@ class Palette:
     def selection(self) -> dict[str, str]:
         """The style of a range that somebody selects."""
         return {"color": f"{self.model}33", "borderColor": self.model}
+
+    def options(self) -> Option:
+        """Return what all charts have; a new one each time, to be added to."""
+        return {
+            "animation": False,
+            "backgroundColor": "transparent",
+            "textStyle": {"fontFamily": "inherit", "color": self.ink},
+            "tooltip": {
+                "confine": True,
+                "backgroundColor": self.tile,
+                "borderColor": self.line,
+                "textStyle": {"color": self.ink, "fontSize": 12},
+            },
+            # Dragging selects a range, as the toolbox's tool does; the tool itself is out of sight.
+            "toolbox": {
+                "itemSize": 0,
+                "showTitle": False,
+                "feature": {"dataZoom": {"yAxisIndex": False, "brushStyle": self.selection}},
+            },
+            "series": [],
+        }
 
 
 LIGHT = Palette(

@@ -65,18 +65,6 @@ class View:
         first, last = round((start - missing) / SECOND), round((end + missing) / SECOND)
         return replace(self, start=_bounded(first * SECOND), end=_bounded(last * SECOND))
 
-    def whole(self) -> "View":
-        """Look at all readings."""
-        return replace(self, start=None, end=None)
-
-    def rescaled(self) -> "View":
-        """Scale the axes to the bulk of the readings, or to all of them again."""
-        return replace(self, bulk=not self.bulk)
-
-    def only(self, sensor: str) -> "View":
-        """Look at one sensor."""
-        return replace(self, sensors=(sensor,))
-
     def toggled(self, sensor: str) -> "View":
         """Add a sensor to those that are compared, or take it away; one always stays."""
         if sensor not in self.sensors:

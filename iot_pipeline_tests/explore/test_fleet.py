@@ -28,9 +28,7 @@ def events_of(*rows: Row, together: int = 0) -> Events:
         kind=zeros,
         start=starts,
         end=ends,
-        n_readings=zeros,
         peak_score=np.array([row[3] for row in rows], float),
-        mean_residual=zeros.astype(float),
         incident=np.where(np.arange(len(rows)) < together, 7, -1),
         annotation=np.full(len(rows), "", object),
     )
@@ -75,7 +73,7 @@ def test_an_incident_is_all_that_belongs_to_it_with_the_strongest_sensor_first()
     (incident,) = incidents(events)
     assert incident.sensors == (1, 2, 0)
     assert (incident.start, incident.end) == (HOUR, 3 * HOUR)
-    assert (incident.n_events, incident.peak_score) == (3, 9)
+    assert incident.peak_score == 9
 
 
 def test_severity_is_the_sum_of_the_scores_even_of_absurd_ones() -> None:

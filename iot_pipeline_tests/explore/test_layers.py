@@ -7,14 +7,16 @@ import numpy as np
 import orjson
 import pytest
 
-from iot_pipeline.explore._data import KINDS, Flags, Judged
+from iot_pipeline.explore._data import Flags, Judged
 from iot_pipeline.explore._frame import frame, residual_ticks, time_axes
 from iot_pipeline.explore._layers import Trace, Window, layers
 from iot_pipeline.explore._style import DARK, LIGHT
+from iot_pipeline.kinds import KINDS as EXPLAINED
 from iot_pipeline.thinning import compress
 from iot_pipeline_tests.explore.test_fleet import HOUR, events_of
 
 QUARTER = HOUR // 4
+KINDS = tuple(EXPLAINED)
 
 
 def trace_of(values: np.ndarray, flagged: list[int] | None = None, name: str = "a") -> Trace:
@@ -126,14 +128,14 @@ def test_several_sensors_share_the_time_and_the_panel_of_residuals() -> None:
     option = layers(traces, window)
     assert option["legend"]["data"] == ["± 3 sd", "readings", "model", "a", "b"]
     assert [s["xAxisIndex"] for s in option["series"] if s.get("name") in {"a", "b"}] == [2, 2]
-    panels = frame(["a", "b"], (0, 10 * HOUR), DARK, narrow=False)
+    panels = frame(["a", "b"], DARK, narrow=False)
     assert len(panels["grid"]) == len(panels["xAxis"]) == 3
     assert panels["dataZoom"][0]["xAxisIndex"] == [0, 1, 2]
 
 
 def test_no_name_of_a_sensor_becomes_javascript() -> None:
     name = "');alert(1);('"
-    panels = frame([name], (0, HOUR), LIGHT, narrow=True)
+    panels = frame([name], LIGHT, narrow=True)
 
     def scripts(option: object) -> list[str]:
         if isinstance(option, list):
