@@ -50,7 +50,7 @@ class Chart:
     """Readings, models and residuals of some sensors.
 
     Attributes:
-        extent: The first and the last instant that has a reading.
+        extent: The first and the last instant that has a reading, or of all sensors' where these have none.
     """
 
     def __init__(self, *, on_range: OnRange, on_back: Callable[[], None]) -> None:
@@ -63,13 +63,13 @@ class Chart:
         self._element.on("chart:datazoom", self._zoomed, _ZOOM_FIELDS, throttle=0.05)
         self._element.on("dblclick", on_back, [])
 
-    def prepare(self, traces: Sequence[Trace], looks: Looks) -> None:
-        """Draw the panels that readings go into."""
+    def prepare(self, traces: Sequence[Trace], looks: Looks, *, otherwise: tuple[int, int]) -> None:
+        """Draw the panels that readings go into; `otherwise` is the extent where there are none."""
         self._traces, self._looks = traces, looks
         found = [trace.judged.instants for trace in traces if len(trace.judged.instants)]
-        self.extent = (min(int(i[0]) for i in found), max(int(i[-1]) for i in found)) if found else (0, 1)
+        self.extent = (min(int(i[0]) for i in found), max(int(i[-1]) for i in found)) if found else otherwise
         self._element.style(f"height: {_frame.height_of(len(traces))}px")
-        titles = [t.name for t in traces]
+        titles = [t.name if len(t.judged.instants) else f"{t.name} has no readings" for t in traces]
         _replace_options(self._element, _frame.frame(titles, looks.palette, narrow=looks.narrow))
 
     def draw(self, start: int, end: int, kinds: Sequence[str], *, bulk: bool, placed: bool) -> None:

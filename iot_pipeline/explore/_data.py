@@ -74,6 +74,8 @@ class Fleet:
         events: Of all sensors; ``sensor`` is a position in `sensors`.
         kinds: The kinds of events by their number: those of `KINDS`, then others that the tables have.
         flags: Flagged readings by sensor's name; a sensor without any has no entry.
+        extent: The first and the last reading of all sensors, in microseconds since the epoch; now, where
+            there is none.
     """
 
     sensors: tuple[Sensor, ...]
@@ -81,6 +83,7 @@ class Fleet:
     events: Events
     kinds: tuple[str, ...]
     flags: dict[str, Flags]
+    extent: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -139,6 +142,10 @@ def read_fleet(version: Version) -> Fleet:
                 coalesce(judged.n_events, 0), sensors.*
             FROM sensors LEFT JOIN sensor_models AS judged USING (sensor_name) ORDER BY sensor_name
         """).fetchall()
+        (extent,) = connection.execute(
+            "SELECT epoch_us(coalesce(min(timestamp), now())), epoch_us(coalesce(max(timestamp), now()))"
+            " FROM measurements"
+        ).fetchall()
         events = _columns(
             connection,
             """
@@ -162,7 +169,7 @@ def read_fleet(version: Version) -> Fleet:
         Sensor(name, uuid, tuple(filter(None, labels)), model, reasoning, n_readings, n_events)
         for model, reasoning, n_readings, n_events, name, uuid, *labels in known
     ]
-    return _assemble(sensors, tuple(kinds), events, flagged)
+    return _assemble(sensors, tuple(kinds), events, flagged, extent)
 
 
 @lru_cache(maxsize=_KEPT_SENSORS)
@@ -195,7 +202,13 @@ def warm_up() -> None:
             judge(version, sensor.name)
 
 
-def _assemble(sensors: list[Sensor], kinds: tuple[str, ...], events: Columns, flagged: Columns) -> Fleet:
+def _assemble(
+    sensors: list[Sensor],
+    kinds: tuple[str, ...],
+    events: Columns,
+    flagged: Columns,
+    extent: tuple[int, int],
+) -> Fleet:
     names = [sensor.name for sensor in sensors]
     true = events["annotation"] != "false_alarm"
     severity = severities(events["sensor"][true], events["peak_score"][true], len(names))
@@ -207,6 +220,7 @@ def _assemble(sensors: list[Sensor], kinds: tuple[str, ...], events: Columns, fl
         events=Events(**events | {"sensor": place[events["sensor"]]}),
         kinds=kinds,
         flags=_flags(names, flagged),
+        extent=extent,
     )
 
 

@@ -212,7 +212,7 @@ class Page:
                 return
             events_of = fleet.events.only(fleet.positions[name])
             traces.append(Trace(name, judged, fleet.flags.get(name), events_of))
-        self._chart.prepare(traces, self._looks)
+        self._chart.prepare(traces, self._looks, otherwise=fleet.extent)
         self._event = None
         self._sensors.choose(view.sensors)
         self._sensor.show(fleet, view.sensors[0])

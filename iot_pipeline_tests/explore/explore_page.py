@@ -22,6 +22,8 @@ HOSTILE = "<script>alert(1)</script>"
 CLIMBING = "../.."
 HUGE = {"2013-06-01 12:34:00": "1.7976931348623157e308", "2013-06-02 12:34:00": "-1e38"}
 """Error values of a device, by time."""
+SILENT = "sensor_00005"
+"""A sensor that has never sent a reading."""
 ROOMS = {"sensor_00001": "boiler room", "sensor_00002": "cellar"}
 TOGETHER = "2013-07-02 12:07:00"
 """When three sensors have a spike."""
@@ -50,7 +52,7 @@ class ExplorePage:
 
 @contextmanager
 def running_explore_page(directory: Path, *, loaded: bool = True) -> Iterator[ExplorePage]:
-    """Load a bucket of five sensors, hostile names and huge readings among them, and serve the page."""
+    """Load a bucket of six sensors, hostile names and huge readings among them, and serve the page."""
     page = ExplorePage(free_port(), directory / "bucket", directory / "warehouse")
     write_sample_bucket(page.source, sensors=5, days=DAYS if loaded else 2, seed=3, start=FIRST)
     mapping = page.source / "mapping" / "mapping.csv"
@@ -60,6 +62,7 @@ def running_explore_page(directory: Path, *, loaded: bool = True) -> Iterator[Ex
     header, *lines = text.splitlines()
     uuids = dict(line.split(";") for line in lines)
     rooms = [f"{name};{uuid};{ROOMS.get(name, '')}\n" for name, uuid in uuids.items()]
+    rooms.append(f"{SILENT};00000000-0000-0000-0000-000000000005;\n")
     mapping.write_text("".join([f"{header};room\n", *rooms]))
     readings = [f"{time};{uuids['sensor_00000']};{value}\n" for time, value in HUGE.items()]
     readings += [f"{TOGETHER};{uuids[name]};5000\n" for name in (*ROOMS, CLIMBING)]

@@ -27,6 +27,7 @@ from iot_pipeline_tests.explore.explore_page import (
     HOSTILE,
     HUGE,
     ROOMS,
+    SILENT,
     USER_HEADER,
     ExplorePage,
     Tab,
@@ -444,6 +445,20 @@ def test_a_range_beyond_the_readings_is_shown_as_it_was_asked_for(
         (zoom, *_) = tab.chart("chart.getOption().dataZoom")
         assert from_instant(int(zoom["startValue"]) * 1000).isoformat()[:10] == max(start, "1900-01-01")
         assert from_instant(int(zoom["endValue"]) * 1000).isoformat()[:10] == min(end, "2200-01-01")
+
+
+def test_a_sensor_without_readings_is_an_empty_chart_that_says_so_over_the_time_of_all_sensors(
+    browser: Browser, server: ExplorePage
+) -> None:
+    columns = ", ".join(f"strftime({end}(timestamp), '%Y-%m-%d %H:%M')" for end in ("min", "max"))
+    ((first, last),) = sql(server, f"SELECT {columns} FROM measurements")
+    with browser.new_page() as page:
+        tab = Tab(page)
+        page.goto(f"{server.url}/?sensor={SILENT}")
+        tab.wait_for(f"chart?.getOption()?.title?.[0].text === '{SILENT} has no readings'")
+        tab.wait_for_range(first, last)
+        assert tab.ticks[0] == "Apr"
+        assert not tab.chart("chart.getOption().series.length")
 
 
 @pytest.mark.parametrize("name", [HOSTILE, CLIMBING])
