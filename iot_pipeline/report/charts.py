@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
@@ -35,14 +34,14 @@ def plot_counts(
     edges = np.arange(len(periods) + 1) - 0.5
 
     figure = Figure(figsize=(8, 2.4), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     below = np.zeros(len(periods))
     for name, of_series in counts.items():
         above = below + [of_series.get(label, 0) for label in labels]
         axes.stairs(above, edges, baseline=below, fill=True, color=colour_of(name), label=title(name))
         below = above
-    axes.set_xticks(*_spread(labels))
+    every = -(-len(labels) // MOST_LABELS)
+    axes.set_xticks(range(0, len(labels), every), labels[::every])
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"{what}\nper {per}")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -54,10 +53,3 @@ def plot_counts(
     if len(counts) > 1:
         figure.legend(loc="outside upper center", ncols=len(counts), frameon=False, fontsize=8)
     return figure
-
-
-def _spread(labels: np.ndarray) -> tuple[list[int], list[str]]:
-    """Choose evenly spaced positions and labels that don't overlap."""
-    every = -(-len(labels) // MOST_LABELS)
-    positions = list(range(0, len(labels), every))
-    return positions, [str(labels[position]) for position in positions]

@@ -29,6 +29,8 @@ from iot_pipeline.warehouse.views import readable_errors
 
 MOST_PICTURES = 12
 MOST_SPARKLINES = 500
+_FAR = 2**62
+"""Microseconds from the epoch, beyond all readings."""
 LAST = "last.json"
 """What the last report told of, beside the page."""
 
@@ -93,22 +95,18 @@ def plot(
         ValueError: A time can't be read, the start is after the end, or the range holds no reading.
         WarehouseNotReadyError: Nothing has been loaded yet.
     """
-    bounds = [np.datetime64(read_moment(m), "us") if m is not None else None for m in (start, end)]
-    if bounds[0] is not None and bounds[1] is not None and bounds[0] > bounds[1]:
+    bounds = [read_moment(m) if m is not None else far for m, far in ((start, -_FAR), (end, _FAR))]
+    first, last = np.array(bounds, "datetime64[us]")
+    if first > last:
         raise ValueError(f"start {start} is after end {end}")
     readings = get_measurements(sensor_name, warehouse=warehouse)
     timestamps = readings["timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
     values = readings["sensor_value"].to_numpy()
-    shown = np.ones(len(values), dtype=bool)
-    if bounds[0] is not None:
-        shown &= timestamps >= bounds[0]
-    if bounds[1] is not None:
-        shown &= timestamps <= bounds[1]
-    if not shown.any():
+    if not ((timestamps >= first) & (timestamps <= last)).any():
         raise ValueError(explain_no_readings(sensor_name, readings))
     maintenance = read_maintenance(open_warehouse(warehouse)).get(sensor_name, ())
     detection = detect_anomalies(timestamps, values, maintenance)
-    return plot_sensor(sensor_name, timestamps, values, detection, start=bounds[0], end=bounds[1])
+    return plot_sensor(sensor_name, timestamps, values, detection, start=first, end=last)
 
 
 def explain_no_readings(sensor_name: str, readings: pd.DataFrame) -> str:

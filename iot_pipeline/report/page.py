@@ -19,7 +19,6 @@ from iot_pipeline.berlin import BERLIN, describe_length
 from iot_pipeline.kinds import KINDS, title
 from iot_pipeline.report.sparkline import HEIGHT, WIDTH, Sparkline
 
-_TIME = "%Y-%m-%d %H:%M"
 _NOTHING = "-"
 _MOST_NEW = 100
 _LEAST, _MOST = 1e-4, 1e7
@@ -89,7 +88,8 @@ def render_report(
         A complete HTML document with embedded pictures; all times are Europe/Berlin.
     """
     events = events.sort_values(["start", "peak_score", "sensor_name"], ascending=[False, False, True])
-    events = events.assign(kind=events["kind"].map(title), annotation=events["annotation"].map(_said))
+    said = events["annotation"].fillna("").map(title)
+    events = events.assign(kind=events["kind"].map(title), annotation=said)
     counted = events[events["annotation"] != title("false_alarm")]
     new = counted[~counted["event_id"].isin(last.event_ids if last else [])]
     listed = events.head(most_events)
@@ -151,22 +151,17 @@ def _kinds(events: pd.DataFrame) -> pd.DataFrame:
 
 def _incidents(incidents: pd.DataFrame) -> pd.DataFrame:
     incidents = incidents.sort_values(["start", "n_sensors"], ascending=False)
-    spans = zip(incidents["start"], incidents["end"], strict=True)
     return incidents.assign(
-        length=_objects(_Length((end - start).total_seconds()) for start, end in spans),
+        length=incidents["end"] - incidents["start"],
         kinds=[", ".join(map(title, kinds)) for kinds in incidents["kinds"]],
     )[["start", "end", "length", "n_sensors", "kinds", "strongest_sensor", "peak_score"]]
-
-
-def _objects(cells: Iterable[object]) -> Any:
-    return pd.Series(list(cells), dtype=object).to_numpy()
 
 
 def _sensors(sensors: pd.DataFrame, sparklines: Mapping[str, Sparkline]) -> pd.DataFrame:
     columns = ["sensor_name", "severity", "shape", "n_events", "n_anomalies", "n_points", "noise_sd"]
     columns += ["model", "breakpoints", "reasoning"]
     return sensors.assign(
-        shape=_objects(map(sparklines.get, sensors["sensor_name"])),
+        shape=sensors["sensor_name"].map(sparklines.get),
         breakpoints=sensors["breakpoints"].map(_dates),
     )[columns]
 
@@ -174,11 +169,7 @@ def _sensors(sensors: pd.DataFrame, sparklines: Mapping[str, Sparkline]) -> pd.D
 def _events(events: pd.DataFrame) -> pd.DataFrame:
     columns = ["start", "end", "length", "sensor_name", "kind", "n_readings", "mean_residual", "peak_score"]
     columns += ["annotation"] if events["annotation"].any() else []
-    return events.assign(length=_objects(_Length(hours * 3600) for hours in events["duration_h"]))[columns]
-
-
-def _said(annotation: object) -> str:
-    return title(annotation) if isinstance(annotation, str) else ""
+    return events.assign(length=[timedelta(hours=hours) for hours in events["duration_h"]])[columns]
 
 
 def _dates(times: Iterable[Any]) -> str:
@@ -187,21 +178,9 @@ def _dates(times: Iterable[Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Length:
-    """A length of time, written like ``2 d 4 h`` or, of a single moment, ``-``; sorted by its seconds."""
-
-    seconds: float
-
-    def __str__(self) -> str:
-        return describe_length(timedelta(seconds=self.seconds)) or _NOTHING
-
-
-@dataclass(frozen=True, slots=True)
 class _Cell:
     """What a cell of a table shows: a text, which may be sorted by a number, or a sparkline."""
 
-    style: str
-    title: str
     text: str
     key: float | None = None
     sparkline: Sparkline | None = None
@@ -211,33 +190,30 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
     """Return a frame's header and rows as cells."""
     styles = [_style(str(name), dtype) for name, dtype in frame.dtypes.items()]
     titles = [_TITLES.get(column, column.replace("_", " ")) for column in frame.columns]
-    head = list(zip(styles, titles, strict=True))
     return {
-        "head": head,
-        "rows": [
-            [_cell(style, title, value) for (style, title), value in zip(head, row, strict=True)]
-            for row in frame.itertuples(index=False)
-        ],
+        "head": list(zip(styles, titles, strict=True)),
+        "rows": [list(map(_cell, row)) for row in frame.itertuples(index=False)],
     }
 
 
-def _cell(style: str, title: str, value: object) -> _Cell:
+def _cell(value: object) -> _Cell:
     match value:
-        case _Length():
-            return _Cell(style, title, str(value), key=value.seconds)
+        case timedelta():
+            return _Cell(describe_length(value) or _NOTHING, key=value.total_seconds())
         case Sparkline():
-            return _Cell(style, title, "", sparkline=value)
+            return _Cell("", sparkline=value)
         case _:
-            return _Cell(style, title, _text(value))
+            return _Cell(_text(value))
 
 
 def _style(column: str, dtype: Any) -> str:
+    if column in {"sensor_name", "strongest_sensor", "kind", "length"}:
+        return "name"
     if is_numeric_dtype(dtype):
         return "number"
     if isinstance(dtype, pd.DatetimeTZDtype):
         return "time"
-    names = ("sensor_name", "strongest_sensor", "kind", "length")
-    return "prose" if column == "reasoning" else "name" if column in names else "text"
+    return "prose" if column == "reasoning" else "text"
 
 
 def _text(value: object) -> str:
@@ -249,7 +225,7 @@ def _text(value: object) -> str:
         case float():
             return _number(value)
         case datetime():
-            return f"{value.astimezone(BERLIN):{_TIME}}"
+            return f"{value.astimezone(BERLIN):%Y-%m-%d %H:%M}"
         case _:
             return str(value)
 

@@ -19,11 +19,9 @@ from PIL import Image
 from iot_pipeline.berlin import BERLIN
 from iot_pipeline.detection import Detection
 from iot_pipeline.kinds import COLOURS, title
-from iot_pipeline.thinning import breaks, pixel_columns, thin
+from iot_pipeline.thinning import FloatArray, IndexArray, breaks, pixel_columns, thin
 
-FloatArray = npt.NDArray[np.float64]
 TimeArray = npt.NDArray[np.datetime64]
-IndexArray = npt.NDArray[np.intp]
 
 _COLUMNS = 1000  # about the width of the panels in pixels
 _LEGEND_COLUMNS = 7  # as many as fit on one line
