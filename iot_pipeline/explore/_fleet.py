@@ -88,7 +88,7 @@ def rank(events: Events, n_sensors: int, start: int, end: int) -> tuple[IntArray
     strongest = np.zeros(n_sensors)
     np.maximum.at(strongest, events.sensor[found], events.peak_score[found])
     count = np.bincount(events.sensor[found], minlength=n_sensors)
-    return np.lexsort((np.arange(n_sensors), -count, -strongest)), strongest, count
+    return np.lexsort((-count, -strongest)), strongest, count
 
 
 def heat(events: Events, rows: IntArray, start: int, end: int, bins: int) -> FloatArray:
