@@ -17,7 +17,6 @@ from iot_pipeline.alerts.outbox import (
     Picture,
     change_outbox,
     mark_delivered,
-    memory_of,
     read_outbox,
 )
 from iot_pipeline.alerts.services import HEARTBEAT, call_heartbeat, check_heartbeat, open_services
@@ -95,7 +94,7 @@ def announce(
         # Who was added since everybody has been told is not told of it.
         due = {key: label for key, label in takers.items() if key not in delivered and not message.sent_at}
         to = due.keys() - set(not_to)
-        picture = _drawing(message, draw)
+        picture = _drawing(message.picture, draw)
         sent = [
             service.key
             for service in services
@@ -128,17 +127,14 @@ def send_test(*, draw: Draw | None = None, warehouse: str | Path | None = None) 
             "IOT_ALERT_URLS is not set: set it to URLs such as mailto://user:password@example.org,"
             " see https://appriseit.com"
         )
-    run = Run("00000000", succeeded=True)
     findings = _read_findings(warehouse, required=False)
-    latest = tuple((event,) for event in findings.events[:1])
-    digest = Digest(run, latest)
+    digest = Digest(Run("00000000", succeeded=True), tuple((event,) for event in findings.events[:1]))
     html = render_digest(digest, warehouse=open_warehouse(warehouse).url, explore_url=settings.explore_url)
     intro = "<p>This is a test of the alerts. The strongest of the latest events stands for a new one.</p>"
-    message = Message("", "Sensors: a test", intro + html, _picture_of(digest), datetime.now(UTC))
-    picture = _drawing(message, draw)
-    sent = [service for service in services if service.send(message.title, message.html, picture)]
+    title, picture = "Sensors: a test", _drawing(_picture_of(digest), draw)
+    sent = [service for service in services if service.send(title, intro + html, picture)]
     waiting = {service.key: service.label for service in services if service not in sent}
-    return Announcement(message.title, tuple(service.label for service in sent), waiting)
+    return Announcement(title, tuple(service.label for service in sent), waiting)
 
 
 def _find(messages: Messages, run_id: str) -> Message | None:
@@ -152,7 +148,8 @@ def _compose(run: Run, warehouse: Warehouse, findings: Findings) -> Message:
     def add(messages: Messages) -> Messages:
         if _find(messages, run.run_id):
             return messages
-        digest, memory = compose(run, findings, memory_of(messages), min_score=settings.alert_min_score)
+        known = messages[-1].memory if messages else None
+        digest, memory = compose(run, findings, known, min_score=settings.alert_min_score)
         title = html = ""
         if digest.is_news and settings.alert_urls:
             title = headline(digest)
@@ -190,12 +187,11 @@ def _read_findings(warehouse: str | Path | None, *, required: bool) -> Findings:
         return Findings()
 
 
-def _drawing(message: Message, draw: Draw | None) -> Callable[[], bytes | None]:
+def _drawing(shown: Picture | None, draw: Draw | None) -> Callable[[], bytes | None]:
     """Return what draws a message's picture, at most once."""
 
     @cache
     def picture() -> bytes | None:
-        shown = message.picture
         if not (draw and shown):
             return None
         try:

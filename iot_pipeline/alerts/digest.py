@@ -71,11 +71,11 @@ class Memory:
 
     Attributes:
         events: The events, as long as they may still matter.
-        checks: By the names of the checks that did not pass, how many things they found.
+        checks: How many things the checks that did not pass found, by name.
     """
 
     events: tuple[Told, ...] = ()
-    checks: tuple[tuple[str, int], ...] = ()
+    checks: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,11 @@ def compose(
     Returns:
         The digest, and what is known once it is sent.
     """
+    counts = {check.name: check.count for check in run.checks}
     if known is None:
         checks = tuple(check for check in run.checks if check.is_error)
         told = tuple(_told(event, ongoing=False) for event in findings.events)
-        return Digest(run, checks=checks), Memory(told, _counts(run.checks)) if run.succeeded else None
+        return Digest(run, checks=checks), Memory(told, counts) if run.succeeded else None
     told_before = {told.event_id: told for told in known.events}
     present = {event.event_id for event in findings.events}
     vanished = [told for told in known.events if told.event_id not in present]
@@ -156,15 +157,16 @@ def compose(
         for told in vanished
         if not findings.clock or told.end >= findings.clock - KEPT
     ]
-    counts = dict(known.checks)
-    news = tuple(check for check in run.checks if check.is_error or check.count > counts.get(check.name, -1))
+    news = tuple(
+        check for check in run.checks if check.is_error or check.count > known.checks.get(check.name, -1)
+    )
     standing = tuple(check.name for check in run.checks if check not in news)
     digest = Digest(
         run, _group(new), tuple(ended), tuple(settled), news, standing, reasonings=findings.reasonings
     )
     if not run.succeeded:  # it may have ended before some checks: what they said last still stands
-        return digest, Memory(tuple(told_after), _counts(run.checks, counts))
-    return digest, Memory(tuple(told_after), _counts(run.checks))
+        counts = known.checks | counts
+    return digest, Memory(tuple(told_after), counts)
 
 
 def _told(event: Event, *, ongoing: bool) -> Told:
@@ -182,12 +184,6 @@ def _overlap(told: Told, events: Iterable[Event]) -> bool:
         told.sensor_name == event.sensor_name and told.start <= event.end and event.start <= told.end
         for event in events
     )
-
-
-def _counts(
-    checks: Iterable[FailedCheck], before: dict[str, int] | None = None
-) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(((before or {}) | {check.name: check.count for check in checks}).items()))
 
 
 def _group(events: list[Event]) -> tuple[tuple[Event, ...], ...]:

@@ -20,8 +20,6 @@ MOST_EVENTS = 4
 _ONE_SIDED = ("spike", "burst", "level_shift", "drift")
 """The kinds whose readings lie on one side of what was expected."""
 _MARGIN = timedelta(days=1)
-_LONGEST = 300
-"""Characters of what a check found."""
 _SECOND = timedelta(seconds=1)
 
 
@@ -45,13 +43,12 @@ def render_digest(digest: Digest, *, warehouse: str, explore_url: str = "") -> s
         "span": describe_span,
         "title": title,
         "in_words": in_words,
-        "shorten": lambda text: text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…",
-        "link": lambda event: link_to(event, explore_url),
+        "link": link_to,
     }
     return environment.get_template("digest.html").render(
         digest=digest,
         warehouse=warehouse,
-        has_links=bool(explore_url),
+        explore_url=explore_url,
         most_incidents=MOST_INCIDENTS,
         most_events=MOST_EVENTS,
     )

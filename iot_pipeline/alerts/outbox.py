@@ -7,7 +7,7 @@ again.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -145,31 +145,25 @@ def _read(warehouse: Warehouse) -> tuple[Messages, Table | None]:
 
 
 def _to_row(message: Message) -> dict[str, Any]:
-    row = {field.name: getattr(message, field.name) for field in fields(message) if field.name != "memory"}
-    row["picture"] = asdict(message.picture) if message.picture else None
-    memory = message.memory
-    return row | {
-        "events": None if memory is None else [asdict(told) for told in memory.events],
-        "checks": None if memory is None else [{"name": name, "count": n} for name, n in memory.checks],
-    }
+    row = asdict(message)
+    memory = row.pop("memory")
+    if memory:
+        row["events"] = memory["events"]
+        row["checks"] = [{"name": name, "count": count} for name, count in memory["checks"].items()]
+    return row
 
 
 def _from_row(row: dict[str, Any]) -> Message:
-    events, checks = row.pop("events"), row.pop("checks")
+    events, checks, picture = (row.pop(name) for name in ("events", "checks", "picture"))
     memory = None
     if events is not None:
         told = tuple(
             Told(**event | {name: event[name].astimezone(BERLIN) for name in ("start", "end")})
             for event in events
         )
-        memory = Memory(told, tuple((check["name"], check["count"]) for check in checks or ()))
-    picture = Picture(**row.pop("picture")) if row["picture"] else row.pop("picture")
-    return Message(**row | {"delivered": tuple(row["delivered"] or ())}, picture=picture, memory=memory)
-
-
-def memory_of(messages: Messages) -> Memory | None:
-    """Return what people know; None before the first good run."""
-    return messages[-1].memory if messages else None
+        memory = Memory(told, {check["name"]: check["count"] for check in checks or ()})
+    shown = Picture(**picture) if picture else None
+    return Message(**row | {"delivered": tuple(row["delivered"] or ())}, picture=shown, memory=memory)
 
 
 def mark_delivered(message: Message, services: tuple[str, ...], sent_at: datetime | None) -> Message:

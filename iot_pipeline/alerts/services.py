@@ -38,7 +38,7 @@ class Service:
     label: str
     plugin: "NotifyBase" = field(repr=False)
 
-    def send(self, title: str, html: str, draw: Callable[[], bytes | None] = lambda: None) -> bool:
+    def send(self, title: str, html: str, draw: Callable[[], bytes | None]) -> bool:
         """Send a message and tell whether the service has taken it.
 
         Args:
@@ -125,8 +125,8 @@ def call_heartbeat(url: str) -> bool:
 
 @contextmanager
 def _kept_out_of_logs() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("apprise", "urllib3", "requests")]
-    loggers += [logging.getLogger("urllib3.connectionpool")]
+    names = ("apprise", "urllib3", "urllib3.connectionpool", "requests")
+    loggers = [logging.getLogger(name) for name in names]
     before = [logger.disabled for logger in loggers]
     for logger in loggers:
         logger.disabled = True
