@@ -126,12 +126,11 @@ def call_heartbeat(url: str) -> bool:
 @contextmanager
 def _kept_out_of_logs() -> Iterator[None]:
     names = ("apprise", "urllib3", "urllib3.connectionpool", "requests")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
+    before = {logger: logger.disabled for logger in map(logging.getLogger, names)}
+    for logger in before:
         logger.disabled = True
     try:
         yield
     finally:
-        for logger, was_disabled in zip(loggers, before, strict=True):
+        for logger, was_disabled in before.items():
             logger.disabled = was_disabled

@@ -10,6 +10,7 @@ from iot_pipeline.explore._fleet import Events
 from iot_pipeline.explore._frame import residual_ticks
 from iot_pipeline.explore._scale import HUGE, bulk_edges
 from iot_pipeline.explore._style import SYMBOLS, Option, Palette
+from iot_pipeline.kinds import title
 from iot_pipeline.thinning import (
     FloatArray,
     IndexArray,
@@ -32,14 +33,7 @@ _TOLD: Option = {"encode": {"x": 0, "y": 1, "tooltip": [2]}}
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trace:
-    """A sensor to be drawn.
-
-    Attributes:
-        name: Its name.
-        judged: Its readings and model.
-        flags: Its flagged readings.
-        events: Its events.
-    """
+    """A sensor to be drawn: its readings and model, what was flagged, and its events alone."""
 
     name: str
     judged: Judged
@@ -70,14 +64,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """Where a sensor is drawn.
+    """Where a sensor is drawn: the axes of its readings and of its residuals, which have a title.
 
-    Attributes:
-        above: The axes of its readings.
-        below: The axes of its residuals.
-        colour: The colour of both.
-        title: What its residuals are called.
-        edges: The values at the edges, if not all readings lie between them.
+    `edges` are the values at the panel's edges, if not all readings lie between them.
     """
 
     above: Option
@@ -153,13 +142,13 @@ def _curves(trace: Trace, window: Window, panel: _Panel) -> list[Option]:
     # The band is an area stacked upon its lower edge.
     edge = {"color": palette.model, "width": 0.8, "opacity": 0.6}
     stacked = {**_LINE, **above, "stack": str(above), "stackStrategy": "all", "lineStyle": edge, "z": 4}
+    stacked["tooltip"] = {"show": False}
     return [
-        {**stacked, "data": _points(at, low), "tooltip": {"show": False}},
+        {**stacked, "data": _points(at, low)},
         {
             **stacked,
             "name": "± 3 sd",
             "data": _points(at, high - low),
-            "tooltip": {"show": False},
             "itemStyle": {"color": palette.model, "opacity": 0.35},
             "areaStyle": {"color": palette.model, "opacity": 0.16},
         },
@@ -212,7 +201,7 @@ def _markers(flags: Flags, judged: Judged, window: Window, panel: _Panel) -> lis
         name, colours = window.kinds[number], window.palette
         marker = {
             **_MARKER,
-            "name": name.replace("_", " "),
+            "name": title(name),
             "symbol": SYMBOLS.get(name, "pin"),
             "itemStyle": {
                 "color": colours.kind(name),

@@ -21,6 +21,7 @@ from iot_pipeline.explore._panels import Incidents, SensorPanel, Sensors
 from iot_pipeline.explore._style import DARK
 from iot_pipeline.explore._toolbar import Action, Toolbar, show_keys
 from iot_pipeline.explore._view import MOST_SENSORS, View
+from iot_pipeline.kinds import title
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,7 +296,7 @@ class Page:
         except (IotPipelineError, ValueError) as error:
             ui.notify(str(error), type="negative")
             return
-        ui.notify(f"noted: {kind.replace('_', ' ')}")
+        ui.notify(f"noted: {title(kind)}")
         self._sensor.clear_note()
         if await self._refresh():
             await self._open(self._view.to_query())

@@ -10,7 +10,7 @@ from nicegui import events, ui
 from iot_pipeline.berlin import describe_length, from_instant
 from iot_pipeline.explore._data import Fleet
 from iot_pipeline.explore._fleet import Incident, incidents, rank, sparklines
-from iot_pipeline.kinds import ANNOTATIONS, counted
+from iot_pipeline.kinds import ANNOTATIONS, counted, title
 from iot_pipeline.thinning import IntArray
 
 OnName = Callable[[str], Awaitable[None]]
@@ -130,11 +130,8 @@ class SensorPanel:
         self._note = ui.input("note").props("dense outlined").classes("full-width")
         with ui.row().classes("answers"):
             for kind in sorted(ANNOTATIONS):
-                text = kind.replace("_", " ")
-                button = ui.button(
-                    text, on_click=lambda kind=kind: on_answer(kind, str(self._note.value or ""))
-                )
-                button.props("outline dense no-caps")
+                button = ui.button(title(kind)).props("outline dense no-caps")
+                button.on_click(lambda kind=kind: on_answer(kind, str(self._note.value or "")))
 
     def show(self, fleet: Fleet, name: str) -> None:
         """Show a sensor."""
@@ -170,7 +167,7 @@ class SensorPanel:
 
 
 def _words(kind: str, annotation: str) -> str:
-    return " · ".join(filter(None, (kind, annotation))).replace("_", " ")
+    return title(" · ".join(filter(None, (kind, annotation))))
 
 
 class Incidents:

@@ -25,13 +25,7 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a button does.
-
-    Attributes:
-        icon: Its name among Material's icons.
-        hint: What it does, in words.
-        run: Called when somebody clicks.
-    """
+    """What a button does: the name of its icon among Material's, a hint in words, and what a click calls."""
 
     icon: str
     hint: str
