@@ -41,20 +41,19 @@ class S3Connection:
         from botocore.exceptions import NoCredentialsError  # noqa: PLC0415 - slow to import, as boto3 is
 
         client, session = self._open()
-        key, secret, token = self.aws_access_key_id, self.aws_secret_access_key, self.aws_session_token
-        if not key:
+        names = "aws_access_key_id", "aws_secret_access_key", "aws_session_token"
+        keys = [getattr(self, name) for name in names]
+        if not self.aws_access_key_id:
             credentials = session.get_credentials()
             if not credentials:
                 raise NoCredentialsError
-            key, secret, token, *_ = credentials.get_frozen_credentials()
+            keys = credentials.get_frozen_credentials()[:3]
         endpoint = client.meta.endpoint_url
         options = {
             "aws_endpoint": endpoint,
             "aws_region": client.meta.region_name,
             "aws_virtual_hosted_style_request": "false",
-            "aws_access_key_id": key,
-            "aws_secret_access_key": secret,
-            "aws_session_token": token,
+            **dict(zip(names, keys, strict=True)),
             "aws_conditional_put": "etag",
             "allow_http": str(endpoint.startswith("http://")).lower(),
             "connect_timeout": f"{CONNECT_SECONDS}s",
