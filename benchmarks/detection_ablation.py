@@ -34,7 +34,7 @@ PARTS: dict[str, Part] = {
     "tails of the noise": {"judge.tail_freedom": lambda _: (np.inf, 1.0)},
     "memory of the noise": {"judge.memory": lambda _: np.empty(0)},
     "variation of sums": {"judge.inflation": lambda *_: 1.0},
-    "first guess of calm blocks": {"judge._calm": lambda z, _: np.ones(len(z), dtype=bool)},
+    "first guess of calm blocks": {"judge._calm": lambda z: np.ones(len(z), dtype=bool)},
     "collective tests": {"judge.collective_runs": lambda *_: []},
     "single readings": {"judge.point_runs": lambda *_: []},
     "stuck, on residuals": {"judge.stuck_runs": lambda *_, **__: []},

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.types import FloatArray, IntArray
@@ -18,23 +19,21 @@ _LEAST_RATIO = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Blocks of equal count, B of them with m readings each.
+    """Blocks of equal count, B of them.
 
     Attributes:
-        index: int, shape (B, m), the readings of each block; some readings belong to none.
         x: float64, shape (B,), the mean time of each block, in [-1, 1] over the sensor's span.
         level: float64, shape (B,), a robust mean.
         error: float64, shape (B,), the standard error of the level.
     """
 
-    index: IntArray
     x: FloatArray
     level: FloatArray
     error: FloatArray
 
 
 def block_index(n: int) -> IntArray:
-    """Divide n readings into blocks, int[B, m]."""
+    """Give the readings of each block, int[B, m] of n; some belong to none."""
     return equal_parts(n, min(_BLOCKS, max(n // _SMALLEST_BLOCK, min(n, _FEWEST_BLOCKS))))
 
 
@@ -79,7 +78,7 @@ def condense(readings: Readings, values: FloatArray) -> Blocks:
         shift += clipped.sum(axis=1, keepdims=True) / inside
     level = level + shift[:, 0]
     error = np.sqrt(index.shape[1] * np.mean(clipped**2, axis=1)) / inside[:, 0]
-    return Blocks(index, centre, level, _calibrated(level, np.maximum(error, readings.floor), index.shape[1]))
+    return Blocks(centre, level, _calibrated(level, np.maximum(error, readings.floor), index.shape[1]))
 
 
 def _calibrated(level: FloatArray, error: FloatArray, size: int) -> FloatArray:
@@ -91,8 +90,7 @@ def _calibrated(level: FloatArray, error: FloatArray, size: int) -> FloatArray:
     """
     if len(error) < _NEIGHBOURS:
         return error
-    padded = np.pad(error, _NEIGHBOURS // 2, mode="edge")
-    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, _NEIGHBOURS), axis=1)
+    smooth: FloatArray = ndimage.median_filter(error, _NEIGHBOURS, mode="nearest")
     difference = np.abs(level[:-2] - 2.0 * level[1:-1] + level[2:])
     expected = np.sqrt(smooth[:-2] ** 2 + 4.0 * smooth[1:-1] ** 2 + smooth[2:] ** 2)
     ratio = 1.4826 * float(np.median(difference / expected))

@@ -155,11 +155,11 @@ def _noise(readings: Readings, fit: Fit) -> tuple[Curve, Cycle | None, FloatArra
     residual = readings.values - fit.expected
     floor = max(readings.floor, _PRECISION * float(np.max(np.abs(fit.curve.y))))
     unbiased = residual * np.sqrt(n / max(n - fit.trends[0].size, 1))
-    curve = local_scale(readings.x, unbiased, fit.blocks.index, floor)
+    curve = local_scale(readings.x, unbiased, floor)
     rhythm = scale_cycle(readings.seconds, residual / curve(readings.x), fit.cycles)
     if rhythm:
         loudness = np.exp(rhythm(readings.seconds))
-        curve = local_scale(readings.x, unbiased / loudness, fit.blocks.index, floor)
+        curve = local_scale(readings.x, unbiased / loudness, floor)
         residual = residual / loudness
     return curve, rhythm, residual / curve(readings.x)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
+from iot_pipeline.detection.blocks import block_index
 from iot_pipeline.detection.events import (
     ALWAYS_POSSIBLE,
     LARGEST_SHARE,
@@ -18,7 +19,7 @@ from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.noise import gaussianise, inflation, local_scale, memory, tail_freedom, whiten
 from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.tails import deviations
-from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
+from iot_pipeline.detection.types import BoolArray, FloatArray
 
 _CALM = 5.0  # median deviations within which a block is like the others
 _CORE = 3.0  # standard deviations beyond which a reading is clipped before the noise's memory is judged
@@ -64,10 +65,9 @@ def judge(readings: Readings, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdi
             go. No two days are alike there, so all days tell how much sums of readings vary.
     """
     starts = np.concatenate(([0], np.searchsorted(readings.x, fit.trends[0].breaks)))
-    index = fit.blocks.index
     stuck = _stuck(readings)
     testable = _outside(stuck, np.ones(len(z), dtype=bool))
-    regular = testable & _calm(z, index)
+    regular = testable & _calm(z)
     collective: list[Run] = []
     known = None
     for _ in range(2):
@@ -76,7 +76,7 @@ def judge(readings: Readings, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdi
         white = z
         if len(coefficients):
             white = whiten(z, coefficients)
-            white = white / local_scale(readings.x, white, index, _TINY)(readings.x)
+            white = white / local_scale(readings.x, white, _TINY)(readings.x)
             # Nothing comes before the first reading, and a break may lie a reading or two beside the jump:
             # what comes before it may excuse what comes after, but not accuse it.
             after = starts[:, None] + np.arange(-1, len(coefficients) + 1)
@@ -124,8 +124,9 @@ def _stuck(readings: Readings) -> list[Run]:
     return [replace(run, evidence=float(deviations(np.array(run.evidence))) ** 2 / 2) for run in found]
 
 
-def _calm(z: FloatArray, index: IntArray) -> BoolArray:
+def _calm(z: FloatArray) -> BoolArray:
     """Mark the readings of blocks whose level and spread are those of most blocks, bool[n]: a first guess."""
+    index = block_index(len(z))
     rows = np.clip(z[index], -_CORE, _CORE)
     calm = np.ones(len(rows), dtype=bool)
     for figure in (rows.mean(axis=1), np.sum(rows**2, axis=1)):

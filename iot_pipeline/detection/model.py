@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iot_pipeline.detection.blocks import Blocks, block_index, condense, equal_parts, row_medians
+from iot_pipeline.detection.blocks import block_index, condense, equal_parts, row_medians
 from iot_pipeline.detection.cycles import A_FEW_DAYS, DAY, MANY_DAYS, WEEK, find_periods, fit_cycles, repeats
 from iot_pipeline.detection.piecewise import piecewise_trends
 from iot_pipeline.detection.prepare import Readings, sampled
@@ -47,14 +47,12 @@ class Fit:
         trends: All candidates, the chosen one first.
         curve: The chosen trend.
         cycles: What repeats, over seconds.
-        blocks: The blocks that the trend was fitted to.
         expected: float64, shape (n,), the model at the readings.
     """
 
     trends: list[Trend]
     curve: Curve
     cycles: tuple[Cycle, ...]
-    blocks: Blocks
     expected: FloatArray
 
 
@@ -93,7 +91,7 @@ def fit_model(readings: Readings, rhythm: Rhythm) -> Fit:
     cycles, season = _fit_season(
         readings, values - trend, periods, season, deviations=_NARROW, changes=changes
     )
-    return Fit(trends, curve, cycles, blocks, trend + season)
+    return Fit(trends, curve, cycles, trend + season)
 
 
 def _find_periods(readings: Readings) -> tuple[tuple[float, ...], FloatArray]:

@@ -4,12 +4,12 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
+from scipy import ndimage, special
 
-from iot_pipeline.detection.blocks import equal_parts, row_medians
+from iot_pipeline.detection.blocks import block_index, equal_parts, row_medians
 from iot_pipeline.detection.cycles import DAY, WEEK
 from iot_pipeline.detection.summer_time import clock_seconds
-from iot_pipeline.detection.types import BoolArray, Curve, Cycle, FloatArray, IntArray
+from iot_pipeline.detection.types import BoolArray, Curve, Cycle, FloatArray
 
 _WINSOR = 2.5
 _CLIPPED_MEAN = 0.79395  # the mean of |Z| clipped at 2.5 for standard normal Z
@@ -31,7 +31,7 @@ _LAGS = 4
 _OUTLIER = 4.0  # standard deviations of what the preceding readings leave unexplained
 
 
-def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: float) -> Curve:
+def local_scale(x: FloatArray, residual: FloatArray, floor: float) -> Curve:
     """Estimate the standard deviation of the noise over time; constant where its variation is insignificant.
 
     Winsorised mean deviations per block (Tukey, 1962; Huber & Ronchetti, "Robust Statistics", 2009), smoothed
@@ -40,15 +40,15 @@ def local_scale(x: FloatArray, residual: FloatArray, index: IntArray, floor: flo
     Args:
         x: float64, shape (n,), time, ascending.
         residual: float64, shape (n,).
-        index: int, shape (B, m), the blocks.
         floor: The smallest standard deviation.
     """
+    index = block_index(len(x))
     logs = np.log(np.maximum(_winsorised_scale(np.abs(residual[index])), floor))
     count = len(logs)
     if count < 4 * _GROUPS or not _varies(logs):
         return Curve(x[[0, -1]], np.full(2, np.exp(np.median(logs))))
     width = max(5, int(_WINDOW * count) | 1)
-    smooth = np.median(np.lib.stride_tricks.sliding_window_view(logs, width), axis=1)
+    smooth = ndimage.median_filter(logs, width)[width // 2 : -(width // 2)]
     smooth = np.pad(smooth, width // 2, mode="reflect", reflect_type="odd")  # no event at an end counts twice
     short = width // 8 | 1
     smooth = np.convolve(np.pad(smooth, short // 2, mode="edge"), np.full(short, 1.0 / short), mode="valid")

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from iot_pipeline.detection.blocks import Blocks
+from iot_pipeline.detection.blocks import Blocks, block_index
 from iot_pipeline.detection.prepare import Readings
 from iot_pipeline.detection.trends import Trend, capped_bic, fit_robustly, huber_weights
 from iot_pipeline.detection.types import Curve, FloatArray
@@ -185,7 +185,7 @@ def piecewise_trends(blocks: Blocks, readings: Readings, values: FloatArray) -> 
         return []
     jumps = [each.x for each in breaks if each.jump]
     # A block that holds readings from both sides of a jump tells of neither.
-    first, last = readings.x[blocks.index[:, [0, -1]]].T
+    first, last = readings.x[block_index(len(values))[:, [0, -1]]].T
     straddling = np.any([(first < jump) & (jump < last) for jump in jumps], axis=0)
     error = np.where(straddling, np.inf, blocks.error)
     design = _design(blocks.x, breaks)
