@@ -83,10 +83,15 @@ def _over_weeks(rows: FloatArray) -> FloatArray:
 
 def _over_days(rows: FloatArray) -> FloatArray:
     """Sum the rows of the days around each one, without its own."""
-    total = np.concatenate((np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)))
-    day = np.arange(len(rows))
-    last = np.minimum(day + _DAYS + 1, len(rows))
-    return np.maximum(total[last] - total[np.maximum(day - _DAYS, 0)] - rows, 0.0)
+    return np.maximum(sums_around(rows, _DAYS) - rows, 0.0)
+
+
+def sums_around(rows: FloatArray, width: int) -> FloatArray:
+    """Sum so many rows before and after each one, itself and as many as there are; the shape of the rows."""
+    total = np.concatenate((np.zeros_like(rows[:1]), np.cumsum(rows, axis=0)))
+    place = np.arange(len(rows))
+    sums: FloatArray = total[np.minimum(place + width + 1, len(rows))] - total[np.maximum(place - width, 0)]
+    return sums
 
 
 def _over_hours(rows: FloatArray, cells: int) -> FloatArray:

@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from iot_pipeline.detection.autoregression import fit_autoregression
 from iot_pipeline.detection.cycles import DAY
+from iot_pipeline.detection.day_cells import sums_around
 from iot_pipeline.detection.prepare import sampled
 from iot_pipeline.detection.tails import calibrated
 from iot_pipeline.detection.types import BoolArray, FloatArray, IntArray
@@ -104,14 +105,11 @@ def _matches(rest: FloatArray, heights: FloatArray, whitening: FloatArray, a_day
     match = match[: len(rest) - length + 1]
     size = np.abs(match)
     size = np.minimum(size, 6.0 * float(np.median(sampled(size))) + 1e-12)
-    total = np.concatenate(([0.0], np.cumsum(size)))
-    place = np.arange(len(match))
     whole = float(size.mean())
-    sums, counts = np.full(len(match), 5.0 * length * whole), np.full(len(match), 5.0 * length)
-    for width, sign in ((_DAYS * a_day, 1.0), (3 * length // 2, -1.0)):
-        low, high = np.maximum(place - width, 0), np.minimum(place + width + 1, len(match))
-        sums += sign * (total[high] - total[low])
-        counts += sign * (high - low)
+    sums, counts = (
+        5.0 * length * level + sums_around(each, _DAYS * a_day) - sums_around(each, 3 * length // 2)
+        for each, level in ((size, whole), (np.ones(len(size)), 1.0))
+    )
     usual = np.maximum(sums / np.maximum(counts, 1.0), _LEAST * whole + 1e-12)
     z: FloatArray = match / (np.sqrt(np.pi / 2) * usual)
     return z
