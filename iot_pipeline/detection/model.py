@@ -9,7 +9,7 @@ from iot_pipeline.detection.cycles import A_FEW_DAYS, DAY, MANY_DAYS, WEEK, find
 from iot_pipeline.detection.piecewise import piecewise_trends
 from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.summer_time import clock_changes
-from iot_pipeline.detection.trends import Trend, smooth_trends
+from iot_pipeline.detection.trends import Trend, ranked, smooth_trends
 from iot_pipeline.detection.types import Curve, Cycle, FloatArray
 
 YEAR = 365.25 * DAY
@@ -57,8 +57,25 @@ class Fit:
 
 
 def find_rhythm(readings: Readings) -> Rhythm:
-    """Find what repeats, and fit it to what a coarse trend leaves."""
-    periods, rough = _find_periods(readings)
+    """Find what repeats, and fit it to what a trend leaves that takes no part of it away."""
+    values = readings.values
+    index = block_index(len(values))
+    centres, medians = readings.x[index].mean(axis=1), row_medians(values[index])
+
+    def without_trend(parts: int) -> FloatArray:
+        return values - _coarse_trend(centres, medians, parts)(readings.x)
+
+    days, weeks = int(readings.span // DAY), int(readings.span // WEEK)
+    rough = without_trend(min(days, _COARSE) if days >= A_FEW_DAYS else _COARSE)  # no night is a trend
+    clipped = _clipped(rough, _WIDE)
+    periods = find_periods(readings, clipped)
+    if A_FEW_DAYS <= days < MANY_DAYS and DAY not in periods and repeats(readings, clipped, DAY):
+        periods = (DAY,)
+    if weeks and (WEEK in periods or periods == (DAY,)):
+        by_week = without_trend(min(weeks, _COARSE))  # no weekend is a trend
+        if WEEK not in periods and repeats(readings, _clipped(by_week, _WIDE), WEEK):
+            periods = (DAY, WEEK)
+        rough = by_week if WEEK in periods else rough
     return Rhythm(periods, rough, *_fit_season(readings, rough, periods, deviations=_WIDE))
 
 
@@ -81,8 +98,7 @@ def fit_model(readings: Readings, rhythm: Rhythm) -> Fit:
 
     trends = smooth_trends(blocks, np.pi * readings.span / YEAR)
     if not trends[0].is_adequate():
-        trends += piecewise_trends(blocks, readings, values - season)
-        trends.sort(key=lambda trend: trend.criterion)
+        trends = ranked(trends + piecewise_trends(blocks, readings, values - season))
     curve = trends[0].evaluate
     if not isinstance(curve, Curve):
         grid = np.linspace(-1.0, 1.0, _NODES + 1)
@@ -92,29 +108,6 @@ def fit_model(readings: Readings, rhythm: Rhythm) -> Fit:
         readings, values - trend, periods, season, deviations=_NARROW, changes=changes
     )
     return Fit(trends, curve, cycles, trend + season)
-
-
-def _find_periods(readings: Readings) -> tuple[tuple[float, ...], FloatArray]:
-    """Find what repeats, and what is left of the values without a trend that takes no part of it away."""
-    values = readings.values
-    index = block_index(len(values))
-    centres, medians = readings.x[index].mean(axis=1), row_medians(values[index])
-
-    def without_trend(parts: int) -> FloatArray:
-        return values - _coarse_trend(centres, medians, parts)(readings.x)
-
-    days, weeks = int(readings.span // DAY), int(readings.span // WEEK)
-    rough = without_trend(min(days, _COARSE) if days >= A_FEW_DAYS else _COARSE)  # no night is a trend
-    clipped = _clipped(rough, _WIDE)
-    periods = find_periods(readings, clipped)
-    if A_FEW_DAYS <= days < MANY_DAYS and DAY not in periods and repeats(readings, clipped, DAY):
-        periods = (DAY,)
-    if weeks and (WEEK in periods or periods == (DAY,)):
-        by_week = without_trend(min(weeks, _COARSE))  # no weekend is a trend
-        if WEEK not in periods and repeats(readings, _clipped(by_week, _WIDE), WEEK):
-            periods = (DAY, WEEK)
-        rough = by_week if WEEK in periods else rough
-    return periods, rough
 
 
 def _fit_season(

@@ -110,7 +110,7 @@ def smooth_trends(blocks: Blocks, year: float) -> list[Trend]:
     """Fit the smooth candidates and rank them, the best first; `year` is its angular frequency in x."""
     count = len(blocks.x)
     names = ("constant", "linear", "quadratic", "cubic")[: max(1, count // 4)]
-    trends = _ranked([_fitted(name, _polynomial(degree), blocks) for degree, name in enumerate(names)])
+    trends = ranked([_fitted(name, _polynomial(degree), blocks) for degree, name in enumerate(names)])
     adequate = trends[0].is_adequate()
     if count < _FEWEST_CURVED or (adequate and trends[0].size <= _STRAIGHT):
         return trends
@@ -122,7 +122,7 @@ def smooth_trends(blocks: Blocks, year: float) -> list[Trend]:
     name = "exponential decay" if rate > 0 else "exponential growth"
     trends.append(_fitted(name, _exponential, blocks, "rate", rate))
     if adequate:
-        return _ranked(trends)
+        return ranked(trends)
 
     omegas = np.append(np.pi * np.arange(0.75, min(16.0, count / 8), 0.5), min(max(year, 1.0), count / 2))
     omega = _start(_wave(1, 1), omegas, blocks)
@@ -132,10 +132,11 @@ def smooth_trends(blocks: Blocks, year: float) -> list[Trend]:
         name = "annual wave" if abs(omega / year - 1) < _LIKE_A_YEAR else "slow wave"
         name += (" with overtone" if harmonics > 1 else "") + (" on a slope" if degree else "")
         trends.append(_fitted(name, basis, blocks, "omega", omega))
-    return _ranked(trends)
+    return ranked(trends)
 
 
-def _ranked(trends: list[Trend]) -> list[Trend]:
+def ranked(trends: list[Trend]) -> list[Trend]:
+    """Sort them, the best first."""
     return sorted(trends, key=lambda trend: trend.criterion)
 
 
