@@ -26,11 +26,12 @@ _A_TURN = 0.02  # of a curve's height; a smaller move back is none
 
 def model_name(fit: Fit) -> str:
     """Name the model, such as "piecewise linear + daily cycle"."""
-    cycles = [
-        f"{_CYCLES[each.period]} cycle" if each.period in _CYCLES else f"cycle of {each.period / 3600:.2f} h"
-        for each in fit.cycles
-    ]
+    cycles = [_repeating("cycle", each, f"{each.period / 3600:.2f} h") for each in fit.cycles]
     return " + ".join([fit.trends[0].name, *cycles])
+
+
+def _repeating(noun: str, cycle: Cycle, length: str) -> str:
+    return f"{_CYCLES[cycle.period]} {noun}" if cycle.period in _CYCLES else f"{noun} of {length}"
 
 
 def model_parameters(fit: Fit, span: float, scale: float) -> tuple[tuple[str, float], ...]:
@@ -119,12 +120,7 @@ def _times(count: int) -> str:
 
 
 def _rhythm(cycles: Sequence[Cycle]) -> str:
-    rhythms = [
-        f"a {_CYCLES[each.period]} rhythm"
-        if each.period in _CYCLES
-        else f"a rhythm of {each.period / 3600:.3g} hours"
-        for each in cycles
-    ]
+    rhythms = [f"a {_repeating('rhythm', each, f'{each.period / 3600:.3g} hours')}" for each in cycles]
     return f", with {' and '.join(rhythms)}" if rhythms else ""
 
 
