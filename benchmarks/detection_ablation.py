@@ -39,7 +39,7 @@ PARTS: dict[str, Part] = {
     "single readings": {"judge.point_runs": lambda *_: []},
     "stuck, on residuals": {"judge.stuck_runs": lambda *_, **__: []},
     "innovations": {"detect._ENOUGH": 10**9, "detect._FEWEST_FOLLOWED": 10**9},
-    "residuals of Gaussian steps": {"follow.Innovations.are_gaussian": lambda _: False},
+    "residuals of Gaussian steps": {"follow.Innovations.are_gaussian": lambda *_: False},
     "times of the day": {"day_cells.DayCells.local_mean": lambda _, v, **__: np.full(len(v), v.mean())},
     "days of the week": {"day_cells._over_weeks": np.zeros_like},
     "patches": {"follow.find_patches": lambda innovations, *_: ([], innovations)},

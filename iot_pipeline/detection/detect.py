@@ -91,7 +91,7 @@ def _judged(readings: Readings) -> _Outcome:
     correlation = neighbour_correlation(rhythm.rough - rhythm.season)
     if n >= _ENOUGH and abs(correlation) >= _CLOSELY:
         innovations = find_innovations(readings)
-        if not innovations.are_gaussian():
+        if not innovations.are_gaussian(readings.floor):
             return _by_innovations(readings, innovations, explain.CLOSELY, rhythm.cycles, correlation)
     fit = fit_model(readings, rhythm)
     verdict = _by_residuals(readings, fit)
@@ -167,27 +167,29 @@ def _noise(readings: Readings, fit: Fit) -> tuple[Curve, Cycle | None, FloatArra
 def _by_innovations(
     readings: Readings, innovations: Innovations, why: str, cycles: Sequence[Cycle], correlation: float
 ) -> _Outcome:
-    followed = follow(readings, innovations)
-    expected = _in_units(readings, followed.expected)
-    noise = np.minimum(followed.noise, _LARGEST / readings.scale) * readings.scale
+    scores, scaled, runs, doubt = follow(readings, innovations)
+    expected = _in_units(readings, scaled)
+    noise = np.minimum(innovations.scale, _LARGEST / readings.scale) * readings.scale
     model = SensorModel(
         name="autoregression",
         parameters=(("residual_autocorrelation", correlation),),
         noise_sd=float(np.median(sampled(noise))),
         autocorrelation=correlation,
         n_points=len(noise),
-        misfit=followed.doubt > 1.0,
+        misfit=doubt > 1.0,
         origin=readings.origin,
         # Nothing is predicted but readings: between two of them, the line through what was expected of both.
         trend=Curve(readings.seconds, expected),
         noise=Curve(readings.seconds, noise),
     )
     return _Outcome(
-        scores=_raised(followed.scores, [run for run in followed.runs if run.kind == "gap"]),
+        scores=_raised(scores, [run for run in runs if run.kind == "gap"]),
         expected=expected,
-        runs=followed.runs,
+        runs=runs,
         model=model,
-        words=lambda events: explain.reasoning_of_innovations(why, cycles, correlation, followed, events),
+        words=lambda events: explain.reasoning_of_innovations(
+            why, cycles, correlation, events, doubt=doubt, runs=runs
+        ),
     )
 
 

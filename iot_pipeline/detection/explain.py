@@ -10,7 +10,6 @@ from scipy import special
 from iot_pipeline.berlin import BERLIN, describe_length
 from iot_pipeline.detection.cycles import DAY, WEEK
 from iot_pipeline.detection.events import Run
-from iot_pipeline.detection.follow import Followed
 from iot_pipeline.detection.judge import Verdict
 from iot_pipeline.detection.model import Fit
 from iot_pipeline.detection.types import Cycle, Event, FloatArray
@@ -64,15 +63,21 @@ def reasoning(fit: Fit, verdict: Verdict, events: Sequence[Event]) -> str:
 
 
 def reasoning_of_innovations(
-    why: str, cycles: Sequence[Cycle], correlation: float, verdict: Followed, events: Sequence[Event]
+    why: str,
+    cycles: Sequence[Cycle],
+    correlation: float,
+    events: Sequence[Event],
+    *,
+    doubt: float,
+    runs: Sequence[Run],
 ) -> str:
     """Say likewise of a sensor that is judged by innovations, and why it is: `CLOSELY` or `NO_CURVE`."""
     how = "judged by how far a reading jumps from where the last eight lead"
     course = f"Wanders{_rhythm(cycles)}, and {why}: {how}"
-    if verdict.doubt > 1.0:
-        course += f". It jumps a lot, so every deviation counts {verdict.doubt:.2g} times less"
+    if doubt > 1.0:
+        course += f". It jumps a lot, so every deviation counts {doubt:.2g} times less"
     figures = f"a reading and the next correlate at {correlation:.2f} around a line and the rhythm"
-    return _said(course, events, verdict.runs, figures)
+    return _said(course, events, runs, figures)
 
 
 def _said(course: str, events: Sequence[Event], runs: Sequence[Run], figures: str) -> str:

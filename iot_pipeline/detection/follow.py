@@ -46,7 +46,6 @@ class Innovations:
         usable: bool, shape (n,), whether as many readings as are needed precede without a pause.
         filter: float64, shape (p + 1,), turns readings into innovations.
         scale: float64, shape (n,), the local standard deviation of the innovations.
-        floor: The least that it can be.
         cells: The readings' days and times of the day.
     """
 
@@ -54,40 +53,19 @@ class Innovations:
     usable: BoolArray
     filter: FloatArray
     scale: FloatArray
-    floor: float
     cells: DayCells
 
-    def are_gaussian(self) -> bool:
+    def are_gaussian(self, floor: float) -> bool:
         """Say whether they scatter as Gaussian noise does, which no coarse resolution hides.
 
         Then a curve with noise around it, which may remember its past, describes the sensor. Few events are
-        rarer than the quantile that tells.
+        rarer than the quantile that tells. The floor is that of the readings.
         """
         scale = sampled(self.scale)
         size = np.abs(sampled(self.values) / scale)[sampled(self.usable)]
-        fine = float(np.median(scale)) > _FINE * self.floor
+        fine = float(np.median(scale)) > _FINE * floor
         away = float(np.quantile(size, _FAR_OUT)) / max(float(np.median(size)), 1e-12)
         return fine and _GAUSSIAN[0] < away < _GAUSSIAN[1]
-
-
-@dataclass(frozen=True, eq=False)
-class Followed:
-    """The verdict on n readings judged by innovations; in scaled units.
-
-    Attributes:
-        scores: float64, shape (n,), the deviation of a Gaussian reading as rare as this one, or as what it
-            belongs to.
-        expected: float64, shape (n,), where the readings before lead, without what is anomalous about them.
-        noise: float64, shape (n,), the standard deviation around it.
-        runs: The anomalies in the order of time.
-        doubt: What the scores were divided by, since too much or too often would be flagged; else 1.
-    """
-
-    scores: FloatArray
-    expected: FloatArray
-    noise: FloatArray
-    runs: list[Run]
-    doubt: float
 
 
 def find_innovations(readings: Readings) -> Innovations:
@@ -99,11 +77,18 @@ def find_innovations(readings: Readings) -> Innovations:
     bounded = np.minimum(size, _CLIP * usual)
     local = cells.local_mean(bounded, hours=2, pseudo=(50.0, 10.0))
     scale = np.sqrt(np.pi / 2) * np.maximum(local, _FLOOR * float(bounded.mean()))
-    return Innovations(values, usable, filter_, np.maximum(scale, readings.floor), readings.floor, cells)
+    return Innovations(values, usable, filter_, np.maximum(scale, readings.floor), cells)
 
 
-def follow(readings: Readings, found: Innovations) -> Followed:
-    """Find patches between two edges, edges alone, runs of repeats and slow shapes in readings."""
+def follow(readings: Readings, found: Innovations) -> tuple[FloatArray, FloatArray, list[Run], float]:
+    """Find patches between two edges, edges alone, runs of repeats and slow shapes in n readings.
+
+    Returns:
+        The scores, float64[n]: the deviation of a Gaussian reading as rare as this one, or as what it belongs
+        to; what is expected, float64[n], in scaled units: where the readings before lead, without what is
+        anomalous about them; the anomalies in the order of time; and what the scores were divided by, since
+        too much or too often would be flagged, else 1.
+    """
     scale = found.scale
     tail = calibrated((found.values / scale)[found.usable], few=2 * NATURAL)
     longest = int(DAY / max(readings.step, 1.0))
@@ -134,7 +119,7 @@ def follow(readings: Readings, found: Innovations) -> Followed:
     heights = heights_of(flagged, len(rest))
     missed = found.values - np.convolve(heights, found.filter)[: len(rest)]
     expected = readings.values - heights - missed
-    return Followed(deviations(evidence), expected, scale, runs, doubt)
+    return deviations(evidence), expected, runs, doubt
 
 
 def _kind(patch: Patch) -> str:
