@@ -1,6 +1,6 @@
 """How rare a deviation is, told by the quantiles of a series' own."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from scipy import special
@@ -15,35 +15,15 @@ _LEAST_FAR = 0.97  # of the greater quantile, in a short series
 _GRID = np.concatenate(([0.0], np.geomspace(1e-2, 1e12, 600)))
 _DEVIATIONS = -special.ndtri_exp(-_GRID - np.log(2.0))
 
-
-@dataclass(frozen=True)
-class Tail:
-    """Evidence against chance, -ln p, of a deviation: straight to `near`, to `far` and on beyond.
-
-    Attributes:
-        near: A deviation, in standard deviations.
-        far: A greater one.
-        evidence: That of `far`.
-    """
-
-    near: float
-    far: float
-    evidence: float
-
-    def __call__(self, z: FloatArray) -> FloatArray:
-        """Evaluate at deviations of either sign."""
-        size = np.abs(z)
-        slope = (self.evidence - _NEAR[2]) / (self.far - self.near)
-        result: FloatArray = np.where(
-            size < self.near, size * (_NEAR[2] / self.near), _NEAR[2] + (size - self.near) * slope
-        )
-        return result
+Tail = Callable[[FloatArray], FloatArray]
+"""Evidence against chance, -ln p, of deviations of either sign."""
 
 
 def calibrated(z: FloatArray, evidence: float = _FAR[2], few: int = 0) -> Tail:
-    """Let two quantiles be the geometric mean of a series' own and those that sensors mostly have.
+    """Let evidence grow along straight lines to a near and a far quantile, and on beyond.
 
-    A distribution fitted to the core would have to be extrapolated: after a power law nothing is ever rare.
+    Each is the geometric mean of a series' own quantile and the one that sensors mostly have. A distribution
+    fitted to the core would have to be extrapolated: after a power law nothing is ever rare.
 
     Args:
         z: float64, shape (n,), deviations of either sign.
@@ -57,7 +37,15 @@ def calibrated(z: FloatArray, evidence: float = _FAR[2], few: int = 0) -> Tail:
     own = np.quantile(size, (_NEAR[0], far_out))
     usual = _NEAR[1], _NEAR[1] + share * (_FAR[1] - _NEAR[1])
     near, far = np.sqrt(np.maximum(own, 1e-9) * usual).tolist()
-    return Tail(near, far, _NEAR[2] + share * (evidence - _NEAR[2]))
+    at_far = _NEAR[2] + share * (evidence - _NEAR[2])
+    slope = (at_far - _NEAR[2]) / (far - near)
+
+    def tail(z: FloatArray) -> FloatArray:
+        size = np.abs(z)
+        result: FloatArray = np.where(size < near, size * (_NEAR[2] / near), _NEAR[2] + (size - near) * slope)
+        return result
+
+    return tail
 
 
 def deviations(evidence: FloatArray) -> FloatArray:
