@@ -90,11 +90,12 @@ def follow(readings: Readings, found: Innovations) -> tuple[FloatArray, FloatArr
         too much or too often would be flagged, else 1.
     """
     scale = found.scale
-    tail = calibrated((found.values / scale)[found.usable], few=2 * NATURAL)
+    z = found.values / scale
+    tail = calibrated(z[found.usable], few=2 * NATURAL)
     longest = int(DAY / max(readings.step, 1.0))
     patches, rest = find_patches(found.values, scale, found.filter, tail, longest)
     calm = readings.values - heights_of(patches, len(rest))
-    edges = np.minimum(tail(rest / scale), tail(found.values / scale))
+    edges = np.minimum(tail(rest / scale), tail(z))
 
     # An event has two edges: a reading counts as much as its own or as the next one, whichever is more.
     evidence = np.maximum(edges, np.append(edges[1:], 0.0))

@@ -95,9 +95,7 @@ def _common_steps(
     gains = tail(edges / scale)[:, None] - tail(left / scale[:, None])
     # A step explains both edges, or it is none.
     both = np.where(gains.min(axis=0) > 0, gains.sum(axis=0), 0.0)
-    best = np.argmax(both, axis=0)
-    pick = np.arange(len(best))
-    return heights[best, pick], both[best, pick]
+    return np.choose(np.argmax(both, axis=0), heights), both.max(axis=0)
 
 
 def heights_of(patches: list[Patch], n: int) -> FloatArray:

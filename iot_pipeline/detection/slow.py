@@ -123,6 +123,6 @@ def _evidence(z: FloatArray, shape: Shape, *, order: int, length: int, empty: Bo
     evidence[gaps[length:] - gaps[:-length] > _EMPTY * length] = 0.0
     width = max(round(shape.core * length), 1)
     first = (length - width) // 2
-    padded = np.concatenate((np.zeros(first + width - 1), evidence, np.zeros(length - first)))
-    greatest: FloatArray = ndimage.maximum_filter1d(padded, width)
-    return greatest[width // 2 :][: len(empty)]
+    begun = np.concatenate((np.zeros(first), evidence, np.zeros(length - 1 - first)))  # where a core begins
+    greatest: FloatArray = ndimage.maximum_filter1d(begun, width, mode="constant", origin=(width - 1) // 2)
+    return greatest
