@@ -88,14 +88,12 @@ def _over_days(rows: FloatArray) -> FloatArray:
 
 def sums_around(rows: FloatArray, width: int) -> FloatArray:
     """Sum so many rows before and after each one, itself and as many as there are; the shape of the rows."""
-    total = np.concatenate((np.zeros_like(rows[:1]), np.cumsum(rows, axis=0)))
-    place = np.arange(len(rows))
-    sums: FloatArray = total[np.minimum(place + width + 1, len(rows))] - total[np.maximum(place - width, 0)]
-    return sums
+    total = np.cumsum(np.pad(rows, [(width + 1, width)] + [(0, 0)] * (rows.ndim - 1)), axis=0)
+    return total[2 * width + 1 :] - total[: -2 * width - 1]
 
 
 def _over_hours(rows: FloatArray, cells: int) -> FloatArray:
     """Sum the cells around each time of the day; the day is a circle."""
-    ring = np.concatenate((rows[:, -cells:], rows, rows[:, :cells]), axis=1)
-    total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(ring, axis=1)), axis=1)
+    nothing = np.zeros((len(rows), 1))
+    total = np.cumsum(np.hstack((nothing, rows[:, -cells:], rows, rows[:, :cells])), axis=1)
     return total[:, 2 * cells + 1 :] - total[:, : rows.shape[1]]
