@@ -82,12 +82,12 @@ def judge(readings: Readings, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdi
             after = starts[:, None] + np.arange(-1, len(coefficients) + 1)
             after = np.clip(after, 0, len(z) - 1)
             white[after] = np.where(np.abs(white) < np.abs(z), white, z)[after]
-        tails = tail_freedom(white[regular])
+        freedom, scale = tail_freedom(white[regular])
         # A short series tells too little about its scale and its tails to believe in Gaussian ones.
         certainty = np.inf if len(z) > _LONG else min(len(z) / 2, 30.0)
-        scores = gaussianise(white, min(tails[0], certainty), tails[1])
+        scores = gaussianise(white, min(freedom, certainty), scale)
         deflation = inflation(np.clip(scores, -_CORE, _CORE), testable if rhythm else regular)
-        noise = (tails, deflation, coefficients.tobytes())
+        noise = (freedom, scale, deflation, coefficients.tobytes())
         if noise == known:
             break
         known = noise
@@ -99,7 +99,7 @@ def judge(readings: Readings, z: FloatArray, fit: Fit, *, rhythm: bool) -> Verdi
     found = [] if misfit else _united(collective, points)
     runs = sorted([*stuck, *found, *gap_runs(readings.clock)], key=lambda run: run.start)
     correlation = float(np.sum(core[1:] * core[:-1]) / np.sum(core**2)) if len(coefficients) else 0.0
-    return Verdict(scores, runs, tails[0], correlation, misfit)
+    return Verdict(scores, runs, freedom, correlation, misfit)
 
 
 def _too_many(collective: list[Run], points: list[Run], n: int, *, trusted: bool) -> bool:

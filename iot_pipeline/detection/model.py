@@ -129,7 +129,7 @@ def _fit_season(
         rest = residual - season
         clipped = _clipped(rest, deviations)
         cycles = fit_cycles(readings, season + clipped, periods, changes)
-        season = np.add.reduce([cycle(readings.seconds) for cycle in cycles]) if cycles else 0.0
+        season = sum(cycle(readings.seconds) for cycle in cycles)
         if np.count_nonzero(clipped != rest) < _MUCH * len(rest):
             break
     return cycles, season

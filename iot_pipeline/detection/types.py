@@ -139,10 +139,7 @@ class SensorModel:
     def expected_at(self, timestamps: TimeArray) -> FloatArray:
         """Evaluate the model at datetime64[n], UTC; float64[n] in the unit of the values."""
         seconds = self._seconds(timestamps)
-        expected = self.trend(seconds)
-        for cycle in self.cycles:
-            expected = expected + cycle(seconds)
-        return expected
+        return sum((cycle(seconds) for cycle in self.cycles), self.trend(seconds))
 
     def noise_at(self, timestamps: TimeArray) -> FloatArray:
         """Evaluate the noise's standard deviation at datetime64[n], UTC; float64[n]."""
