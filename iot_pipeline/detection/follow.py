@@ -16,7 +16,7 @@ from iot_pipeline.detection.events import (
     less_where_usual,
     stuck_runs,
 )
-from iot_pipeline.detection.patches import Patch, find_patches, heights_of
+from iot_pipeline.detection.patches import find_patches, heights_of
 from iot_pipeline.detection.prepare import Readings, sampled
 from iot_pipeline.detection.slow import slow_evidence
 from iot_pipeline.detection.tails import calibrated, deviations
@@ -107,7 +107,9 @@ def follow(readings: Readings, found: Innovations) -> tuple[FloatArray, FloatArr
         kinds[part][more] = _KINDS.index(kind)
 
     for patch in patches:
-        claim(slice(patch.start, patch.stop), _kind(patch), patch.evidence)
+        length = patch.stop - patch.start
+        kind = "spike" if length < _FEW else "burst" if length <= LONGEST_BURST else "level_shift"
+        claim(slice(patch.start, patch.stop), kind, patch.evidence)
     for run in less_where_usual(stuck_runs(readings, found.cells), len(rest)):
         claim(slice(run.start, run.stop), "stuck", run.evidence)
     claim(slice(None), "drift", slow_evidence(found.cells.seconds, calm, readings.step))
@@ -121,11 +123,6 @@ def follow(readings: Readings, found: Innovations) -> tuple[FloatArray, FloatArr
     missed = found.values - np.convolve(heights, found.filter)[: len(rest)]
     expected = readings.values - heights - missed
     return deviations(evidence), expected, runs, doubt
-
-
-def _kind(patch: Patch) -> str:
-    length = patch.stop - patch.start
-    return "spike" if length < _FEW else "burst" if length <= LONGEST_BURST else "level_shift"
 
 
 def _tempered(evidence: FloatArray, kinds: IntArray) -> tuple[FloatArray, list[Run], float]:
