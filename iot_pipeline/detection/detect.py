@@ -31,7 +31,6 @@ _ENOUGH = 1_500  # where there are so many
 _FEWEST_FOLLOWED = 100  # readings, for innovations where a curve explains too little
 _PRECISION = 1e-5  # of the trend's height: a polygon follows a curve no closer
 _LARGEST = float(np.finfo(np.float64).max)
-_KIND = "<U11"  # as long as "level_shift"
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +216,7 @@ def _aligned(times: TimeArray, values: FloatArray, readings: Readings, verdict: 
         dated = np.flatnonzero(np.isnan(expected) & ~np.isnat(times))
         expected[dated] = verdict.model.expected_at(times[dated])
     ids = np.full(len(times), -1, dtype=np.intp)
-    kinds = np.zeros(len(times), dtype=_KIND)
+    kinds = np.zeros(len(times), dtype="<U11")  # as long as "level_shift"
     events: list[Event] = []
     # The first reading after a gap tells of the gap, whatever else it is.
     after_gaps = [run.start for run in verdict.runs if run.kind == "gap"]
