@@ -246,7 +246,7 @@ def load(*, stages: list[str], full_reload: bool, allow_empty: bool) -> None:
         click.get_current_context().exit(1)
 
 
-@command("iot-pipeline sample-data --sensors 500 --days 1096 --seed 1 /tmp/bucket")
+@command("iot-pipeline sample-data --sensors 500 --days 1096 --seed 1 ~/bucket")
 @click.option("--sensors", "n_sensors", type=click.IntRange(1), default=10, show_default=True, metavar="N")
 @click.option("--days", type=click.IntRange(1), default=30, show_default=True, metavar="D")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S")
